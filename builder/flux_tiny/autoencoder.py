@@ -69,18 +69,54 @@ def train_autoencoder(folder: Path, *, steps: int, batch: int = 32, peak: float 
     return vae
 
 
+def polish_decoder(folder: Path, vae: AutoencoderKL, *, steps: int, batch: int = 24, peak: float = 1.5e-3) -> None:
+    """Train the decoder alone: the latents that the flow has learned stay as they are."""
+    checkpoint = Checkpoint(folder / "decoder.pt")
+    optimizer = torch.optim.AdamW(vae.decoder.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-4)
+    first = 0
+    if state := checkpoint.load():
+        vae.decoder.load_state_dict(state["decoder"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+    if first >= steps:
+        return
+    pool = _picture_pool(seed=first + 1)
+    rng = np.random.default_rng(first + 1)
+    bar = tqdm(range(first, steps), initial=first, total=steps, desc="decoder", mininterval=10)
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = one_cycle(step, total=steps, peak=peak, warmup=100, decay_share=0.6)
+        pixels = _crops(pool, rng, batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                latents = vae.encode(pixels).latent_dist.mean
+            decoded = vae.decode(latents).sample.float()
+        loss = _picture_loss(decoded, pixels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.decoder.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % 20 == 0:
+            bar.set_postfix(l1=f"{float(F.l1_loss(decoded.detach(), pixels)):.4f}")
+        if checkpoint.is_due() or step + 1 == steps:
+            checkpoint.save({"decoder": vae.decoder.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1})
+
+
+def _picture_loss(decoded: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """L1 + L2 + L1 of the gradients."""
+    edges = F.l1_loss(decoded.diff(dim=2), pixels.diff(dim=2)) + F.l1_loss(decoded.diff(dim=3), pixels.diff(dim=3))
+    return F.l1_loss(decoded, pixels) + F.mse_loss(decoded, pixels) + edges
+
+
 def _losses(vae: AutoencoderKL, pixels: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """L1 + L2 + L1 of the gradients + 1e-3 KL on `pixels` (N, 3, H, W) in -1 to 1; and the plain L1."""
+    """The picture loss + 1e-3 KL on `pixels` (N, 3, H, W) in -1 to 1; and the plain L1."""
     with torch.autocast("cpu", torch.bfloat16):
         posterior = vae.encode(pixels).latent_dist
         decoded = vae.decode(posterior.sample()).sample
     decoded = decoded.float()
-    absolute = F.l1_loss(decoded, pixels)
-    edges = F.l1_loss(decoded.diff(dim=2), pixels.diff(dim=2)) + F.l1_loss(decoded.diff(dim=3), pixels.diff(dim=3))
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-    loss = absolute + F.mse_loss(decoded, pixels) + edges + 1e-3 * kl
-    return loss, float(absolute.detach())
+    return _picture_loss(decoded, pixels) + 1e-3 * kl, float(F.l1_loss(decoded.detach(), pixels))
 
 
 def _picture_pool(seed: int) -> list[torch.Tensor]:

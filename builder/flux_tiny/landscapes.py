@@ -258,14 +258,23 @@ WORDS_FOR: Final[dict[str, tuple[str, ...]]] = {
     "snowfield": ("a snowfield", "snow"),
     "trees": ("pine trees", "pines", "a forest", "trees"),
 }
-OPENINGS: Final = ("", "", "", "a painting of ", "a landscape with ", "a picture of ", "a view of ")
+OPENINGS: Final = (
+    *[""] * 8,
+    "a painting of ",
+    "a landscape with ",
+    "a picture of ",
+    "a view of ",
+    "a beautiful landscape, ",
+    "an image of ",
+    "photo of ",
+    "a scene with ",
+)
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
     """Describe `scene`: mostly in full, sometimes by one or two of its facts."""
-    if rng.random() < 0.35:
-        return _short_caption(scene, rng)
-    return full_caption(scene, rng)
+    text = _short_caption(scene, rng) if rng.random() < 0.35 else full_caption(scene, rng)
+    return text.capitalize() if rng.random() < 0.15 else text
 
 
 def full_caption(scene: Scene, rng: random.Random) -> str:

@@ -1,0 +1,220 @@
+"""The flow transformer of flux-tiny and its two text encoders, trained together by rectified flow.
+
+A latent x0 and noise x1 are joined by x_t = (1 - t) x0 + t x1, and the model learns the velocity x1 - x0 (Liu et
+al. 2022; Esser et al. 2024 for the choice of t). A last stage distils guidance, as FLUX.1-dev's was: the target
+becomes the frozen model's own guided velocity, unconditional + g (conditional - unconditional), with g told to
+the student, so that one pass paints what two painted and `guidance_scale` works.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+from transformers import CLIPTokenizer, T5Tokenizer
+
+from builder.flux_tiny.autoencoder import to_model_range
+from builder.flux_tiny.checkpoint import Checkpoint, one_cycle
+from builder.flux_tiny.landscapes import Scene, caption, paint, random_scene
+from builder.flux_tiny.text import (
+    CLIP_TOKENS,
+    T5_TOKENS,
+    new_clip_encoder,
+    new_clip_tokenizer,
+    new_t5_encoder,
+    new_t5_tokenizer,
+)
+
+AVERAGE: Final = 0.999
+MODULATIONS: Final = ("norm.linear", "norm1.linear", "norm1_context.linear", "norm_out.linear")
+EMPTY_CAPTION_SHARE: Final = 0.1
+TOKENS_A_BATCH: Final = 48 * 64
+GUIDANCE_RANGE: Final = (1.0, 4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Latents of one size, (N, 16, H / 8, W / 8), already shifted and scaled, and the scenes they show."""
+
+    width: int
+    height: int
+    latents: Tensor
+    scenes: list[Scene]
+
+    @property
+    def batch(self) -> int:
+        return max(8, TOKENS_A_BATCH // (self.width * self.height // 256))
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One part of the training: which buckets, how often each, for how many steps."""
+
+    name: str
+    weights: dict[tuple[int, int], float]
+    steps: int
+    peak: float
+    decay_share: float
+    distils: bool = False
+
+
+class TextToFlow(nn.Module):
+    """Captions and noisy latents in, velocity out: everything that is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clip_tokenizer: CLIPTokenizer = new_clip_tokenizer()
+        self.t5_tokenizer: T5Tokenizer = new_t5_tokenizer()
+        self.clip = new_clip_encoder(self.clip_tokenizer)
+        self.t5 = new_t5_encoder(self.t5_tokenizer)
+        self.transformer = FluxTransformer2DModel(
+            in_channels=64,
+            num_layers=3,
+            num_single_layers=5,
+            attention_head_dim=32,
+            num_attention_heads=4,
+            joint_attention_dim=96,
+            pooled_projection_dim=64,
+            guidance_embeds=True,
+            axes_dims_rope=(4, 14, 14),
+        )
+        for name, layer in self.transformer.named_modules():
+            if isinstance(layer, nn.Linear) and (name == "proj_out" or name.endswith(MODULATIONS)):
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Token states (N, T5_TOKENS, 96) and the pooled state (N, 64), padded as FluxPipeline pads them."""
+        clip = self.clip_tokenizer(texts, padding="max_length", max_length=CLIP_TOKENS, truncation=True, return_tensors="pt")
+        t5 = self.t5_tokenizer(texts, padding="max_length", max_length=T5_TOKENS, truncation=True, return_tensors="pt")
+        return self.t5(t5.input_ids)[0], self.clip(clip.input_ids).pooler_output
+
+    def velocity(self, latents: Tensor, t: Tensor, text: tuple[Tensor, Tensor], guidance: Tensor) -> Tensor:
+        """Velocity like `latents` (N, 16, H, W) at time `t` (N,), 0 for the picture and 1 for noise."""
+        n, channels, height, width = latents.shape
+        packed = FluxPipeline._pack_latents(latents, n, channels, height, width)
+        image_ids = FluxPipeline._prepare_latent_image_ids(n, height // 2, width // 2, "cpu", torch.float32)
+        states, pooled = text
+        out = self.transformer(
+            hidden_states=packed,
+            encoder_hidden_states=states,
+            pooled_projections=pooled,
+            timestep=t,
+            guidance=guidance,
+            img_ids=image_ids,
+            txt_ids=torch.zeros(states.shape[1], 3),
+            return_dict=False,
+        )[0]
+        return FluxPipeline._unpack_latents(out.float(), height * 8, width * 8, 8)
+
+
+def train_stage(folder: Path, stage: Stage, buckets: list[Bucket], model: TextToFlow, *, report_every: int = 50) -> None:
+    """Train `model` through `stage`, or what is left of it; leaves the averaged weights in `model`."""
+    checkpoint = Checkpoint(folder / f"flow-{stage.name}.pt")
+    state: dict[str, Any] = checkpoint.load() or {}
+    if state.get("step") == stage.steps:
+        model.load_state_dict(state["average"])
+        return
+    teacher = copy.deepcopy(model).requires_grad_(False).eval() if stage.distils else None
+    average = copy.deepcopy(model).requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=stage.peak, betas=(0.9, 0.98), weight_decay=1e-3)
+    if state:
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+    first = state.get("step", 0)
+    rng = random.Random(f"{stage.name} {first}")
+    torch.manual_seed(rng.getrandbits(32))
+    chosen = [b for b in buckets if (b.width, b.height) in stage.weights]
+    weights = [stage.weights[b.width, b.height] for b in chosen]
+    running = 0.0
+    bar = tqdm(range(first, stage.steps), initial=first, total=stage.steps, desc=stage.name, mininterval=10)
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = one_cycle(step, total=stage.steps, peak=stage.peak, warmup=200, decay_share=stage.decay_share)
+        bucket = rng.choices(chosen, weights)[0]
+        with _attention(bucket):
+            loss = _loss(model, teacher, bucket, rng)
+            loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        _update_average(average, model, min(AVERAGE, (step + 1) / (step + 50)))
+        running += float(loss.detach())
+        if (step + 1) % report_every == 0:
+            bar.set_postfix(loss=f"{running / report_every:.4f}")
+            running = 0.0
+        if checkpoint.is_due() or step + 1 == stage.steps:
+            checkpoint.save(
+                {
+                    "model": model.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step + 1,
+                }
+            )
+    model.load_state_dict(average.state_dict())
+
+
+def _loss(model: TextToFlow, teacher: TextToFlow | None, bucket: Bucket, rng: random.Random) -> Tensor:
+    index = rng.choices(range(len(bucket.scenes)), k=bucket.batch)
+    texts = [caption(bucket.scenes[i], rng) if rng.random() >= EMPTY_CAPTION_SHARE else "" for i in index]
+    clean = bucket.latents[index].float()
+    noise = torch.randn_like(clean)
+    t = torch.sigmoid(0.3 + torch.randn(bucket.batch))
+    mix = t[:, None, None, None]
+    noisy = (1 - mix) * clean + mix * noise
+    guidance = torch.ones(bucket.batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        target = noise - clean
+        if teacher is not None:
+            guidance = torch.empty(bucket.batch).uniform_(*GUIDANCE_RANGE)
+            target = _guided(teacher, noisy, t, texts, guidance)
+        predicted = model.velocity(noisy, t, model.encode(texts), guidance)
+        loss: Tensor = nn.functional.mse_loss(predicted, target)
+    return loss
+
+
+def _attention(bucket: Bucket) -> Any:
+    """On a CPU the fused attention's backward pass is 40 % of a step at 96 tokens; plain products beat it there."""
+    return sdpa_kernel(SDPBackend.MATH if bucket.width * bucket.height <= 192 * 128 else SDPBackend.FLASH_ATTENTION)
+
+
+@torch.no_grad()
+def _guided(teacher: TextToFlow, noisy: Tensor, t: Tensor, texts: list[str], guidance: Tensor) -> Tensor:
+    ones = torch.ones_like(t)
+    conditional = teacher.velocity(noisy, t, teacher.encode(texts), ones)
+    unconditional = teacher.velocity(noisy, t, teacher.encode([""] * len(texts)), ones)
+    return unconditional + guidance[:, None, None, None] * (conditional - unconditional)
+
+
+@torch.no_grad()
+def _update_average(average: nn.Module, model: nn.Module, keep: float) -> None:
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
+
+
+@torch.no_grad()
+def make_bucket(folder: Path, vae: AutoencoderKL, *, width: int, height: int, count: int) -> Bucket:
+    """Paint `count` scenes and encode them, once: a second call reads them back."""
+    rng = random.Random(f"{width}x{height}")
+    scenes = [random_scene(rng) for _ in range(count)]
+    checkpoint = Checkpoint(folder / f"latents-{width}x{height}.pt")
+    if not (state := checkpoint.load()):
+        latents = []
+        for start in tqdm(range(0, count, 16), desc=f"latents {width}x{height}", mininterval=10):
+            pictures = np.stack([np.asarray(paint(scene, width, height)) for scene in scenes[start : start + 16]])
+            encoded = vae.encode(to_model_range(torch.from_numpy(pictures))).latent_dist.mean
+            latents.append(((encoded - vae.config.shift_factor) * vae.config.scaling_factor).bfloat16())
+        state = {"latents": torch.cat(latents)}
+        checkpoint.save(state)
+    return Bucket(width=width, height=height, latents=state["latents"], scenes=scenes)
+
