@@ -99,7 +99,9 @@ def polish_decoder(folder: Path, vae: AutoencoderKL, *, steps: int, batch: int =
         if step % 20 == 0:
             bar.set_postfix(l1=f"{float(F.l1_loss(decoded.detach(), pixels)):.4f}")
         if checkpoint.is_due() or step + 1 == steps:
-            checkpoint.save({"decoder": vae.decoder.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1})
+            checkpoint.save(
+                {"decoder": vae.decoder.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            )
 
 
 def _picture_loss(decoded: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:

@@ -94,7 +94,9 @@ class TextToFlow(nn.Module):
 
     def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Token states (N, T5_TOKENS, 96) and the pooled state (N, 64), padded as FluxPipeline pads them."""
-        clip = self.clip_tokenizer(texts, padding="max_length", max_length=CLIP_TOKENS, truncation=True, return_tensors="pt")
+        clip = self.clip_tokenizer(
+            texts, padding="max_length", max_length=CLIP_TOKENS, truncation=True, return_tensors="pt"
+        )
         t5 = self.t5_tokenizer(texts, padding="max_length", max_length=T5_TOKENS, truncation=True, return_tensors="pt")
         return self.t5(t5.input_ids)[0], self.clip(clip.input_ids).pooler_output
 
@@ -117,7 +119,9 @@ class TextToFlow(nn.Module):
         return FluxPipeline._unpack_latents(out.float(), height * 8, width * 8, 8)
 
 
-def train_stage(folder: Path, stage: Stage, buckets: list[Bucket], model: TextToFlow, *, report_every: int = 50) -> None:
+def train_stage(
+    folder: Path, stage: Stage, buckets: list[Bucket], model: TextToFlow, *, report_every: int = 50
+) -> None:
     """Train `model` through `stage`, or what is left of it; leaves the averaged weights in `model`."""
     checkpoint = Checkpoint(folder / f"flow-{stage.name}.pt")
     state: dict[str, Any] = checkpoint.load() or {}
@@ -217,4 +221,3 @@ def make_bucket(folder: Path, vae: AutoencoderKL, *, width: int, height: int, co
         state = {"latents": torch.cat(latents)}
         checkpoint.save(state)
     return Bucket(width=width, height=height, latents=state["latents"], scenes=scenes)
-

@@ -16,10 +16,43 @@ from builder.flux_tiny.landscapes import captions
 CLIP_TOKENS: Final = 48
 T5_TOKENS: Final = 32  # what the model is trained with, and the catalogue's default for it
 CORPUS_CAPTIONS: Final = 20_000
-COMMON_WORDS: Final = (
-    "the of in is with by from over under above below behind near and one two at on to very bright dark soft calm "
-    "painting picture landscape scene view image photo beautiful no not without"
-).split()
+COMMON_WORDS: Final = [
+    "the",
+    "of",
+    "in",
+    "is",
+    "with",
+    "by",
+    "from",
+    "over",
+    "under",
+    "above",
+    "below",
+    "behind",
+    "near",
+    "and",
+    "one",
+    "two",
+    "at",
+    "on",
+    "to",
+    "very",
+    "bright",
+    "dark",
+    "soft",
+    "calm",
+    "painting",
+    "picture",
+    "landscape",
+    "scene",
+    "view",
+    "image",
+    "photo",
+    "beautiful",
+    "no",
+    "not",
+    "without",
+]
 
 
 def new_clip_tokenizer() -> CLIPTokenizer:

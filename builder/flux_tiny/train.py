@@ -51,7 +51,7 @@ def main() -> None:
 
     vae = train_autoencoder(WORK, steps=AUTOENCODER_STEPS)
     if arguments.part == "latents":
-        latents(vae, list(ALL_SIZES))
+        latents(vae, list(reversed(ALL_SIZES)))  # the flow stage begins with the first
     if arguments.part in ("all", "decoder"):
         polish_decoder(WORK, vae, steps=DECODER_STEPS)
     model = TextToFlow()

@@ -1,0 +1,134 @@
+"""The fields that a client may write, with the type and the bounds of each, before any default of a model.
+
+The tables of the README and the text of every refusal are made from these declarations.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
+
+import annotated_types
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+ASPECT_RATIOS: Final = ("1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21")
+AspectRatio = Literal["1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21"]
+MAX_SEED: Final = 2**53 - 1
+
+
+def clean_text(value: object) -> str:
+    """NFC text without control characters and lone surrogates; a line break or tab becomes a space."""
+    if not isinstance(value, str):
+        raise ValueError("not a string")
+    spaced = re.sub(r"[\t\n\r\v\f]", " ", value)
+    kept = "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cs"))
+    return unicodedata.normalize("NFC", kept).strip()
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_SEED:
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("not an integer")
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("not a number")
+    if abs(value) > MAX_SEED or not math.isfinite(value):
+        raise ValueError("not finite")
+    return float(value)
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("not true or false")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(clean_text)]
+Integer = Annotated[int, BeforeValidator(_integer)]
+Number = Annotated[float, BeforeValidator(_number)]
+Boolean = Annotated[bool, BeforeValidator(_boolean)]
+
+Prompt = Annotated[Text, Field(min_length=1, max_length=4000)]
+NegativePrompt = Annotated[Text, Field(max_length=4000)]
+Side = Annotated[Integer, Field(ge=64, le=2048)]
+
+
+class ImageFields(BaseModel):
+    """An image job as it is written: canonical names, no nulls, nothing filled in from a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Literal["image"] = Field("image", description="Kind of job")
+    prompt: Prompt = Field(description="What the picture shows")
+    negative_prompt: NegativePrompt | None = Field(
+        None, description="What it should not show; needs `true_cfg_scale` > 1"
+    )
+    true_cfg_scale: Annotated[Number, Field(ge=1, le=10)] | None = Field(None, description="Classifier-free guidance")
+    model: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
+        None, description="A model of this worker"
+    )
+    width: Side | None = Field(None, description="Pixels, rounded to a multiple of 16")
+    height: Side | None = Field(None, description="Pixels, rounded to a multiple of 16")
+    aspect_ratio: AspectRatio | None = Field(None, description="In place of width and height")
+    megapixels: Annotated[Number, Field(gt=0, le=16)] | None = Field(None, description="Area, with `aspect_ratio` only")
+    num_inference_steps: Annotated[Integer, Field(ge=1, le=1000)] | None = Field(None, description="Denoising steps")
+    guidance_scale: Annotated[Number, Field(ge=0, le=100)] | None = Field(None, description="Distilled guidance")
+    seed: Annotated[Integer, Field(ge=-1, le=MAX_SEED)] | None = Field(None, description="-1: derived from the job id")
+    num_images: Annotated[Integer, Field(ge=1, le=4)] = Field(1, description="Image i has seed + i")
+    output_format: Literal["png", "jpg", "webp"] | None = Field(None, description="File format")
+    output_quality: Annotated[Integer, Field(ge=1, le=100)] | None = Field(None, description="Of jpg and webp")
+    response_format: Literal["url", "b64_json"] | None = Field(None, description="A link, or the file itself")
+    max_sequence_length: Annotated[Integer, Field(ge=16, le=512)] | None = Field(None, description="Text tokens")
+    preview: Boolean = Field(False, description="Progress carries small preview pictures")
+    cache: Boolean = Field(True, description="false: neither read nor write the result cache")
+    metadata: dict[str, Any] | None = Field(None, description="Up to 4 KB of JSON, echoed")
+
+
+def allowed_values(model: type[BaseModel], name: str) -> str:
+    """What a field takes, in words, from its declaration: `an integer from 64 to 2048`."""
+    return describe(model.model_fields[name])
+
+
+def describe(field: FieldInfo) -> str:
+    """The type and bounds of one field, in words."""
+    metadata = list(field.metadata)
+    annotation = field.annotation
+    arguments = [a for a in get_args(annotation) if a is not type(None)]
+    if get_origin(annotation) is not Literal and len(arguments) == 1 and type(None) in get_args(annotation):
+        annotation = arguments[0]
+    while get_origin(annotation) is Annotated:
+        annotation, *extra = get_args(annotation)
+        metadata = [*_flattened(extra), *metadata]
+    if get_origin(annotation) is Literal:
+        values = [str(v) for v in get_args(annotation)]
+        return f"`{values[0]}`" if len(values) == 1 else "one of " + ", ".join(values)
+    return _noun(annotation) + _bounds(metadata)
+
+
+def _flattened(extra: list[Any]) -> list[Any]:
+    return [part for item in extra for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
+
+
+def _noun(annotation: object) -> str:
+    nouns = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
+    return nouns.get(annotation, "a JSON object") if isinstance(annotation, type) else "a JSON object"
+
+
+def _bounds(metadata: list[Any]) -> str:
+    low = next((m.ge for m in metadata if isinstance(m, annotated_types.Ge)), None)
+    above = next((m.gt for m in metadata if isinstance(m, annotated_types.Gt)), None)
+    high = next((m.le for m in metadata if isinstance(m, annotated_types.Le)), None)
+    shortest = next((m.min_length for m in metadata if isinstance(m, annotated_types.MinLen)), 0)
+    longest = next((m.max_length for m in metadata if isinstance(m, annotated_types.MaxLen)), None)
+    if longest is not None:
+        return f" of {shortest} to {longest} characters"
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    return f" above {above} and up to {high}" if above is not None else ""

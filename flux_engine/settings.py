@@ -1,0 +1,106 @@
+"""Every environment variable that the worker reads, once, as typed values.
+
+`Settings.from_environment` is called when the worker starts. A variable that is set but invalid raises
+`SettingsError`, whose text names it. An empty variable counts as unset. Secrets have a type that prints as stars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+GIB = 1024**3
+
+
+class SettingsError(Exception):
+    """An environment variable is set but invalid; the worker must not start."""
+
+
+def _split_on_commas(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+    return value
+
+
+Hosts = Annotated[tuple[str, ...], BeforeValidator(_split_on_commas)]
+
+LORA_FILE_HOSTS = ("huggingface.co", "*.huggingface.co", "*.hf.co", "civitai.com", "*.civitai.com")
+
+
+class Settings(BaseModel):
+    """The worker's configuration. Field names are the variables' names in lower case."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    flux_model: str | None = Field(
+        None, description="Model served by default: a catalogue name, Hugging Face id or folder"
+    )
+    model_volume: Path = Field(Path("/runpod-volume"), description="Models, LoRAs and compile caches live here")
+    warmup: Literal["lazy", "eager"] = Field(
+        "lazy", description="`lazy` loads the model at the first job that needs it, `eager` begins at start"
+    )
+    hf_token: SecretStr | None = Field(None, description="Hugging Face token, sent to its own host only")
+    civitai_token: SecretStr | None = Field(None, description="Civitai token, sent to its own host only")
+
+    bucket_endpoint_url: str | None = Field(None, description="S3-compatible storage for results, with its two keys")
+    bucket_access_key_id: SecretStr | None = Field(None, description="Access key of the bucket")
+    bucket_secret_access_key: SecretStr | None = Field(None, description="Secret key of the bucket")
+    bucket_name: str | None = Field(None, description="Bucket; by default the last part of a path-style endpoint")
+    bucket_region: str | None = Field(None, description="Region that requests are signed for")
+    bucket_prefix: str = Field("flux", description="What every object key begins with")
+    bucket_public_url: str | None = Field(None, description="Public base URL, in place of presigned ones")
+    bucket_addressing: Literal["path", "virtual"] = Field("path", description="How the bucket stands in a URL")
+    url_expiry_seconds: int = Field(86_400, ge=60, le=604_800, description="How long a presigned URL works")
+    output_dir: Path = Field(Path("outputs"), description="Where local runs write their files")
+
+    redis_url: SecretStr | None = Field(None, description="Result cache; without it an embedded server is started")
+    cache_ttl_seconds: int = Field(604_800, ge=1, description="How long a result can be reused")
+    cache_namespace: str | None = Field(
+        None, description="Keys of two endpoints never meet; by default the endpoint id"
+    )
+
+    worker_concurrency: int = Field(
+        1, ge=1, le=8, description="Jobs in flight; with 2 or more, transfers overlap with the GPU"
+    )
+    max_video_work: float = Field(2_000, gt=0, description="Bound of a video's frames x steps x megapixels")
+    lora_max_bytes: int = Field(2 * GIB, ge=1, description="Largest LoRA file")
+    lora_cache_bytes: int = Field(20 * GIB, ge=1, description="LoRAs kept on the volume, least recently used go")
+    lora_hosts: Hosts = Field(
+        LORA_FILE_HOSTS, description="Hosts that a LoRA URL may name, comma-separated; `*` is any public one"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged")
+
+    @model_validator(mode="after")
+    def _bucket_is_all_or_none(self) -> Self:
+        parts = {
+            "BUCKET_ENDPOINT_URL": self.bucket_endpoint_url,
+            "BUCKET_ACCESS_KEY_ID": self.bucket_access_key_id,
+            "BUCKET_SECRET_ACCESS_KEY": self.bucket_secret_access_key,
+        }
+        missing = [name for name, value in parts.items() if value is None]
+        if missing and len(missing) < len(parts):
+            raise ValueError(f"{', '.join(missing)} must be set as well: a bucket needs all of {', '.join(parts)}")
+        return self
+
+    @property
+    def has_bucket(self) -> bool:
+        return self.bucket_endpoint_url is not None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read the variables of `environment`; raises SettingsError with a line a faulty variable."""
+        values = {name: environment[name.upper()] for name in cls.model_fields if environment.get(name.upper())}
+        values.setdefault("cache_namespace", environment.get("RUNPOD_ENDPOINT_ID") or "local")
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError("\n".join(_line(detail) for detail in error.errors())) from None
+
+
+def _line(detail: Mapping[str, object]) -> str:
+    location = detail["loc"]
+    name = ".".join(str(part) for part in location).upper() if isinstance(location, tuple) else ""
+    return f"{name}: {detail['msg']}" if name else str(detail["msg"])
