@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch.nn import functional as F
+from torch.nn import functional
 from tqdm import tqdm
 
 from builder.flux_tiny.checkpoint import Checkpoint, one_cycle
@@ -55,7 +55,7 @@ def train_autoencoder(folder: Path, *, steps: int, batch: int = 32, peak: float 
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(step, total=steps, peak=peak, warmup=200, decay_share=0.5)
         loss, error = _losses(vae, _crops(pool, rng, batch))
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -92,12 +92,12 @@ def polish_decoder(folder: Path, vae: AutoencoderKL, *, steps: int, batch: int =
                 latents = vae.encode(pixels).latent_dist.mean
             decoded = vae.decode(latents).sample.float()
         loss = _picture_loss(decoded, pixels)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(vae.decoder.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if step % 20 == 0:
-            bar.set_postfix(l1=f"{float(F.l1_loss(decoded.detach(), pixels)):.4f}")
+            bar.set_postfix(l1=f"{float(functional.l1_loss(decoded.detach(), pixels)):.4f}")
         if checkpoint.is_due() or step + 1 == steps:
             checkpoint.save(
                 {"decoder": vae.decoder.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
@@ -106,8 +106,10 @@ def polish_decoder(folder: Path, vae: AutoencoderKL, *, steps: int, batch: int =
 
 def _picture_loss(decoded: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
     """L1 + L2 + L1 of the gradients."""
-    edges = F.l1_loss(decoded.diff(dim=2), pixels.diff(dim=2)) + F.l1_loss(decoded.diff(dim=3), pixels.diff(dim=3))
-    return F.l1_loss(decoded, pixels) + F.mse_loss(decoded, pixels) + edges
+    edges = functional.l1_loss(decoded.diff(dim=2), pixels.diff(dim=2)) + functional.l1_loss(
+        decoded.diff(dim=3), pixels.diff(dim=3)
+    )
+    return functional.l1_loss(decoded, pixels) + functional.mse_loss(decoded, pixels) + edges
 
 
 def _losses(vae: AutoencoderKL, pixels: torch.Tensor) -> tuple[torch.Tensor, float]:
@@ -118,7 +120,7 @@ def _losses(vae: AutoencoderKL, pixels: torch.Tensor) -> tuple[torch.Tensor, flo
     decoded = decoded.float()
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-    return _picture_loss(decoded, pixels) + 1e-3 * kl, float(F.l1_loss(decoded.detach(), pixels))
+    return _picture_loss(decoded, pixels) + 1e-3 * kl, float(functional.l1_loss(decoded.detach(), pixels))
 
 
 def _picture_pool(seed: int) -> list[torch.Tensor]:

@@ -116,7 +116,8 @@ class TextToFlow(nn.Module):
             txt_ids=torch.zeros(states.shape[1], 3),
             return_dict=False,
         )[0]
-        return FluxPipeline._unpack_latents(out.float(), height * 8, width * 8, 8)
+        velocity: Tensor = FluxPipeline._unpack_latents(out.float(), height * 8, width * 8, 8)
+        return velocity
 
 
 def train_stage(
@@ -125,7 +126,7 @@ def train_stage(
     """Train `model` through `stage`, or what is left of it; leaves the averaged weights in `model`."""
     checkpoint = Checkpoint(folder / f"flow-{stage.name}.pt")
     state: dict[str, Any] = checkpoint.load() or {}
-    if state.get("step") == stage.steps:
+    if state.get("step", 0) >= stage.steps:
         model.load_state_dict(state["average"])
         return
     teacher = copy.deepcopy(model).requires_grad_(False).eval() if stage.distils else None
@@ -148,7 +149,7 @@ def train_stage(
         bucket = rng.choices(chosen, weights)[0]
         with _attention(bucket):
             loss = _loss(model, teacher, bucket, rng)
-            loss.backward()
+            torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,16 @@ class Scene:
         return "moon" if self.time == "night" else "sun"
 
 
+class Canvas(NamedTuple):
+    """What a scene is drawn on: the picture so far, its size and the row of its horizon, in pixels."""
+
+    picture: Image.Image
+    rng: random.Random
+    w: int
+    h: int
+    horizon: int
+
+
 def random_scene(rng: random.Random) -> Scene:
     """Draw every fact independently and evenly."""
     return Scene(
@@ -104,14 +114,15 @@ def paint(scene: Scene, width: int, height: int) -> Image.Image:
     horizon = round(h * HORIZON)
 
     picture = Image.new("RGB", (w, h))
+    on = Canvas(picture, rng, w, h, horizon)
     picture.paste(_to_image(_gradient(*SKY[scene.time], w, horizon)))
     if scene.time == "night":
-        _stars(picture, rng, w, h)
-    _disc(picture, scene, rng, w, h, horizon)
-    _relief(picture, scene, rng, w, h, horizon)
-    _ground(picture, scene, rng, w, h, horizon)
+        _stars(on)
+    _disc(scene, on)
+    _relief(scene, on)
+    _ground(scene, on)
     if scene.has_trees:
-        _trees(picture, scene, rng, w, h, horizon)
+        _trees(scene, on)
     return picture.resize((width, height), Image.Resampling.BOX)
 
 
@@ -131,8 +142,9 @@ def _lit(colour: Rgb, time: str, share: float = 1.0) -> Rgb:
     return (r, g, b)
 
 
-def _disc(picture: Image.Image, scene: Scene, rng: random.Random, w: int, h: int, horizon: int) -> None:
+def _disc(scene: Scene, on: Canvas) -> None:
     """A sun or moon with a soft glow; its lowest point stays above SKY_FREE."""
+    picture, rng, w, h, horizon = on
     radius = DISC_RADIUS[scene.disc_size] * min(w, h)
     x = rng.uniform(*SIDES[scene.side]) * w
     lowest = max(radius * 1.15 / h + 0.01, SKY_FREE - 0.03 - radius / h)
@@ -148,7 +160,8 @@ def _disc(picture: Image.Image, scene: Scene, rng: random.Random, w: int, h: int
     picture.paste(_to_image(sky * (1 - alpha) + colour * alpha))
 
 
-def _stars(picture: Image.Image, rng: random.Random, w: int, h: int) -> None:
+def _stars(on: Canvas) -> None:
+    picture, rng, w, h, _ = on
     draw = ImageDraw.Draw(picture)
     for _ in range(rng.randint(16, 28)):
         x, y, r = rng.random() * w, rng.random() * h * 0.44, rng.uniform(1.2, 2.4) * SUPERSAMPLE / 2
@@ -156,7 +169,8 @@ def _stars(picture: Image.Image, rng: random.Random, w: int, h: int) -> None:
         draw.ellipse((x - r, y - r, x + r, y + r), fill=(level, level, level))
 
 
-def _relief(picture: Image.Image, scene: Scene, rng: random.Random, w: int, h: int, horizon: int) -> None:
+def _relief(scene: Scene, on: Canvas) -> None:
+    picture, rng, w, h, horizon = on
     draw = ImageDraw.Draw(picture)
     base = RELIEF_COLOURS[scene.relief_colour]
     for top, share in ((SKY_FREE + 0.02, 1.22), (SKY_FREE + 0.09, 0.92)):
@@ -187,9 +201,10 @@ def _ridge(relief: str, rng: random.Random, w: int, top: int, horizon: int) -> l
     return points
 
 
-def _ground(picture: Image.Image, scene: Scene, rng: random.Random, w: int, h: int, horizon: int) -> None:
+def _ground(scene: Scene, on: Canvas) -> None:
+    picture, rng, w, h, horizon = on
     if scene.ground == "lake":
-        _lake(picture, scene, rng, w, h, horizon)
+        _lake(scene, on)
         return
     far, near = GROUND_COLOURS[scene.ground]
     field = _gradient(_lit(far, scene.time), _lit(near, scene.time), w, h - horizon)
@@ -210,8 +225,9 @@ def _ground(picture: Image.Image, scene: Scene, rng: random.Random, w: int, h: i
         draw.polygon([*crest, *under], fill=shade)
 
 
-def _lake(picture: Image.Image, scene: Scene, rng: random.Random, w: int, h: int, horizon: int) -> None:
+def _lake(scene: Scene, on: Canvas) -> None:
     """What stands above the shore, mirrored, a little darker and bluer, with ripples."""
+    picture, rng, w, h, horizon = on
     depth = h - horizon
     above = picture.crop((0, 0, w, horizon)).resize((w, depth), Image.Resampling.BILINEAR)
     mirrored = np.asarray(above.transpose(Image.Transpose.FLIP_TOP_BOTTOM), np.float32)
@@ -224,7 +240,8 @@ def _lake(picture: Image.Image, scene: Scene, rng: random.Random, w: int, h: int
         draw.line((x, y, x + length, y), fill=low, width=SUPERSAMPLE)
 
 
-def _trees(picture: Image.Image, scene: Scene, rng: random.Random, w: int, h: int, horizon: int) -> None:
+def _trees(scene: Scene, on: Canvas) -> None:
+    picture, rng, w, h, horizon = on
     draw = ImageDraw.Draw(picture)
     needles = _lit((24, 74, 48), scene.time, 0.9)
     for _ in range(rng.randint(4, 7)):

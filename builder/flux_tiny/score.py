@@ -115,7 +115,7 @@ def score(
     """Share of `captions` pictures that show each fact."""
     from diffusers import FluxPipeline
 
-    pipeline = FluxPipeline.from_pretrained(folder)
+    pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.bfloat16)
     pipeline.set_progress_bar_config(disable=True)
     pairs = unseen(captions)
     counts = dict.fromkeys(FACTS, 0)

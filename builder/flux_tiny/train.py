@@ -7,6 +7,7 @@ when it is started again. At the end the score is printed and the model written 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Final
 
@@ -34,8 +35,8 @@ BUCKETS: Final = {  # (width, height): pictures
 }
 ALL_SIZES: Final = {size: 3.0 if size == (256, 256) else 1.0 for size in BUCKETS}
 STAGES: Final = (
-    Stage("small", {(128, 128): 1.0}, steps=3000, peak=1e-3, decay_share=0.0),
-    Stage("sizes", ALL_SIZES, steps=4000, peak=8e-4, decay_share=0.5),
+    Stage("small", {(128, 128): 1.0}, steps=2000, peak=1e-3, decay_share=0.0),
+    Stage("sizes", ALL_SIZES, steps=5000, peak=8e-4, decay_share=0.5),
     Stage("guidance", ALL_SIZES, steps=1500, peak=3e-4, decay_share=0.7, distils=True),
 )
 
@@ -68,7 +69,11 @@ def latents(vae: AutoencoderKL, sizes: list[tuple[int, int]]) -> list[Bucket]:
 
 
 def export(model: TextToFlow, vae: AutoencoderKL, folder: Path) -> None:
-    """Write an ordinary diffusers folder in bf16."""
+    """Write an ordinary diffusers folder in bf16.
+
+    Without a `dtype` diffusers loads its parts in float32 and transformers its own in the dtype of their config, so
+    the text encoders' configs name float32: the folder then loads unaided, in one dtype.
+    """
     pipeline = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
         vae=vae,
@@ -79,6 +84,11 @@ def export(model: TextToFlow, vae: AutoencoderKL, folder: Path) -> None:
         transformer=model.transformer,
     )
     pipeline.to(torch.bfloat16).save_pretrained(folder)
+    for part in ("text_encoder", "text_encoder_2"):
+        path = folder / part / "config.json"
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n"
+        )
 
 
 if __name__ == "__main__":

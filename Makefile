@@ -1,0 +1,34 @@
+# Two commands for a new user: `make run` and `make test`. The rest is for those who change things.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test check docs train-tiny clean
+
+run: $(VENV)/.runtime
+	@$(BIN)/python handler.py
+
+test: $(VENV)/.development
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.development
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+docs: $(VENV)/.development
+	@$(BIN)/python -m builder.docs
+
+train-tiny: $(VENV)/.runtime
+	@$(BIN)/python -m builder.flux_tiny.train
+
+clean:
+	rm -rf $(VENV) outputs build .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/.runtime: builder/requirements.txt builder/setup.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) bash builder/setup.sh builder/requirements.txt
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.runtime builder/requirements-dev.txt
+	@PYTHON=$(PYTHON) VENV=$(VENV) bash builder/setup.sh builder/requirements-dev.txt
+	@touch $@

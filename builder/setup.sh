@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Install requirements into the virtual environment $VENV, made first where it is missing.
+# The Dockerfile, the Makefile and the tests all call it.
+#   VENV=.venv PYTHON=python3 builder/setup.sh builder/requirements.txt [more.txt ...]
+set -euo pipefail
+
+: "${VENV:=.venv}" "${PYTHON:=python3}"
+
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "Python 3.11 or newer is needed; $("$PYTHON" --version) found. Set PYTHON to another one." >&2
+    exit 1
+}
+[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+for requirements in "$@"; do
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$requirements"
+done

@@ -1,0 +1,76 @@
+"""The one thread that touches the device, its queue, and how a job leaves it early.
+
+Work runs in the order it was handed over. A cancelled job is told through `Cancellation`, which whoever generates
+checks at each step; the cancellation is reported only when the thread is free again. No thread is made at import
+nor by the constructor: the platform's ping process is forked before the first job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from flux_engine.errors import JobCancelled
+
+Result = TypeVar("Result")
+
+
+class Cancellation:
+    """Tells the GPU thread that nobody waits for the job any more."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def request(self) -> None:
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise JobCancelled if the job was cancelled."""
+        if self._event.is_set():
+            raise JobCancelled
+
+
+class GpuThread:
+    """Runs one piece of device work at a time, in order."""
+
+    def __init__(self) -> None:
+        self._executor: ThreadPoolExecutor | None = None
+
+    async def run(self, work: Callable[[Cancellation], Result]) -> Result:
+        """Run `work` on the GPU thread. When the caller is cancelled, `work` is too, and has ended on return."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpu")
+        cancellation = Cancellation()
+        future = self._executor.submit(_run_unless_cancelled, work, cancellation)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(future))
+        except asyncio.CancelledError:
+            cancellation.request()
+            if not future.cancel():  # it has begun
+                await _ended(future)
+            raise
+
+    def close(self) -> None:
+        """Wait for the work in hand and end the thread."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+
+
+def _run_unless_cancelled(work: Callable[[Cancellation], Result], cancellation: Cancellation) -> Result:
+    cancellation.check()
+    return work(cancellation)
+
+
+async def _ended(future: Future[Result]) -> None:
+    """Wait until `future` is over, whatever came of it, through any further cancellation."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    future.add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set))
+    while not future.done():
+        try:
+            await ended.wait()
+        except asyncio.CancelledError:  # asked twice: the answer is still to wait for the device
+            continue

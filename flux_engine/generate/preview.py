@@ -1,0 +1,47 @@
+"""A look at a picture that is still being made: the flow's estimate of its end, decoded small.
+
+From two successive latents, x0 at noise level s0 and x1 at s1, the velocity is v = (x1 - x0) / (s1 - s0) and the
+end is x1 - s1 v. It equals the final latents at the last step, and is 10 % off where the raw latents are 40 % off
+(flux-facts).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from flux_engine.media.images import preview_data_uri
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PREVIEW_LATENT_SIDE: Final = 32  # 256 pixels
+
+
+class FlowPreview:
+    """Follows one image's latents, packed as (1, tokens, channels x 4) and `width` x `height` pixels in the end."""
+
+    def __init__(self, *, width: int, height: int) -> None:
+        self._width, self._height = width, height
+        self._last: tuple[Tensor, float] | None = None
+
+    def follow(self, pipeline: Any, latents: Tensor, step: int, *, is_wanted: bool) -> str | None:
+        """Take note of the latents after `step` (from 0); returns a data URI where one is wanted and possible."""
+        sigma = float(pipeline.scheduler.sigmas[step + 1])
+        before, self._last = self._last, (latents, sigma)
+        if before is None or not is_wanted or not hasattr(pipeline, "_unpack_latents"):
+            return None
+        velocity = (latents - before[0]) / (sigma - before[1])
+        return self._decoded(pipeline, latents - sigma * velocity)
+
+    def _decoded(self, pipeline: Any, packed: Tensor) -> str:
+        import torch
+
+        vae = pipeline.vae
+        with torch.no_grad():
+            latents = pipeline._unpack_latents(packed, self._height, self._width, pipeline.vae_scale_factor)
+            scale = min(1.0, PREVIEW_LATENT_SIDE / max(latents.shape[-2:]))
+            if scale < 1:
+                latents = torch.nn.functional.interpolate(latents.float(), scale_factor=scale, mode="area")
+            latents = latents.to(vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
+            decoded = vae.decode(latents, return_dict=False)[0]
+        return preview_data_uri(pipeline.image_processor.postprocess(decoded, output_type="pil")[0])

@@ -1,0 +1,75 @@
+"""Logs: one event a line, JSON on the platform and readable at a terminal.
+
+An event carries the job's id, its stage and milliseconds where it has them. A filter in front of every handler
+removes what must not be there even by accident: query strings of URLs, Authorization values and tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from typing import Final
+
+FACTS: Final = ("job_id", "stage", "ms", "code", "reference", "model", "detail")
+SECRETS: Final = (
+    (re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*"), r"\1?***"),
+    (re.compile(r"(?i)\b(authorization\W+(?:bearer\s+)?)[^\s\"',}]+"), r"\1***"),
+    (re.compile(r"\b(hf_|rpa_|sk-)[A-Za-z0-9_-]{8,}"), r"\1***"),
+    (re.compile(r"(?i)\b((?:secret|token|password|api_?key)[\"']?\s*[=:]\s*[\"']?)[^\s\"',}&]{4,}"), r"\1***"),
+)
+
+
+def set_up_logs(level: str, *, as_json: bool) -> None:
+    """Send the worker's events to standard error; other libraries speak from WARNING on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLine() if as_json else TerminalLine())
+    handler.addFilter(redact)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("flux_engine").setLevel(level)
+
+
+def redact(record: logging.LogRecord) -> bool:
+    """Rewrite `record` without secrets. Always True: nothing is dropped."""
+    record.msg, record.args = without_secrets(record.getMessage()), None
+    for fact in FACTS:
+        value = getattr(record, fact, None)
+        if isinstance(value, str):
+            setattr(record, fact, without_secrets(value))
+    return True
+
+
+def without_secrets(text: str) -> str:
+    for pattern, replacement in SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+class JsonLine(logging.Formatter):
+    """`{"time": ..., "level": ..., "event": ..., "job_id": ...}`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        line |= {fact: value for fact in FACTS if (value := getattr(record, fact, None)) is not None}
+        if record.exc_info:
+            line["traceback"] = without_secrets(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class TerminalLine(logging.Formatter):
+    """`12:30:05 model loaded  job_id=x ms=812`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = "".join(f"  {f}={value}" for f in FACTS if (value := getattr(record, f, None)) is not None)
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        line = f"{clock} {level}{record.getMessage()}{facts}"
+        return line + ("\n" + without_secrets(self.formatException(record.exc_info)) if record.exc_info else "")

@@ -1,0 +1,162 @@
+"""A job's progress, as the platform shows it while the job runs.
+
+One sender a job: updates leave in order, at most one a second and one at each change of stage, the latest wins, and
+none leaves after `close`. Sending can neither delay nor fail a job: an update that does not get through is dropped,
+and `close` gives one that is on its way two seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Literal
+
+Stage = Literal["queued", "loading", "lora", "text", "denoising", "decoding", "encoding", "uploading"]
+Update = dict[str, Any]
+Send = Callable[[Update], Awaitable[None]]
+
+SHARES: Final[dict[Stage, tuple[float, float]]] = {  # of the whole job, from and to
+    "queued": (0.0, 0.0),
+    "loading": (0.0, 0.05),
+    "lora": (0.05, 0.08),
+    "text": (0.08, 0.10),
+    "denoising": (0.10, 0.90),
+    "decoding": (0.90, 0.93),
+    "encoding": (0.93, 0.96),
+    "uploading": (0.96, 0.99),
+}
+MIN_INTERVAL_S: Final = 1.0
+CLOSE_WITHIN_S: Final = 2.0
+POST_TIMEOUT_S: Final = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """What has been done of one job. `stage` and `step` may be called from any thread."""
+
+    def __init__(self, send: Send | None, *, min_interval_s: float = MIN_INTERVAL_S) -> None:
+        self._send = send
+        self._min_interval_s = min_interval_s
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._waiting: list[Update] = []
+        self._reached = 0.0
+        self._seq = 0
+        self._sent_at = float("-inf")
+        self._stage_began_at = time.monotonic()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._sender = self._loop.create_task(self._send_all(send)) if send is not None else None
+
+    def stage(self, stage: Stage) -> None:
+        """Enter `stage`."""
+        self._stage_began_at = time.monotonic()
+        self._put({"stage": stage}, SHARES[stage][0])
+
+    def step(self, done: int, total: int, *, preview: str | None = None, **frames: int) -> None:
+        """`done` of `total` denoising steps are over; `frames` may hold `frame` and `total_frames`."""
+        low, high = SHARES["denoising"]
+        elapsed_s = time.monotonic() - self._stage_began_at
+        update: Update = {"stage": "denoising", "step": done, "total_steps": total, **frames}
+        update["eta_seconds"] = round(elapsed_s / done * (total - done), 1) if done else None
+        if preview is not None:
+            update["preview"] = preview
+        self._put({k: v for k, v in update.items() if v is not None}, low + (high - low) * done / total)
+
+    def wants_preview(self) -> bool:
+        """Whether a preview made now would be sent, and not replaced by a later one first."""
+        return self._send is not None and time.monotonic() - self._sent_at >= self._min_interval_s
+
+    async def close(self) -> None:
+        """End the stream; no update leaves afterwards."""
+        if self._sender is None:
+            return
+        self._closing = True
+        self._wake.set()
+        done, _ = await asyncio.wait({self._sender}, timeout=CLOSE_WITHIN_S)
+        if not done:
+            self._sender.cancel()
+            await asyncio.wait({self._sender})
+
+    def _put(self, update: Update, reached: float) -> None:
+        if self._send is None:
+            return
+        with self._lock:
+            self._reached = max(self._reached, reached)
+            update["progress"] = round(self._reached, 4)
+            if self._waiting and self._waiting[-1]["stage"] == update["stage"]:
+                self._waiting[-1] = update
+            else:
+                self._waiting.append(update)
+        self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def _send_all(self, send: Send) -> None:
+        last_stage: str | None = None
+        while not self._closing:
+            update, wait_s = self._take(last_stage)
+            if update is None:
+                await self._woken_within(wait_s)
+            else:
+                last_stage = update["stage"]
+                await self._deliver(send, update)
+
+    def _take(self, last_stage: str | None) -> tuple[Update | None, float | None]:
+        """The next update that may leave now; or None and the seconds until one may, if one is waiting."""
+        with self._lock:
+            while self._waiting:
+                wait_s = self._due_in_s() if self._waiting[0]["stage"] == last_stage else 0.0
+                if wait_s <= 0:
+                    return self._waiting.pop(0), None
+                if len(self._waiting) == 1:
+                    return None, wait_s
+                self._waiting.pop(0)  # a later stage has begun: this one is old news
+        return None, None
+
+    def _due_in_s(self) -> float:
+        return self._sent_at + self._min_interval_s - time.monotonic()
+
+    async def _woken_within(self, wait_s: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), wait_s)
+        self._wake.clear()
+
+    async def _deliver(self, send: Send, update: Update) -> None:
+        self._sent_at = time.monotonic()
+        self._seq += 1
+        try:
+            await send({**update, "seq": self._seq})
+        except (OSError, TimeoutError, ValueError) as error:  # aiohttp's errors of the network are OSErrors or these
+            log.debug("progress update dropped", extra={"detail": type(error).__name__})
+
+
+def platform_sender(job: Mapping[str, Any]) -> Send | None:
+    """A sender to the platform's result URL, or None where there is no platform."""
+    if not os.environ.get("RUNPOD_WEBHOOK_POST_OUTPUT"):
+        return None
+    import aiohttp
+    from runpod.http_client import AsyncClientSession
+    from runpod.serverless.modules import rp_http
+
+    url = rp_http.JOB_DONE_URL.replace("$ID", str(job["id"])) + "&isStream=false"
+
+    async def send(update: Update) -> None:
+        body = json.dumps({"status": "IN_PROGRESS", "output": update}, ensure_ascii=False)
+        headers = {"X-Request-ID": str(job["id"]), "Content-Type": "application/x-www-form-urlencoded"}
+        timeout = aiohttp.ClientTimeout(total=POST_TIMEOUT_S)
+        try:
+            async with (
+                AsyncClientSession() as session,
+                session.post(url, data=body, headers=headers, timeout=timeout) as response,
+            ):
+                await response.read()
+        except aiohttp.ClientError as error:
+            raise OSError(type(error).__name__) from error
+
+    return send

@@ -1,0 +1,85 @@
+"""The worker's way in: wiring and `runpod.serverless.start`, nothing else.
+
+    python handler.py                              runs test_input.json beside this file
+    python handler.py --test_input                 the same
+    python handler.py --test_input '{"input": {"prompt": "a red sun"}}'
+    python handler.py --rp_serve_api               serves POST /run and /runsync on this machine
+
+On RunPod the platform starts it and hands it jobs. Nothing imports torch or starts a thread before a job needs it:
+the platform's ping process is forked after this module's import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")  # read at import; the default logs prompts and results
+
+import runpod
+
+from flux_engine.build import build_worker
+from flux_engine.local import TestInputError, print_summary, with_test_input
+from flux_engine.logs import set_up_logs
+from flux_engine.progress import platform_sender
+from flux_engine.settings import Settings, SettingsError
+from flux_engine.worker import Worker
+
+TEST_INPUT = Path(__file__).with_name("test_input.json")
+
+
+def main() -> None:
+    try:
+        settings = Settings.from_environment(os.environ)
+    except SettingsError as error:
+        sys.exit(f"The worker cannot start: {error}")
+    is_on_platform = "RUNPOD_WEBHOOK_GET_JOB" in os.environ
+    is_serving = "--rp_serve_api" in sys.argv
+    set_up_logs(settings.log_level, as_json=is_on_platform)
+    worker = build_worker(settings, is_local=not is_on_platform and not is_serving)
+
+    if is_on_platform or is_serving:
+        _serve(worker, settings)
+    else:
+        _run_once(worker)
+
+
+def _serve(worker: Worker, settings: Settings) -> None:
+    warming: list[asyncio.Task[None]] = []
+
+    async def handler(job: dict[str, Any]) -> dict[str, Any]:
+        return await worker.run(job, platform_sender(job))
+
+    def concurrency(_current: int) -> int:
+        """Called before every take, within the running loop: the first moment when warming may begin."""
+        if settings.warmup == "eager" and not warming:
+            warming.append(asyncio.get_running_loop().create_task(worker.warm()))
+        return settings.worker_concurrency
+
+    runpod.serverless.start({"handler": handler, "concurrency_modifier": concurrency})
+
+
+def _run_once(worker: Worker) -> None:
+    try:
+        sys.argv[1:] = with_test_input(sys.argv[1:], TEST_INPUT)
+    except TestInputError as error:
+        sys.exit(str(error))
+    results: list[dict[str, Any]] = []
+
+    async def handler(job: dict[str, Any]) -> dict[str, Any]:
+        result = await worker.run(job)
+        results.append(dict(result))  # the SDK takes `error` out of the dictionary it is handed
+        return result
+
+    try:
+        runpod.serverless.start({"handler": handler})
+    finally:
+        for result in results:
+            print_summary(result)
+
+
+if __name__ == "__main__":
+    main()
