@@ -191,7 +191,8 @@ def _loss(model: TextToFlow, teacher: TextToFlow | None, bucket: Bucket, rng: ra
 
 def _attention(bucket: Bucket) -> Any:
     """On a CPU the fused attention's backward pass is 40 % of a step at 96 tokens; plain products beat it there."""
-    return sdpa_kernel(SDPBackend.MATH if bucket.width * bucket.height <= 192 * 128 else SDPBackend.FLASH_ATTENTION)
+    is_small = bucket.width * bucket.height <= 192 * 128
+    return sdpa_kernel([SDPBackend.MATH] if is_small else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH])
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,7 +41,8 @@ class FolderStore:
             partial.write_bytes(data)
             os.replace(partial, path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise StorageFailed("the result could not be written to the output folder") from error
 
     async def url(self, key: str) -> Link:

@@ -1,0 +1,164 @@
+"""Put a model of the catalogue on the volume.
+
+    python builder/fetch_models.py FLUX.1-schnell --volume /runpod-volume
+    python builder/fetch_models.py --list
+
+The download resumes where it was interrupted, every file's size is checked against the hub's and large files by
+their SHA-256, and the folder appears under its own name only when all of it is there. Gated models need HF_TOKEN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, not as a module
+
+from flux_engine.models import catalog
+from flux_engine.models.catalog import ModelSpec
+from flux_engine.models.weights import REVISION_FILE
+
+PATTERNS: Final = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model", "*/*.jinja", "LICENSE*")
+GIB: Final = 1024**3
+
+
+class FetchError(Exception):
+    """The model cannot be put on the volume; the text says why and what to do."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", help="a name of the catalogue, or a Hugging Face id")
+    parser.add_argument("--volume", type=Path, default=Path(os.environ.get("MODEL_VOLUME", "/runpod-volume")))
+    parser.add_argument("--revision", default="main", help="branch, tag or commit")
+    parser.add_argument("--force", action="store_true", help="fetch again what is already there")
+    parser.add_argument("--list", action="store_true", help="the catalogue, and what is on the volume")
+    options = parser.parse_args(arguments)
+    if options.list or options.model is None:
+        _print_catalogue(options.volume)
+        return 0
+    try:
+        folder = fetch(options.model, options.volume, revision=options.revision, force=options.force)
+    except FetchError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"{folder}\n")
+    return 0
+
+
+def fetch(model: str, volume: Path, *, revision: str = "main", force: bool = False) -> Path:
+    """Download `model` and return its folder. Raises FetchError."""
+    spec = catalog.find(model)
+    repository = spec.id if spec is not None else model
+    if repository.count("/") != 1:
+        raise FetchError(f"{model} is neither in the catalogue (see --list) nor a Hugging Face id (owner/name)")
+    folder = volume / "models" / repository.replace("/", "--")
+    if (folder / REVISION_FILE).is_file() and not force:
+        return folder
+    files, commit = _files_of(repository, revision)
+    partial = folder.with_name(folder.name + ".partial")
+    _check_space(partial, files)
+    _download(repository, commit, partial)
+    _check_files(partial, files)
+    (partial / REVISION_FILE).write_text(commit + "\n")
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(partial, folder)
+    return folder
+
+
+def _files_of(repository: str, revision: str) -> tuple[dict[str, Any], str]:
+    """What the hub says of the files that a pipeline is loaded from, by name, and the commit they belong to."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        info = HfApi(token=_token()).model_info(repository, revision=revision, files_metadata=True)
+    except HfHubHTTPError as error:
+        raise FetchError(_explained(repository, error)) from error
+    files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    wanted = {name for name in files if any(fnmatch.fnmatch(name, pattern) for pattern in PATTERNS)}
+    if "model_index.json" not in wanted:
+        raise FetchError(f"{repository} is not a diffusers repository: it has no model_index.json")
+    return {name: files[name] for name in wanted}, str(info.sha)
+
+
+def _explained(repository: str, error: Any) -> str:
+    status = error.response.status_code if error.response is not None else 0
+    if status in (401, 403):
+        return f"{repository} is gated: accept its licence on its page, then set HF_TOKEN to a token of that account"
+    if status == 404:
+        return f"{repository} does not exist, or HF_TOKEN is needed to see it"
+    return f"the hub answered {status} for {repository}; try again"
+
+
+def _token() -> str | bool:
+    return os.environ.get("HF_TOKEN") or False
+
+
+def _check_space(partial: Path, files: dict[str, Any]) -> None:
+    partial.mkdir(parents=True, exist_ok=True)
+    present = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+    needed = sum(sibling.size or 0 for sibling in files.values()) - present
+    free = shutil.disk_usage(partial).free
+    if needed > free:
+        raise FetchError(f"{needed / GIB:.1f} GiB are needed and {free / GIB:.1f} GiB are free; enlarge the volume")
+
+
+def _download(repository: str, commit: str, partial: Path) -> None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        snapshot_download(
+            repository,
+            revision=commit,
+            local_dir=partial,
+            allow_patterns=list(PATTERNS),
+            token=_token(),
+            max_workers=8,
+        )
+    except HfHubHTTPError as error:
+        raise FetchError(_explained(repository, error)) from error
+    except OSError as error:
+        raise FetchError(f"the download stopped ({type(error).__name__}); the same command resumes it") from error
+
+
+def _check_files(partial: Path, files: dict[str, Any]) -> None:
+    for name, sibling in sorted(files.items()):
+        path = partial / name
+        is_whole = path.is_file() and (sibling.size is None or path.stat().st_size == sibling.size)
+        if is_whole and sibling.lfs is not None:
+            is_whole = _sha256(path) == sibling.lfs.sha256
+        if not is_whole:
+            path.unlink(missing_ok=True)
+            raise FetchError(f"{name} is damaged and was removed; the same command fetches it again")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _print_catalogue(volume: Path) -> None:
+    for spec in catalog.CATALOG:
+        is_there = (volume / "models" / spec.id.replace("/", "--") / REVISION_FILE).is_file()
+        gib = sum(part.parameters for part in spec.parts) * 2 / GIB
+        sys.stdout.write(f"{spec.id:42} {gib:6.1f} GiB  {_state(spec, is_there)}\n")
+
+
+def _state(spec: ModelSpec, is_there: bool) -> str:
+    if is_there:
+        return "on the volume"
+    return f"{spec.licence}{', gated: needs HF_TOKEN' if spec.is_gated else ''}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

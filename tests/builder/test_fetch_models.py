@@ -1,0 +1,84 @@
+"""Fetching a model to the volume, from a stand-in for the hub."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flux_engine.models.weights import find_weights
+from tests.builder.hub import COMMIT, hub
+
+ROOT = Path(__file__).parents[2]
+REPOSITORY = "someone/small-flux"
+FILES = {
+    "model_index.json": b'{"_class_name": "FluxPipeline"}',
+    "transformer/config.json": b"{}",
+    "transformer/diffusion_pytorch_model.safetensors": os.urandom(50_000),
+    "flux1-single-file.safetensors": b"the whole model once more",
+    "README.md": b"# A model",
+}
+
+
+def fetch(url: str, volume: Path, *arguments: str, token: str = "") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HOME": str(volume / "home")}
+    environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, str(ROOT / "builder" / "fetch_models.py"), *arguments, "--volume", str(volume)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_model_is_fetched_checked_and_found(tmp_path: Path) -> None:
+    with hub(REPOSITORY, FILES) as url:
+        done = fetch(url, tmp_path, REPOSITORY)
+        assert done.returncode == 0, done.stderr
+    found = find_weights(REPOSITORY, tmp_path)
+    assert found.revision == COMMIT
+    assert Path(done.stdout.strip()) == found.folder
+    for name in list(FILES)[:3]:
+        assert (found.folder / name).read_bytes() == FILES[name]
+    assert not (found.folder / "flux1-single-file.safetensors").exists()
+    assert not list(tmp_path.glob("models/*.partial"))
+
+
+def test_an_interrupted_download_is_not_taken_for_a_model_and_resumes(tmp_path: Path) -> None:
+    partial = tmp_path / "models" / "someone--small-flux.partial"
+    (partial / "transformer").mkdir(parents=True)
+    (partial / "model_index.json").write_bytes(FILES["model_index.json"])
+    with hub(REPOSITORY, FILES) as url:
+        assert fetch(url, tmp_path, REPOSITORY).returncode == 0
+    assert find_weights(REPOSITORY, tmp_path).revision == COMMIT
+
+
+def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+    with hub(REPOSITORY, FILES, lies=True) as url:
+        done = fetch(url, tmp_path, REPOSITORY)
+    assert done.returncode == 1
+    assert "is damaged and was removed" in done.stderr
+    assert not (tmp_path / "models" / "someone--small-flux").exists()
+
+
+def test_a_gated_model_asks_for_a_token(tmp_path: Path) -> None:
+    with hub(REPOSITORY, FILES, token="hf_right") as url:
+        refused = fetch(url, tmp_path, REPOSITORY)
+        assert refused.returncode == 1
+        assert "accept its licence" in refused.stderr
+        assert fetch(url, tmp_path, REPOSITORY, token="hf_right").returncode == 0
+
+
+@pytest.mark.parametrize(("name", "message"), [("nothing/here", "does not exist"), ("no-such-model", "neither in the")])
+def test_what_does_not_exist_is_said(tmp_path: Path, name: str, message: str) -> None:
+    with hub(REPOSITORY, FILES) as url:
+        done = fetch(url, tmp_path, name)
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+def test_the_list_names_sizes_and_licences(tmp_path: Path) -> None:
+    done = fetch("http://127.0.0.1:9", tmp_path, "--list")
+    assert done.returncode == 0
+    line = next(line for line in done.stdout.splitlines() if "FLUX.1-dev" in line)
+    assert "31.4 GiB" in line
+    assert "needs HF_TOKEN" in line

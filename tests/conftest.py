@@ -1,0 +1,50 @@
+"""What every test may use: the bundled model in a worker, and the context in which jobs are parsed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flux_engine.build import build_worker
+from flux_engine.job import ModelLimits, ParseContext
+from flux_engine.models import catalog
+from flux_engine.models.catalog import ModelSpec
+from flux_engine.settings import Settings
+from flux_engine.worker import Worker
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModelSpec:
+    spec = catalog.find("flux-tiny")
+    assert spec is not None
+    return spec
+
+
+@pytest.fixture(scope="session")
+def context(tiny: ModelSpec) -> ParseContext:
+    """A worker without a bucket that serves the catalogue, the bundled model by default."""
+    return context_for(tiny)
+
+
+def context_for(spec: ModelSpec) -> ParseContext:
+    def find_limits(name: str) -> ModelLimits | None:
+        found = catalog.find(name)
+        return found.limits if found is not None else None
+
+    return ParseContext(
+        default_model=spec.limits,
+        find_model=find_limits,
+        served_models=tuple(model.id for model in catalog.CATALOG),
+        default_response_format="b64_json",
+        can_return_urls=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    """One worker with the bundled model, as on a platform without a bucket; loaded by the first test that needs it."""
+    settings = Settings.from_environment({"MODEL_VOLUME": str(tmp_path_factory.mktemp("volume"))})
+    return build_worker(settings, is_local=False)

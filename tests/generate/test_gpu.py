@@ -1,0 +1,83 @@
+"""The GPU thread: order, cancellation, and that it is free before a cancellation is reported."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from flux_engine.errors import JobCancelled, OutOfMemory
+from flux_engine.generate.gpu import Cancellation, GpuThread
+
+
+async def test_work_runs_in_the_order_it_was_given_on_one_thread() -> None:
+    gpu, seen = GpuThread(), list[int]()
+
+    def work(number: int) -> Callable[[Cancellation], str]:
+        def on_the_thread(_: Cancellation) -> str:
+            time.sleep(0.01)
+            seen.append(number)
+            return threading.current_thread().name
+
+        return on_the_thread
+
+    threads = await asyncio.gather(*(gpu.run(work(n)) for n in range(8)))
+    gpu.close()
+    assert seen == list(range(8))
+    assert len(set(threads)) == 1
+
+
+async def test_an_error_reaches_the_caller_and_the_thread_goes_on() -> None:
+    gpu = GpuThread()
+
+    def fails(_: Cancellation) -> None:
+        raise OutOfMemory("too big")
+
+    with pytest.raises(OutOfMemory):
+        await gpu.run(fails)
+    assert await gpu.run(lambda _: 5) == 5
+    gpu.close()
+
+
+async def test_cancelling_stops_the_work_before_it_is_reported() -> None:
+    gpu, began, ended = GpuThread(), threading.Event(), threading.Event()
+
+    def steps(cancellation: Cancellation) -> None:
+        began.set()
+        try:
+            while True:
+                time.sleep(0.01)
+                cancellation.check()
+        except JobCancelled:
+            time.sleep(0.1)
+            ended.set()
+            raise
+
+    task = asyncio.create_task(gpu.run(steps))
+    await asyncio.to_thread(began.wait)
+    task.cancel()
+    await asyncio.sleep(0.02)
+    task.cancel()  # asked twice
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+    assert await gpu.run(lambda _: "next") == "next"
+    gpu.close()
+
+
+async def test_a_job_cancelled_while_it_waits_never_begins() -> None:
+    gpu, release, ran = GpuThread(), threading.Event(), list[str]()
+    first = asyncio.create_task(gpu.run(lambda _: release.wait()))
+    waiting = asyncio.create_task(gpu.run(lambda _: ran.append("waiting")))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting  # at once, though the first still runs
+    assert not first.done()
+    release.set()
+    await first
+    gpu.close()
+    assert ran == []

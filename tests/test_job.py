@@ -1,0 +1,269 @@
+"""The input contract: what is taken, what it becomes, and what is refused in which words."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flux_engine.errors import InvalidInput
+from flux_engine.fields import ImageFields
+from flux_engine.job import ALIASES, MAX_SEED, ImageJob, ParseContext, derived_seed, parse_job
+from flux_engine.models import catalog
+from tests.conftest import context_for
+
+
+def parse(context: ParseContext, **fields: Any) -> ImageJob:
+    return parse_job({"id": "job-1", "input": {"prompt": "a red sun", **fields}}, context)
+
+
+def test_defaults_are_those_of_the_model(context: ParseContext) -> None:
+    job = parse(context)
+    assert (job.width, job.height, job.num_inference_steps, job.guidance_scale) == (256, 256, 16, 2.5)
+    assert job.output_format == "png"
+    assert job.output_quality == 90
+    assert job.num_images == 1
+    assert job.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("model", "steps", "guidance", "tokens", "side"),
+    [
+        ("FLUX.1-schnell", 4, None, 256, 1024),
+        ("FLUX.1-dev", 28, 3.5, 512, 1024),
+        ("FLUX.1-Krea-dev", 28, 4.5, 512, 1024),
+        ("FLUX.1-Fill-dev", 50, 30.0, 512, 1024),
+        ("FLUX.2-klein-4B", 4, 1.0, 512, 1024),
+        ("FLUX.2-dev", 28, 4.0, 512, 1024),
+    ],
+)
+def test_a_jobs_model_brings_its_own_defaults(
+    context: ParseContext, model: str, steps: int, guidance: float | None, tokens: int, side: int
+) -> None:
+    job = parse(context, model=model)
+    assert job.model.endswith(model)
+    assert (job.num_inference_steps, job.guidance_scale, job.max_sequence_length) == (steps, guidance, tokens)
+    assert (job.width, job.height) == (side, side)
+
+
+@pytest.mark.parametrize(
+    ("written", "field", "value"),
+    [
+        ({"steps": 8}, "num_inference_steps", 8),
+        ({"num_steps": 8}, "num_inference_steps", 8),
+        ({"guidance": 3}, "guidance_scale", 3.0),
+        ({"true_cfg": 2}, "true_cfg_scale", 2.0),
+        ({"n": 2}, "num_images", 2),
+        ({"num_outputs": 2}, "num_images", 2),
+        ({"num_images_per_prompt": 2}, "num_images", 2),
+        ({"format": "jpeg"}, "output_format", "jpg"),
+        ({"image_format": "webp"}, "output_format", "webp"),
+        ({"quality": 70}, "output_quality", 70),
+        ({"use_cache": False}, "cache", False),
+        ({"size": "192x128"}, "width", 192),
+        ({"size": "192*128"}, "height", 128),
+        ({"image_size": {"width": 128, "height": 192}}, "height", 192),
+        ({"image_size": "square"}, "width", 512),
+        ({"seed": 7.0}, "seed", 7),
+        ({"task": "image"}, "prompt", "a red sun"),
+        ({"model_id": "flux-tiny"}, "model", "flux-tiny"),
+        ({"num_inference_steps": None}, "num_inference_steps", 16),
+        ({"steps": 8, "num_inference_steps": 8}, "num_inference_steps", 8),
+        ({"prompt": "  caf\u0065\u0301 \ud800\x00sun\n"}, "prompt", "caf\u00e9 sun"),
+        ({"metadata": {"order": 5}}, "metadata", {"order": 5}),
+    ],
+)
+def test_aliases_and_spellings(context: ParseContext, written: dict[str, Any], field: str, value: object) -> None:
+    assert getattr(parse(context, **written), field) == value
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ({"aspect_ratio": "1:1"}, (1024, 1024)),
+        ({"aspect_ratio": "16:9"}, (1360, 768)),
+        ({"aspect_ratio": "9:16"}, (768, 1360)),
+        ({"aspect_ratio": "1:1", "megapixels": 0.25}, (512, 512)),
+        ({"aspect_ratio": "3:2", "megapixels": 2}, (1760, 1184)),
+        ({"width": 1000, "height": 504}, (1008, 512)),
+        ({"width": 64}, (64, 1024)),
+    ],
+)
+def test_sizes(written: dict[str, Any], size: tuple[int, int]) -> None:
+    schnell = catalog.find("schnell")
+    assert schnell is not None
+    job = parse(context_for(schnell), **written)
+    assert (job.width, job.height) == size
+    assert job.width * job.height <= schnell.limits.max_pixels
+
+
+@pytest.mark.parametrize(
+    ("written", "warning"),
+    [
+        ({"width": 200}, "rounded from 200x256 to 208x256"),
+        ({"go_fast": True}, "`go_fast` has no effect"),
+        ({"scheduler": "euler"}, "`scheduler` has no effect"),
+        ({"acceleration": "high"}, "`acceleration` has no effect"),
+        ({"negative_prompt": "trees"}, "`negative_prompt` has no effect unless"),
+        ({"output_format": "png", "output_quality": 5}, "`output_quality` has no effect on png"),
+        ({"model": "schnell", "guidance_scale": 3}, "`guidance_scale` has no effect with"),
+        ({"model": "klein", "guidance_scale": 3}, "`guidance_scale` has no effect with"),
+    ],
+)
+def test_what_has_no_effect_is_said(context: ParseContext, written: dict[str, Any], warning: str) -> None:
+    assert any(warning in said for said in parse(context, **written).warnings)
+
+
+def test_a_job_without_a_seed_gets_the_same_one_every_time(context: ParseContext) -> None:
+    first, again = (parse_job({"id": "abc", "input": {"prompt": "sun"}}, context) for _ in range(2))
+    other = parse_job({"id": "abd", "input": {"prompt": "sun"}}, context)
+    assert first.seed == again.seed == derived_seed("abc")
+    assert first.seed != other.seed
+    assert 0 <= first.seed <= MAX_SEED
+    assert parse(context, seed=-1).seed == derived_seed("job-1")
+
+
+def test_the_seeds_of_several_images_follow_one_another(context: ParseContext) -> None:
+    assert parse(context, seed=5, n=3).seeds() == [5, 6, 7]
+    assert parse(context, seed=MAX_SEED, n=2).seeds() == [MAX_SEED, 0]
+
+
+def test_every_effective_parameter_is_echoed(context: ParseContext) -> None:
+    echoed = parse(context).parameters()
+    expected = set(ImageFields.model_fields) - {"aspect_ratio", "megapixels", "metadata"}
+    assert set(echoed) == expected
+    json.dumps(echoed, allow_nan=False)
+
+
+BAD_INPUTS: list[tuple[object, str]] = [
+    (None, "input"),
+    ([], "input"),
+    ("a red sun", "input"),
+    (5, "input"),
+    ({}, "prompt"),
+    ({"prompt": None}, "prompt"),
+    ({"prompt": ""}, "prompt"),
+    ({"prompt": " \n\t "}, "prompt"),
+    ({"prompt": "\x00\ud800"}, "prompt"),
+    ({"prompt": "x" * 4001}, "prompt"),
+    ({"prompt": 5}, "prompt"),
+    ({"prompt": ["a"]}, "prompt"),
+    ({"prompt": True}, "prompt"),
+    ({"prompt": "a", "text": "b"}, "text"),
+    ({"prompt": "a", "negative_prompt": 3}, "negative_prompt"),
+    ({"prompt": "a", "negative_prompt": "x" * 4001}, "negative_prompt"),
+    ({"prompt": "a", "true_cfg_scale": 0.5}, "true_cfg_scale"),
+    ({"prompt": "a", "true_cfg_scale": 11}, "true_cfg_scale"),
+    ({"prompt": "a", "true_cfg_scale": math.nan}, "true_cfg_scale"),
+    ({"prompt": "a", "model": "sdxl"}, "model"),
+    ({"prompt": "a", "model": ""}, "model"),
+    ({"prompt": "a", "model": 7}, "model"),
+    ({"prompt": "a", "model": "../../etc/passwd"}, "model"),
+    ({"prompt": "a", "width": 63}, "width"),
+    ({"prompt": "a", "width": 2049}, "width"),
+    ({"prompt": "a", "width": "256"}, "width"),
+    ({"prompt": "a", "width": True}, "width"),
+    ({"prompt": "a", "height": 256.5}, "height"),
+    ({"prompt": "a", "height": math.inf}, "height"),
+    ({"prompt": "a", "height": 10**400}, "height"),
+    ({"prompt": "a", "width": 2048, "height": 2048}, "width"),
+    ({"prompt": "a", "size": "256"}, "size"),
+    ({"prompt": "a", "size": "256x"}, "size"),
+    ({"prompt": "a", "size": "axb"}, "size"),
+    ({"prompt": "a", "size": "²x²"}, "size"),
+    ({"prompt": "a", "size": 256}, "size"),
+    ({"prompt": "a", "size": "256x256", "width": 128}, "width"),
+    ({"prompt": "a", "image_size": "huge"}, "image_size"),
+    ({"prompt": "a", "image_size": {"width": 256}}, "image_size"),
+    ({"prompt": "a", "image_size": {"width": 1, "height": 256}}, "width"),
+    ({"prompt": "a", "aspect_ratio": "17:9"}, "aspect_ratio"),
+    ({"prompt": "a", "aspect_ratio": "16:9", "width": 256}, "aspect_ratio"),
+    ({"prompt": "a", "megapixels": 1}, "megapixels"),
+    ({"prompt": "a", "aspect_ratio": "1:1", "megapixels": 0.1}, "megapixels"),
+    ({"prompt": "a", "aspect_ratio": "1:1", "megapixels": 4}, "megapixels"),
+    ({"prompt": "a", "num_inference_steps": 0}, "num_inference_steps"),
+    ({"prompt": "a", "num_inference_steps": 51}, "num_inference_steps"),
+    ({"prompt": "a", "steps": 8, "num_steps": 9}, "num_steps"),
+    ({"prompt": "a", "steps": True, "num_inference_steps": 1}, "num_inference_steps"),
+    ({"prompt": "a", "guidance_scale": -1}, "guidance_scale"),
+    ({"prompt": "a", "guidance_scale": 5}, "guidance_scale"),
+    ({"prompt": "a", "guidance_scale": "high"}, "guidance_scale"),
+    ({"prompt": "a", "seed": -2}, "seed"),
+    ({"prompt": "a", "seed": 2**53}, "seed"),
+    ({"prompt": "a", "seed": "7"}, "seed"),
+    ({"prompt": "a", "num_images": 5}, "num_images"),
+    ({"prompt": "a", "num_images": 0}, "num_images"),
+    ({"prompt": "a", "output_format": "bmp"}, "output_format"),
+    ({"prompt": "a", "output_format": {}}, "output_format"),
+    ({"prompt": "a", "output_quality": 0}, "output_quality"),
+    ({"prompt": "a", "response_format": "base64"}, "response_format"),
+    ({"prompt": "a", "response_format": "url"}, "response_format"),
+    ({"prompt": "a", "max_sequence_length": 15}, "max_sequence_length"),
+    ({"prompt": "a", "max_sequence_length": 64}, "max_sequence_length"),
+    ({"prompt": "a", "preview": 1}, "preview"),
+    ({"prompt": "a", "cache": "no"}, "cache"),
+    ({"prompt": "a", "metadata": []}, "metadata"),
+    ({"prompt": "a", "metadata": {"x": math.nan}}, "metadata"),
+    ({"prompt": "a", "metadata": {"x": "y" * 4100}}, "metadata"),
+    ({"prompt": "a", "type": "audio"}, "type"),
+    ({"prompt": "a", "with\x00control": 1}, "with?control"),
+    ({5: "a"}, "input"),
+]
+
+
+@pytest.mark.parametrize(("given_input", "field"), BAD_INPUTS)
+def test_bad_input_is_refused_by_field(context: ParseContext, given_input: object, field: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        parse_job({"id": "job-1", "input": given_input}, context)
+    assert refusal.value.field == field
+    assert refusal.value.message
+    body = json.loads(refusal.value.to_json("job-1"))
+    assert body["code"] == "invalid_input"
+    assert body["retryable"] is False
+
+
+@pytest.mark.parametrize("job", [None, [], "job", 5, {}, {"id": "x"}, {"input": None}])
+def test_what_is_no_job_is_refused(context: ParseContext, job: object) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        parse_job(job, context)
+    assert refusal.value.field == "input"
+
+
+def test_a_misspelt_field_is_told_the_one_meant(context: ParseContext) -> None:
+    with pytest.raises(InvalidInput, match="did you mean `num_inference_steps`"):
+        parse(context, num_inference_step=5)
+
+
+def test_a_refusal_says_what_is_allowed(context: ParseContext) -> None:
+    with pytest.raises(InvalidInput, match="must be an integer from 64 to 2048; got 12"):
+        parse(context, width=12)
+    with pytest.raises(InvalidInput, match="must be one of png, jpg, webp; got tiff"):
+        parse(context, output_format="tiff")
+
+
+names = st.sampled_from([*ImageFields.model_fields, *ALIASES, "size", "image_size", "go_fast"]) | st.text(max_size=20)
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40) | st.sampled_from(["1:1", "256x256"])
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4)
+)
+
+
+@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(written=st.dictionaries(names, values, max_size=8), has_prompt=st.booleans())
+def test_any_json_is_a_job_or_a_refusal(context: ParseContext, written: dict[str, Any], has_prompt: bool) -> None:
+    given_input = {"prompt": "a red sun", **written} if has_prompt else written
+    try:
+        job = parse_job({"id": "job-1", "input": given_input}, context)
+    except InvalidInput as refusal:
+        json.loads(refusal.to_json("job-1"))
+        refusal.to_json("job-1").encode()
+    else:
+        assert job.width % 16 == 0
+        assert job.width * job.height <= 512 * 512
+        json.dumps(job.parameters(), allow_nan=False).encode()

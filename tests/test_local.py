@@ -1,0 +1,66 @@
+"""What `--test_input` may look like, and what a person reads at the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flux_engine.errors import InvalidInput
+from flux_engine.local import TestInputError, summary, with_test_input
+
+JOB = '{"input": {"prompt": "a red sun"}}'
+
+
+@pytest.fixture
+def default(tmp_path: Path) -> Path:
+    path = tmp_path / "test_input.json"
+    path.write_text('{"input": {"prompt": "the default"}}')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prompt", "rest"),
+    [
+        ([], "the default", []),
+        (["--test_input"], "the default", []),
+        (["--test_input", "--rp_log_level", "ERROR"], "the default", ["--rp_log_level", "ERROR"]),
+        (["--test_input", JOB], "a red sun", []),
+        ([f"--test_input={JOB}", "--rp_debugger"], "a red sun", ["--rp_debugger"]),
+    ],
+)
+def test_a_test_input_is_found(default: Path, arguments: list[str], prompt: str, rest: list[str]) -> None:
+    *before, flag, text = with_test_input(arguments, default)
+    assert (before, flag) == (rest, "--test_input")
+    assert json.loads(text)["input"]["prompt"] == prompt
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "5", "null", "{}", '{"input": null}', '{"prompt": "sun"}', "[" * 100_000])
+def test_what_is_no_job_is_said(default: Path, text: str) -> None:
+    with pytest.raises(TestInputError):
+        with_test_input(["--test_input", text], default)
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TestInputError, match=r"test_input\.json: cannot be read"):
+        with_test_input([], tmp_path / "test_input.json")
+
+
+def test_the_summary_says_where_what_and_how_long(tmp_path: Path) -> None:
+    picture = tmp_path / "a sun.png"
+    result = {
+        "images": [{"url": picture.as_uri(), "seed": 7, "width": 256, "height": 128}],
+        "timings": {"total_ms": 2500, "load_ms": 2000, "denoise_ms": 490, "upload_ms": 1},
+        "warnings": ["size rounded"],
+        "cached": False,
+    }
+    said = summary(result)
+    assert said.splitlines()[0] == f"{picture}   seed 7   256x128"
+    assert "warning: size rounded" in said
+    assert said.endswith("2.50 s: load 2.00, denoise 0.49")
+
+
+def test_the_summary_of_an_error_is_its_message() -> None:
+    error = InvalidInput("`width` must be smaller", field="width").to_json("j")
+    assert summary({"error": error}) == "failed: invalid_input (width): `width` must be smaller"

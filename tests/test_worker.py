@@ -1,0 +1,210 @@
+"""One job, start to finish, with the bundled model: what a client gets."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from flux_engine.build import build_worker
+from flux_engine.generate.gpu import GpuThread
+from flux_engine.models.manager import FluxModelManager
+from flux_engine.models.weights import BUNDLED_FOLDER
+from flux_engine.progress import Update
+from flux_engine.settings import Settings
+from flux_engine.storage.results import FolderStore, Link
+from flux_engine.worker import Worker
+
+QUICK = {"prompt": "a red sun on the left, a lake, day", "num_inference_steps": 4, "width": 128, "height": 128}
+
+
+def job(identity: str = "job-1", **fields: Any) -> dict[str, Any]:
+    return {"id": identity, "input": {**QUICK, **fields}}
+
+
+def error_of(result: dict[str, Any]) -> dict[str, Any]:
+    assert set(result) == {"error"}
+    error: dict[str, Any] = json.loads(result["error"])
+    return error
+
+
+def pictures(result: dict[str, Any]) -> list[bytes]:
+    assert "error" not in result, result
+    return [base64.b64decode(image["b64_json"]) for image in result["images"]]
+
+
+async def test_an_image_job_gives_the_contracts_result(worker: Worker) -> None:
+    result = await worker.run(job(seed=7, metadata={"order": 5}))
+    assert set(result) == {
+        "images", "seed", "model", "parameters", "cached", "timings", "warnings", "metadata",
+    }  # fmt: skip
+    (image,) = result["images"]
+    data = base64.b64decode(image["b64_json"])
+    assert Image.open(io.BytesIO(data)).size == (image["width"], image["height"]) == (128, 128)
+    assert (image["content_type"], image["seed"], image["bytes"]) == ("image/png", 7, len(data))
+    assert result["model"]["id"] == "flux-tiny"
+    assert len(result["model"]["revision"]) >= 12
+    assert result["parameters"]["num_inference_steps"] == 4
+    assert result["metadata"] == {"order": 5}
+    parts = {name: ms for name, ms in result["timings"].items() if name != "total_ms"}
+    assert set(parts) == {
+        "load_ms", "lora_ms", "text_ms", "denoise_ms", "decode_ms", "encode_ms", "upload_ms",
+    }  # fmt: skip
+    assert result["timings"]["total_ms"] >= max(parts.values())
+    json.dumps(result, allow_nan=False)
+
+
+async def test_the_same_seed_gives_the_same_bytes_alone_or_together(worker: Worker) -> None:
+    together = pictures(await worker.run(job(seed=5, num_images=3)))
+    alone = [pictures(await worker.run(job(seed=seed)))[0] for seed in (7, 5, 6)]
+
+    def pixels(data: bytes) -> bytes:
+        return Image.open(io.BytesIO(data)).tobytes()
+
+    assert [pixels(data) for data in together] == [pixels(alone[1]), pixels(alone[2]), pixels(alone[0])]
+    assert len(set(together)) == 3
+    assert alone[1] == pictures(await worker.run(job(seed=5)))[0]
+
+
+async def test_a_job_that_runs_again_gives_the_same_picture(worker: Worker) -> None:
+    first = pictures(await worker.run(job("retried")))
+    again = pictures(await worker.run(job("retried")))
+    assert first == again
+    assert first != pictures(await worker.run(job("another")))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"guidance_scale": 4.0},
+        {"true_cfg_scale": 3.0},
+        {"true_cfg_scale": 3.0, "negative_prompt": "lake"},
+        {"prompt": "a moon at night"},
+        {"num_inference_steps": 5},
+    ],
+)
+async def test_every_sampling_parameter_changes_the_picture(worker: Worker, changed: dict[str, Any]) -> None:
+    plain = pictures(await worker.run(job(seed=1)))[0]
+    assert pictures(await worker.run(job(seed=1, **changed)))[0] != plain
+
+
+async def test_progress_shows_stages_steps_and_previews(worker: Worker) -> None:
+    updates: list[Update] = []
+
+    async def send(update: Update) -> None:
+        updates.append(update)
+
+    await worker.run(job(preview=True, num_inference_steps=12), send, min_interval_s=0.02)
+    stages = list(dict.fromkeys(update["stage"] for update in updates))
+    expected = ["queued", "text", "denoising", "decoding", "encoding", "uploading"]  # the last may be over too soon
+    assert [s for s in stages if s != "loading"] in (expected, expected[:-1])
+    previews = [update["preview"] for update in updates if "preview" in update]
+    assert previews
+    opened = Image.open(io.BytesIO(base64.b64decode(previews[-1].partition(",")[2])))
+    assert max(opened.size) <= 256
+
+
+async def test_a_cancelled_job_leaves_the_worker_as_it_was(worker: Worker) -> None:
+    before = pictures(await worker.run(job(seed=3)))
+    stepped = asyncio.Event()
+
+    async def send(update: Update) -> None:
+        if "step" in update:
+            stepped.set()
+
+    running = asyncio.create_task(worker.run(job(seed=4, num_inference_steps=50), send, min_interval_s=0.0))
+    await stepped.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert pictures(await worker.run(job(seed=3))) == before
+
+
+async def test_a_refusal_names_the_field(worker: Worker) -> None:
+    error = error_of(await worker.run(job(width=5)))
+    assert (error["code"], error["field"], error["retryable"], error["job_id"]) == (
+        "invalid_input", "width", False, "job-1",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("not_a_job", [None, [], "x", {}, {"id": 5, "input": {}}, {"id": "x", "input": []}])
+async def test_what_is_no_job_gets_an_error(worker: Worker, not_a_job: object) -> None:
+    assert error_of(await worker.run(not_a_job))["code"] == "invalid_input"
+
+
+async def test_a_model_that_is_not_there_is_named_with_the_way_to_get_it(worker: Worker, tmp_path: Path) -> None:
+    error = error_of(await worker.run(job(model="schnell", num_inference_steps=2)))
+    assert error["code"] == "model_unavailable"
+    assert "fetch_models.py black-forest-labs/FLUX.1-schnell" in error["message"]
+    assert str(tmp_path.parent) not in error["message"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "not json"])
+async def test_a_broken_model_is_model_unavailable(tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "models" / "broken"
+    shutil.copytree(BUNDLED_FOLDER, folder)
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "missing":
+        weights.unlink()
+    else:
+        (folder / "transformer" / "config.json").write_text("{")
+    settings = Settings.from_environment({"FLUX_MODEL": str(folder), "MODEL_VOLUME": str(tmp_path)})
+    error = error_of(await build_worker(settings, is_local=False).run(job()))
+    assert error["code"] == "model_unavailable"
+    assert str(tmp_path) not in error["message"]
+
+
+async def test_a_folder_as_model_serves_under_its_own_name(tmp_path: Path) -> None:
+    folder = tmp_path / "my-flux"
+    shutil.copytree(BUNDLED_FOLDER, folder)
+    settings = Settings.from_environment({"FLUX_MODEL": "my-flux", "MODEL_VOLUME": str(tmp_path)})
+    result = await build_worker(settings, is_local=False).run(job(max_sequence_length=32))
+    assert result["model"]["id"] == "my-flux"
+
+
+async def test_two_jobs_wait_for_one_load(tmp_path: Path) -> None:
+    settings = Settings.from_environment({"MODEL_VOLUME": str(tmp_path)})
+    worker = build_worker(settings, is_local=False)
+    results = await asyncio.gather(worker.run(job("a")), worker.run(job("b")))
+    loads = sorted(result["timings"]["load_ms"] for result in results)
+    assert loads[0] < loads[1] / 10
+
+
+class BrokenStore:
+    """A store with a defect."""
+
+    async def put(self, data: bytes, *, key: str, content_type: str) -> None:
+        raise ZeroDivisionError(f"{key} {content_type} {len(data)}")
+
+    async def url(self, key: str) -> Link:
+        return Link(key)
+
+
+async def test_the_unforeseen_is_internal_with_a_reference(caplog: pytest.LogCaptureFixture) -> None:
+    models = FluxModelManager(Settings.from_environment({}), has_gpu=False)
+    result = await Worker(models, gpu=GpuThread(), store=BrokenStore()).run(job())
+    error = error_of(result)
+    assert (error["code"], error["retryable"]) == ("internal", True)
+    reference = error["message"].rsplit(" ", 1)[1]
+    assert any(getattr(record, "reference", None) == reference for record in caplog.records)
+    assert "ZeroDivisionError" not in error["message"]
+
+
+async def test_a_folder_that_cannot_be_written_is_storage_failed(tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("a file where the folder should be")
+    models = FluxModelManager(Settings.from_environment({}), has_gpu=False)
+    worker = Worker(models, gpu=GpuThread(), store=FolderStore(tmp_path / "outputs"))
+    error = error_of(await worker.run(job()))
+    assert (error["code"], error["retryable"]) == ("storage_failed", True)
+    assert str(tmp_path) not in error["message"]
+    assert os.listdir(tmp_path) == ["outputs"]
