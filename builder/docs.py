@@ -1,0 +1,118 @@
+"""The README's tables, made from the code: `python -m builder.docs` writes them, `--check` says whether they are old.
+
+A table stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from flux_engine.fields import ImageFields, describe
+from flux_engine.job import ALIASES, SIZE_ALIASES
+from flux_engine.models.catalog import CATALOG, ModelSpec
+from flux_engine.settings import LORA_FILE_HOSTS, Settings
+
+README: Final = Path(__file__).parents[1] / "README.md"
+BLOCK: Final = re.compile(r"(<!-- begin:(\w+) -->\n).*?(<!-- end:\2 -->)", re.DOTALL)
+
+
+def main() -> int:
+    text = README.read_text(encoding="utf-8")
+    current = rendered(text)
+    if "--check" in sys.argv:
+        return int(current != text)
+    README.write_text(current, encoding="utf-8")
+    return 0
+
+
+def rendered(text: str) -> str:
+    """`text` with every block made anew. Raises KeyError for a block of an unknown name."""
+    return BLOCK.sub(lambda block: f"{block[1]}{TABLES[block[2]]()}{block[3]}", text)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def image_fields() -> str:
+    return _table(
+        ("field", "takes", "default", "what", "also written"),
+        (
+            (f"`{name}`", describe(field), _default(field), field.description or "", _aliases(name))
+            for name, field in ImageFields.model_fields.items()
+        ),
+    )
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    return "-" if field.default is None else f"`{str(field.default).lower()}`"
+
+
+def _aliases(name: str) -> str:
+    others = [alias for alias, canonical in ALIASES.items() if canonical == name]
+    if name in ("width", "height"):
+        others += SIZE_ALIASES
+    return ", ".join(f"`{other}`" for other in others)
+
+
+def environment() -> str:
+    return _table(
+        ("variable", "default", "meaning"),
+        (
+            (f"`{name.upper()}`", _variable(field), field.description or "")
+            for name, field in Settings.model_fields.items()
+        ),
+    )
+
+
+def _variable(field: FieldInfo) -> str:
+    default = field.default
+    if default is None:
+        return ""
+    if default == LORA_FILE_HOSTS:
+        default = ",".join(LORA_FILE_HOSTS)
+    choices = f" ({', '.join(get_args(field.annotation))})" if get_origin(field.annotation) is Literal else ""
+    return f"`{default}`{choices}"
+
+
+def models() -> str:
+    return _table(
+        ("model", "steps", "guidance", "text tokens", "megapixels", "bf16 GiB", "licence"), (_row(s) for s in CATALOG)
+    )
+
+
+def _row(spec: ModelSpec) -> tuple[str, ...]:
+    limits = spec.limits
+    low, high = limits.num_inference_steps_bounds
+    guidance = "none" if limits.guidance_scale is None else f"{limits.guidance_scale:g}"
+    gated = ", gated" if spec.is_gated else ""
+    gib = sum(part.parameters for part in spec.parts) * 2 / 2**30
+    return (
+        f"`{spec.id}`",
+        f"{limits.num_inference_steps} ({low} to {high})",
+        guidance,
+        str(limits.max_sequence_length),
+        f"{limits.max_pixels / 2**20:.2g}",
+        f"{gib:.1f}" if gib > 0.05 else f"{gib:.3f}",
+        spec.licence + gated,
+    )
+
+
+TABLES: Final[dict[str, Callable[[], str]]] = {
+    "image_fields": image_fields,
+    "environment": environment,
+    "models": models,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
