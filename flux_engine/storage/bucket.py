@@ -1,0 +1,208 @@
+"""Results in an S3-compatible bucket: AWS, Cloudflare R2, MinIO, Backblaze B2 and the like.
+
+Objects are private. Requests are signed with SigV4 for an explicit region, and checksums are sent only where the API
+requires them, which is what stores other than AWS accept. boto3 takes 0.3 s to import and blocks: it is imported at
+the first use and runs on a few threads of its own, with a bound on the whole of every call. Not here: which bucket to
+use (bucket_address.py, s3_config.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, TypeVar
+from urllib.parse import quote
+
+from pydantic import SecretStr
+
+from flux_engine.errors import StorageFailed
+from flux_engine.storage.results import Link, place_of
+
+MIB: Final = 1024 * 1024
+MULTIPART_FROM_BYTES: Final = 16 * MIB
+PART_BYTES: Final = 8 * MIB
+UPLOAD_THREADS: Final = 8
+A_YEAR: Final = "max-age=31536000, immutable"  # a key names its content, which therefore never changes
+NOT_THERE: Final = ("403", "404", "NoSuchKey", "NotFound")  # 403: what AWS says to whoever may not list the bucket
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """A bucket and how it is reached. `public_url` stands in place of presigned URLs."""
+
+    endpoint_url: str
+    name: str
+    region: str
+    access_key_id: SecretStr
+    secret_access_key: SecretStr
+    prefix: str = "flux"
+    public_url: str | None = None
+    addressing: Literal["path", "virtual"] = "path"
+    url_expiry_s: int = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeBounds:
+    """Seconds for one connection, one answer, an upload with its retries, and a question with its retries."""
+
+    connect_s: float = 5.0
+    read_s: float = 30.0
+    upload_s: float = 120.0
+    lookup_s: float = 20.0
+    attempts: int = 4
+
+
+class BucketStore:
+    """A ResultStore in a bucket."""
+
+    has_urls: Final = True
+
+    def __init__(
+        self, bucket: Bucket, *, bounds: TimeBounds | None = None, before_connect: Callable[[], None] | None = None
+    ) -> None:
+        """`before_connect` runs on a thread before the first request, and may refuse the endpoint by raising."""
+        self._bucket = bucket
+        self._bounds = bounds or TimeBounds()
+        self._before_connect = before_connect
+        self._threads = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="bucket")
+        self._client_lock = threading.Lock()
+        self._client: Any = None  # botocore's clients have no static type
+
+    @property
+    def prefix(self) -> str:
+        return self._bucket.prefix
+
+    async def place(self) -> str:
+        return place_of("bucket", self._bucket.endpoint_url, self._bucket.name, self._bucket.prefix)
+
+    async def warm(self) -> None:
+        """Import boto3 and read its description of S3 now, so that the first result does not wait for it."""
+        await self._run("set up", self._connected, self._bounds.lookup_s)
+
+    async def put(self, data: bytes, *, key: str, content_type: str) -> None:
+        await self._run("take the result", lambda: self._upload(data, key, content_type), self._bounds.upload_s)
+
+    async def url(self, key: str) -> Link:
+        if self._bucket.public_url is not None:
+            return Link(f"{self._bucket.public_url}/{quote(key)}")
+        expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=self._bucket.url_expiry_s)
+        return Link(await self._run("sign a URL", lambda: self._presigned(key), self._bounds.lookup_s), expires_at)
+
+    async def exists(self, key: str, *, size: int) -> bool:
+        return await self._run("say what it holds", lambda: self._size(key) == size, self._bounds.lookup_s)
+
+    async def get(self, key: str) -> bytes:
+        return await self._run("give the result back", lambda: self._download(key), self._bounds.upload_s)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            self._client.close()
+
+    async def _run(self, what: str, call: Callable[[], T], total_s: float) -> T:
+        """Run `call` on a thread. A thread that is cut off here ends by itself, at its own time-outs."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(total_s):
+                return await loop.run_in_executor(self._threads, _translated, what, call)
+        except TimeoutError:
+            log.warning("the bucket did not %s within %.0f s", what, total_s)
+            raise StorageFailed(f"the bucket did not {what} within {total_s:.0f} s; send the job again") from None
+
+    def _upload(self, data: bytes, key: str, content_type: str) -> None:
+        visibility = "private" if self._bucket.public_url is None else "public"
+        headers = {"ContentType": content_type, "CacheControl": f"{visibility}, {A_YEAR}"}
+        if len(data) < MULTIPART_FROM_BYTES:
+            self._connected().put_object(Bucket=self._bucket.name, Key=key, Body=data, **headers)
+            return
+        from boto3.s3.transfer import TransferConfig
+
+        parts = TransferConfig(
+            multipart_threshold=MULTIPART_FROM_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4
+        )
+        self._connected().upload_fileobj(io.BytesIO(data), self._bucket.name, key, ExtraArgs=headers, Config=parts)
+
+    def _presigned(self, key: str) -> str:
+        url: str = self._connected().generate_presigned_url(
+            "get_object", Params={"Bucket": self._bucket.name, "Key": key}, ExpiresIn=self._bucket.url_expiry_s
+        )
+        return url
+
+    def _size(self, key: str) -> int | None:
+        from botocore.exceptions import ClientError
+
+        try:
+            size: int = self._connected().head_object(Bucket=self._bucket.name, Key=key)["ContentLength"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] in NOT_THERE:
+                return None
+            raise
+        return size
+
+    def _download(self, key: str) -> bytes:
+        data: bytes = self._connected().get_object(Bucket=self._bucket.name, Key=key)["Body"].read()
+        return data
+
+    def _connected(self) -> Any:
+        with self._client_lock:
+            if self._client is None:
+                if self._before_connect is not None:
+                    self._before_connect()
+                self._client = _client(self._bucket, self._bounds)
+            return self._client
+
+
+def _client(bucket: Bucket, bounds: TimeBounds) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    for library in ("boto3", "botocore", "s3transfer"):  # at DEBUG they log keys' signatures and signed URLs
+        logging.getLogger(library).setLevel(logging.INFO)
+    config = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": bucket.addressing},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "total_max_attempts": bounds.attempts},
+        connect_timeout=bounds.connect_s,
+        read_timeout=bounds.read_s,
+        max_pool_connections=2 * UPLOAD_THREADS,
+    )
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=bucket.endpoint_url,
+        region_name=bucket.region,
+        aws_access_key_id=bucket.access_key_id.get_secret_value(),
+        aws_secret_access_key=bucket.secret_access_key.get_secret_value(),
+        config=config,
+    )
+
+
+def _translated(what: str, call: Callable[[], T]) -> T:
+    """`call` with boto3's errors as StorageFailed, which names a short code and no address."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+    try:
+        return call()
+    except (Boto3Error, BotoCoreError, ClientError, HTTPClientError, OSError) as error:
+        reason = _reason(error)
+        log.warning("the bucket did not %s: %s", what, reason)
+        # The cause is left behind: its text holds the endpoint, and of a signed request the whole URL.
+        raise StorageFailed(f"the bucket did not {what} ({reason}); check the bucket and send the job again") from None
+
+
+def _reason(error: Exception) -> str:
+    response = getattr(error, "response", None) or getattr(error.__context__, "response", None)
+    code = response.get("Error", {}).get("Code", "") if isinstance(response, dict) else ""
+    return code if re.fullmatch(r"[A-Za-z0-9]{1,60}", code) else type(error).__name__

@@ -1,0 +1,86 @@
+"""The result cache: no picture is made twice, by any worker that shares a Redis server.
+
+`CacheManager` is what the worker holds. `flight` takes one job through it (flight.py), `task_status` answers whoever
+asks for a job later. Values are JSON with a version (entry.py), atomic steps are Lua (ledger.py), and a server that
+does not answer is no cache, never a failed job (redis_link.py). Without REDIS_URL a server of our own is used
+(embedded.py). Nothing here needs a model or torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flux_engine.settings import Settings
+from flux_engine.storage.embedded import EmbeddedServer
+from flux_engine.storage.entry import TaskStatus
+from flux_engine.storage.flight import Flight, Progress
+from flux_engine.storage.ledger import Ledger, Terms
+from flux_engine.storage.redis_link import (
+    CALL_TIMEOUT_S,
+    RETRY_AFTER_S,
+    CacheAway,
+    RedisLink,
+    RedisServer,
+    RemoteServer,
+)
+from flux_engine.storage.results import ResultStore
+
+
+class CacheManager:
+    """Results by fingerprint, and jobs by id, of one endpoint. For one event loop; connects at the first use."""
+
+    def __init__(
+        self,
+        server: RedisServer,
+        *,
+        namespace: str,
+        terms: Terms | None = None,
+        call_timeout_s: float = CALL_TIMEOUT_S,
+        retry_after_s: float = RETRY_AFTER_S,
+    ) -> None:
+        self._link = RedisLink(server, call_timeout_s=call_timeout_s, retry_after_s=retry_after_s)
+        self._ledger = Ledger(self._link, namespace=namespace, terms=terms or Terms())
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, cache_folder: Path) -> CacheManager:
+        """REDIS_URL, or an embedded server whose socket and data lie in `cache_folder`, on this machine."""
+        server: RedisServer = EmbeddedServer(cache_folder / "redis")
+        if settings.redis_url is not None:
+            server = RemoteServer(settings.redis_url.get_secret_value())
+        terms = Terms(entry_s=settings.cache_ttl_seconds)
+        return cls(server, namespace=settings.cache_namespace or "local", terms=terms)
+
+    def flight(
+        self,
+        fingerprint: str,
+        *,
+        job_id: str,
+        store: ResultStore,
+        on_progress: Callable[[Progress], None] = lambda update: None,
+        use_cache: bool = True,
+    ) -> Flight:
+        """An async context manager; see flight.py.
+
+        `store` is where this job's results go: entries of different stores never meet. `on_progress` is given the
+        owner's updates while this job waits for a twin. `use_cache=False` neither reads nor writes results.
+        """
+        return Flight(
+            self._ledger,
+            fingerprint,
+            job_id=job_id,
+            store=store,
+            on_progress=on_progress,
+            use="result" if use_cache else "status",
+        )
+
+    async def task_status(self, job_id: str) -> TaskStatus | None:
+        """How far a job is, or None where that is not known (any more) or the cache is away."""
+        try:
+            return await self._ledger.task(job_id)
+        except CacheAway:
+            return None
+
+    async def close(self) -> None:
+        """Leave the server; an embedded one ends with its last worker."""
+        await self._link.close()

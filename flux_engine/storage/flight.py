@@ -1,0 +1,223 @@
+"""One job's way through the cache: a hit, a wait for a twin, or the claim to generate.
+
+    async with cache.flight(fingerprint, job_id=..., store=...) as flight:
+        entry = flight.hit
+        if entry is None:
+            ...                                  # generate and store; flight.share_progress(update) on the way
+            await flight.complete(entry)
+
+Of all jobs with one fingerprint one generates. The others wait inside `__aenter__`, are woken by the owner's messages
+and hand its progress on as their own; when the owner fails, is cancelled or dies, one of them takes over, at the
+latest when its lease lapses. A cache that is away is no cache: the job generates, `warning` says so, nothing is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final, Literal
+
+from flux_engine.errors import FluxError, StorageFailed
+from flux_engine.storage.entry import CacheEntry, TaskState, TaskStatus
+from flux_engine.storage.ledger import WAKE, Claimed, Hit, Ledger, Wait
+from flux_engine.storage.redis_link import CacheAway
+from flux_engine.storage.results import ResultStore
+
+AWAY: Final = "the result cache did not answer: this result was made without it"
+WAITED_TOO_LONG: Final = "a job like this one did not finish: this result was made beside it"
+PROGRESS_EVERY_S: Final = 0.25
+
+Progress = dict[str, Any]  # the JSON object that the platform shows
+Use = Literal["result", "status"]  # status: neither read nor write results, as `cache: false` asks
+
+
+class Flight:
+    """See the module. Made by CacheManager.flight; entered once, by one task."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        fingerprint: str,
+        *,
+        job_id: str,
+        store: ResultStore,
+        on_progress: Callable[[Progress], None],
+        use: Use,
+    ) -> None:
+        self.hit: CacheEntry | None = None
+        self.warning: str | None = None
+        self.has_waited = False
+        self._ledger = ledger
+        self._fingerprint = fingerprint
+        self._job_id = job_id
+        self._store = store
+        self._on_progress = on_progress
+        self._use = use
+        self._token = secrets.token_hex(16)
+        self._started_at = datetime.now(UTC)
+        self._slot = ""
+        self._latest: Progress | None = None
+        self._news = asyncio.Event()
+        self._renewal: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    async def __aenter__(self) -> Flight:
+        try:
+            await self._enter()
+        except CacheAway:
+            self._go_without()
+        except TimeoutError:
+            self.warning = WAITED_TOO_LONG
+        except (FluxError, asyncio.CancelledError) as error:
+            await self._fail(_code(error))
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            await self._fail(_code(error))
+        elif not self._is_closed and self.hit is None:
+            await self._close(self._task("completed"))
+
+    def share_progress(self, update: Progress) -> None:
+        """Tell the waiters how far this job is. Returns at once; the latest update wins."""
+        self._latest = update
+        self._news.set()
+
+    async def complete(self, entry: CacheEntry) -> None:
+        """The files of `entry` are stored: remember them and wake the waiters. A cache that is away is not."""
+        await self._stop_renewal()
+        self._is_closed = True
+        task = self._task("completed", result=entry)
+        try:
+            if self._use == "status" or not self._slot:
+                await self._ledger.set_task(task)
+            else:
+                await self._ledger.complete(self._slot, self._token, entry=entry, task=task)
+        except CacheAway:
+            self._go_without()
+
+    async def _enter(self) -> None:
+        if self._use == "status":
+            await self._ledger.set_task(self._task("processing"))
+            return
+        self._slot = self._ledger.slot(await self._place(), self._fingerprint)
+        outcome = await self._acquire()
+        if isinstance(outcome, Wait):
+            self.has_waited = True
+            async with asyncio.timeout(self._ledger.terms.wait_limit_s):
+                outcome = await self._wait()
+        if isinstance(outcome, Claimed):
+            self._renewal = asyncio.create_task(self._renew(), name=f"lease of {self._job_id}")
+
+    async def _place(self) -> str:
+        try:
+            return await self._store.place()
+        except StorageFailed as error:  # delivery will find out for itself whether it can do without
+            raise CacheAway("the result store has no place") from error
+
+    async def _acquire(self) -> Hit | Claimed | Wait:
+        """Look until what is found is of use: an entry that is not is removed, and the next look is a miss."""
+        while True:
+            outcome = await self._ledger.acquire(
+                self._slot, self._token, task=self._task("processing"), done=self._task("completed")
+            )
+            if not isinstance(outcome, Hit):
+                return outcome
+            entry = CacheEntry.parse(outcome.raw, fingerprint=self._fingerprint, prefix=self._store.prefix)
+            if entry is not None and await self._is_stored(entry):
+                self.hit = entry
+                return outcome
+            await self._ledger.discard(self._slot, outcome.raw)
+
+    async def _is_stored(self, entry: CacheEntry) -> bool:
+        looks = [self._store.exists(stored.key, size=stored.bytes) for stored in entry.objects()]
+        return all(await asyncio.gather(*looks))
+
+    async def _wait(self) -> Hit | Claimed | Wait:
+        """Sleep until the owner says something or its lease runs out, then look again."""
+        async with self._ledger.link.subscription(self._ledger.channel(self._slot)) as messages:
+            outcome = await self._acquire()  # it may have ended before the subscription began
+            while isinstance(outcome, Wait):
+                self._pass_on(outcome.progress)
+                lease_s = outcome.lease_s
+                while (message := await messages.next(lease_s)) is not None and message != WAKE:
+                    self._pass_on(message)
+                    lease_s = self._ledger.terms.lease_s  # progress comes with a renewal
+                outcome = await self._acquire()
+        return outcome
+
+    def _pass_on(self, message: bytes) -> None:
+        with suppress(ValueError):  # of another version, or nothing yet
+            update = json.loads(message)
+            if isinstance(update, dict):
+                self._on_progress(update)
+
+    async def _renew(self) -> None:
+        """Keep the lease while the work goes on; each renewal carries the latest progress."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._ledger.terms.renew_s):
+                    await self._news.wait()
+            self._news.clear()
+            update, self._latest = self._latest, None
+            with suppress(CacheAway):  # tried again at the next renewal
+                await self._ledger.renew(self._slot, self._token, progress=update)
+            await asyncio.sleep(min(PROGRESS_EVERY_S, self._ledger.terms.renew_s))
+
+    async def _stop_renewal(self) -> None:
+        renewal, self._renewal = self._renewal, None
+        if renewal is not None:
+            renewal.cancel()
+            await asyncio.wait([renewal])
+
+    async def _fail(self, code: str) -> None:
+        task = self._task("failed", error=code)
+        if not self._is_closed:
+            await self._close(task)
+            return
+        with suppress(CacheAway):  # the result is stored and shared, but this job could not hand it over
+            await self._ledger.set_task(task)
+
+    async def _close(self, task: TaskStatus) -> None:
+        """Free the lease. Goes on where the job is cancelled once more meanwhile."""
+        self._is_closed = True
+        await asyncio.shield(asyncio.ensure_future(self._let_go(task)))
+
+    async def _let_go(self, task: TaskStatus) -> None:
+        await self._stop_renewal()
+        try:
+            if self._use == "status" or not self._slot:
+                await self._ledger.set_task(task)
+            else:
+                await self._ledger.release(self._slot, self._token, task=task)
+        except CacheAway:
+            self._go_without()  # the lease lapses by itself
+
+    def _go_without(self) -> None:
+        if self._use == "result":
+            self.warning = AWAY
+
+    def _task(self, state: TaskState, *, error: str | None = None, result: CacheEntry | None = None) -> TaskStatus:
+        return TaskStatus(
+            job_id=self._job_id.encode(errors="backslashreplace").decode(),  # JSON has no lone surrogates
+            fingerprint=self._fingerprint,
+            status=state,
+            started_at=self._started_at,
+            finished_at=None if state == "processing" else datetime.now(UTC),
+            error=error,
+            result=result,
+        )
+
+
+def _code(error: BaseException) -> str:
+    if isinstance(error, FluxError):
+        return error.code
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else "internal"

@@ -1,0 +1,43 @@
+"""Runs the embedded server for as long as any worker of this machine uses it. Standard library only.
+
+    python -I -S guard.py LOCK LIFELINE COMMAND...
+
+Every worker holds LOCK shared. The guard asks for it exclusively, which the kernel grants when the last worker has
+closed it or has died, however it died; then the server is asked to save and to end. Nothing polls and no process is
+left behind. The guard leaves its caller's session, so that Ctrl-C reaches the worker alone. LIFELINE is the number of a
+pipe's writing end, which the guard keeps open while it lives: its caller can tell when the server did not start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+SAVE_TIMEOUT_S = 10.0
+
+
+def main(lock: Path, command: list[str]) -> None:
+    if os.fork():
+        return
+    os.setsid()
+    log = os.open(lock.with_name("server.log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    signal.signal(signal.SIGCHLD, lambda *_: os._exit(0))  # the server ended by itself
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - a fixed program
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        server.terminate()
+        try:
+            server.wait(SAVE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[3:])

@@ -1,0 +1,173 @@
+"""One Redis server, reached within time or said to be away.
+
+Every call has a time-out and at most one repeat on a fresh connection, which mends the sockets of a worker that was
+frozen and woken. A call that fails for any reason of the server's raises CacheAway, the log says so once, and for
+`retry_after_s` no further call is tried, so that a server that is down costs a job milliseconds and not time-outs. The
+first call that works again says so too. Knows nothing of what is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+from redis.exceptions import RedisError
+
+log = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S: Final = 2.0
+RETRY_AFTER_S: Final = 5.0
+
+
+class CacheAway(Exception):
+    """The server cannot be used now; whoever sees this goes on without it."""
+
+
+class RedisServer(Protocol):
+    """Where the server is. Two kinds: one that the operator runs, and the embedded one (embedded.py)."""
+
+    async def url(self) -> str:
+        """A URL to connect to, the server started first where that is ours to do. Raises CacheAway."""
+        ...
+
+    def close(self) -> None:
+        """No more use of it from here."""
+        ...
+
+
+class RemoteServer:
+    """The operator's server, REDIS_URL."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def url(self) -> str:
+        return self._url
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class RedisLink:
+    """Calls to one server, for one event loop."""
+
+    def __init__(
+        self, server: RedisServer, *, call_timeout_s: float = CALL_TIMEOUT_S, retry_after_s: float = RETRY_AFTER_S
+    ) -> None:
+        self._server = server
+        self._call_timeout_s = call_timeout_s
+        self._retry_after_s = retry_after_s
+        self._client: Redis | None = None
+        self._connecting = asyncio.Lock()
+        self._away_since: float | None = None
+        self._next_try = 0.0
+
+    async def eval(self, script: str, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Any:
+        """What a Lua script returns: one round trip. Raises CacheAway."""
+        client = await self._connected()
+        try:
+            async with asyncio.timeout(2 * self._call_timeout_s):
+                reply = await client.eval(script, len(keys), *keys, *arguments)
+        except (RedisError, OSError) as error:
+            raise self.lost(error) from error
+        self._found()
+        return reply
+
+    async def get(self, key: str) -> bytes | None:
+        """The value of `key`. Raises CacheAway."""
+        client = await self._connected()
+        try:
+            async with asyncio.timeout(2 * self._call_timeout_s):
+                value = await client.get(key)
+        except (RedisError, OSError) as error:
+            raise self.lost(error) from error
+        self._found()
+        return value.encode() if isinstance(value, str) else value
+
+    @asynccontextmanager
+    async def subscription(self, channel: str) -> AsyncIterator[Subscription]:
+        """Messages of `channel` from the moment that the body begins. Raises CacheAway."""
+        client = await self._connected()
+        messages = client.pubsub()
+        try:
+            try:
+                async with asyncio.timeout(2 * self._call_timeout_s):
+                    await messages.subscribe(channel)
+                    while (reply := await messages.get_message(timeout=self._call_timeout_s)) is not None:
+                        if reply["type"] == "subscribe":
+                            break
+            except (RedisError, OSError) as error:
+                raise self.lost(error) from error
+            yield Subscription(messages, self)
+        finally:
+            await messages.aclose()  # type: ignore[no-untyped-call]
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+        self._server.close()
+
+    async def _connected(self) -> Redis:
+        if self._away_since is not None and time.monotonic() < self._next_try:
+            raise CacheAway("the result cache is away")
+        async with self._connecting:
+            if self._client is None or self._away_since is not None:
+                try:
+                    url = await self._server.url()  # an embedded server that died is started again here
+                    self._client = self._client or self._new_client(url)
+                except (CacheAway, RedisError, OSError, ValueError) as error:
+                    raise self.lost(error) from error
+            return self._client
+
+    def _new_client(self, url: str) -> Redis:
+        return Redis.from_url(
+            url,
+            socket_timeout=self._call_timeout_s,
+            socket_connect_timeout=self._call_timeout_s,
+            retry=Retry(ConstantBackoff(0.05), 1),
+        )
+
+    def lost(self, error: Exception) -> CacheAway:
+        """Note that the server is away because of `error`; what to raise."""
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            # The kind of the error, not its text, which may hold an address with a password.
+            reason = str(error) if isinstance(error, CacheAway) else type(error).__name__
+            log.warning("the result cache is away (%s): jobs go on without it", reason)
+        self._next_try = time.monotonic() + self._retry_after_s
+        return CacheAway("the result cache is away")
+
+    def _found(self) -> None:
+        if self._away_since is not None:
+            log.info("the result cache is back after %.0f s", time.monotonic() - self._away_since)
+            self._away_since = None
+
+
+class Subscription:
+    """The messages of one channel."""
+
+    def __init__(self, messages: PubSub, link: RedisLink) -> None:
+        self._messages = messages
+        self._link = link
+
+    async def next(self, timeout_s: float) -> bytes | None:
+        """The next message, or None after `timeout_s`. Raises CacheAway."""
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                message = await self._messages.get_message(timeout=left)
+            except (RedisError, OSError) as error:
+                raise self._link.lost(error) from error
+            if message is not None and message["type"] == "message":
+                data: bytes = message["data"]
+                return data
+        return None

@@ -1,0 +1,96 @@
+"""A job's own bucket (`s3Config`): checked, used for that job, and forgotten.
+
+It names a host, so it is as hostile as any URL of a client: https only, and the host must resolve to public addresses
+before the first request. boto3 resolves the name again for itself, so a name server that answers differently the
+second time is not caught here; the keys that it would get are the client's own, and what comes back is never shown.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from pydantic import SecretStr
+
+from flux_engine.errors import InvalidInput
+from flux_engine.storage.bucket import Bucket, BucketStore, TimeBounds
+from flux_engine.storage.bucket_address import bucket_address
+
+FIELD: Final = "s3Config"
+REQUIRED: Final = ("endpointUrl", "accessId", "accessSecret")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def store_from_s3_config(
+    config: object,
+    *,
+    url_expiry_s: int,
+    prefix: str = "flux",
+    bounds: TimeBounds | None = None,
+    check_host: Callable[[str, int], None] | None = None,
+) -> BucketStore:
+    """The store that `job["s3Config"]` asks for; nothing is contacted yet.
+
+    `check_host(host, port)` refuses an endpoint by raising; without one, https and public addresses are required.
+    Raises InvalidInput (`field` s3Config), whose message holds none of the values.
+    """
+    if not isinstance(config, Mapping):
+        raise InvalidInput(
+            "`s3Config` must be an object with endpointUrl, accessId, accessSecret and bucketName", field=FIELD
+        )
+    values = {name: _text(config, name) for name in (*REQUIRED, "bucketName", "region")}
+    missing = [name for name in REQUIRED if not values[name]]
+    if missing:
+        raise InvalidInput(f"`s3Config` needs {', '.join(missing)} as well", field=FIELD)
+    try:
+        address = bucket_address(
+            values["endpointUrl"], bucket=values["bucketName"] or None, region=values["region"] or None
+        )
+    except ValueError as error:
+        raise InvalidInput(f"`s3Config` cannot be used: {error}; set endpointUrl and bucketName", field=FIELD) from None
+    if check_host is None and not address.endpoint_url.startswith("https://"):
+        raise InvalidInput("`s3Config` cannot be used: endpointUrl must be an https URL", field=FIELD)
+    bucket = Bucket(
+        endpoint_url=address.endpoint_url,
+        name=address.bucket,
+        region=address.region,
+        access_key_id=SecretStr(values["accessId"]),
+        secret_access_key=SecretStr(values["accessSecret"]),
+        prefix=prefix,
+        url_expiry_s=url_expiry_s,
+    )
+    check = partial(check_host or require_public_host, address.host, address.port)
+    return BucketStore(bucket, bounds=bounds, before_connect=check)
+
+
+def require_public_host(host: str, port: int) -> None:
+    """Raise InvalidInput unless every address of `host` is public. Blocks while the name is resolved."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise InvalidInput("`s3Config` cannot be used: the host of endpointUrl is not known", field=FIELD) from None
+    if not all(_is_public(str(address[0])) for *_, address in found):
+        raise InvalidInput("`s3Config` cannot be used: the host of endpointUrl is not public", field=FIELD)
+
+
+def _is_public(text: str) -> bool:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64 or (address.packed[8:12] in (b"\0\0\x5e\xfe", b"\2\0\x5e\xfe")):  # NAT64 and ISATAP
+            inner = ipaddress.IPv4Address(address.packed[12:])
+        if inner is not None:
+            return inner.is_global and not inner.is_multicast
+    return address.is_global and not address.is_multicast
+
+
+def _text(config: Mapping[object, object], name: str) -> str:
+    value = config.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > 2048 or not value.isprintable():
+        raise InvalidInput(f"`s3Config` cannot be used: {name} must be a string", field=FIELD)
+    return value.strip()

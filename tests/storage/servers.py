@@ -1,0 +1,131 @@
+"""Real servers for the tests, on loopback, that can be killed, frozen and started again on the same address."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from email.message import Message
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from flux_engine.storage.bucket import Bucket, BucketStore, TimeBounds
+from flux_engine.storage.embedded import wheel_program
+
+ACCESS_KEY = "AKIDTESTACCESSKEY"
+SECRET_KEY = "secret-that-no-log-may-hold"
+QUICK = TimeBounds(connect_s=0.5, read_s=2.0, upload_s=5.0, lookup_s=3.0, attempts=2)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+class ServerProcess:
+    """A server in a process of its own."""
+
+    def __init__(self, command: list[str], port: int, folder: Path) -> None:
+        self.port = port
+        self._command = command
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environment = os.environ | {"PYTHONWARNINGS": "ignore", "AWS_EC2_METADATA_DISABLED": "true"}
+        with (self._folder / "output.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command, cwd=self._folder, env=environment, stdout=output, stderr=output
+            )
+        deadline = time.monotonic() + 30
+        while not self._answers():
+            assert self._process.poll() is None, (self._folder / "output.log").read_text()
+            assert time.monotonic() < deadline, "the server did not come up"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class RedisProcess(ServerProcess):
+    """Valkey on TCP, with its data in an append-only file, so that a restart keeps it."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always"]
+        super().__init__([str(wheel_program()), *options, "--save", ""], port, folder)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+class S3Process(ServerProcess):
+    """moto's S3 over HTTP; it forgets everything when it is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        super().__init__([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port, folder)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        super().start()
+        self.create_bucket("pictures")
+
+    def create_bucket(self, name: str) -> None:
+        request = urllib.request.Request(f"{self.url}/{name}", method="PUT")
+        with urllib.request.urlopen(request, timeout=20) as response:
+            assert response.status == 200
+
+    def store(self, *, bucket: str = "pictures", prefix: str = "flux", public_url: str | None = None) -> BucketStore:
+        reached = Bucket(
+            endpoint_url=self.url,
+            name=bucket,
+            region="us-east-1",
+            access_key_id=SecretStr(ACCESS_KEY),
+            secret_access_key=SecretStr(SECRET_KEY),
+            prefix=prefix,
+            public_url=public_url,
+            url_expiry_s=3600,
+        )
+        return BucketStore(reached, bounds=QUICK)
+
+
+def fetched(url: str) -> tuple[int, bytes, dict[str, str]]:
+    """Status, body and headers (names in lower case) of a GET, as any client would do it."""
+    try:
+        with urllib.request.urlopen(url, timeout=20) as response:
+            return response.status, response.read(), _headers(response.headers)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(), _headers(error.headers)
+
+
+def _headers(headers: Message) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

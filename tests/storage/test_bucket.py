@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from flux_engine.errors import StorageFailed
+from flux_engine.storage.bucket import MULTIPART_FROM_BYTES
+from flux_engine.storage.results import NewFile, object_key, put_all
+from tests.storage.servers import QUICK, SECRET_KEY, S3Process, fetched
+
+
+def key_of(data: bytes, prefix: str = "flux") -> str:
+    return object_key(prefix, hashlib.sha256(data).hexdigest(), "png")
+
+
+async def test_a_presigned_url_is_the_file_byte_for_byte(s3: S3Process) -> None:
+    store = s3.store()
+    data = os.urandom(100_000)
+    await store.put(data, key=key_of(data), content_type="image/png")
+    link = await store.url(key_of(data))
+    status, body, headers = fetched(link.url)
+    assert (status, body) == (200, data)
+    assert headers["content-type"] == "image/png"
+    assert headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert "X-Amz-Signature" in link.url
+    assert SECRET_KEY not in link.url
+    assert link.expires_at is not None
+    assert abs(link.expires_at - datetime.now(UTC) - timedelta(hours=1)) < timedelta(seconds=10)
+    assert await store.get(key_of(data)) == data
+    store.close()
+
+
+async def test_a_public_url_stands_in_place_of_a_presigned_one(s3: S3Process) -> None:
+    store = s3.store(public_url=f"{s3.url}/pictures")
+    await store.put(b"open", key=key_of(b"open"), content_type="image/webp")
+    link = await store.url(key_of(b"open"))
+    assert link.url == f"{s3.url}/pictures/{key_of(b'open')}"
+    assert link.expires_at is None
+    store.close()
+
+
+@pytest.mark.parametrize(("size", "is_multipart"), [(MULTIPART_FROM_BYTES - 1, False), (MULTIPART_FROM_BYTES, True)])
+async def test_a_large_file_goes_in_parts_and_a_small_one_whole(s3: S3Process, size: int, is_multipart: bool) -> None:
+    store = s3.store()
+    data = bytes([size % 251]) * size
+    await store.put(data, key=key_of(data), content_type="video/mp4")
+    _, body, headers = fetched((await store.url(key_of(data))).url)
+    assert body == data
+    assert headers["content-type"] == "video/mp4"
+    assert ("-" in headers["etag"]) is is_multipart  # the ETag of parts ends in their number
+    store.close()
+
+
+async def test_an_object_is_there_only_whole(s3: S3Process) -> None:
+    store = s3.store()
+    await store.put(b"whole", key=key_of(b"whole"), content_type="image/png")
+    assert await store.exists(key_of(b"whole"), size=5)
+    assert not await store.exists(key_of(b"whole"), size=6)
+    assert not await store.exists(key_of(b"never stored"), size=12)
+    with pytest.raises(StorageFailed, match="NoSuchKey"):
+        await store.get(key_of(b"never stored"))
+    store.close()
+
+
+async def test_several_images_go_side_by_side_and_again_without_harm(s3: S3Process) -> None:
+    store = s3.store()
+    files = [NewFile(key_of(bytes([i])), bytes([i]), "image/png") for i in range(4)]
+    await put_all(store, files)
+    await put_all(store, files)
+    assert [await store.get(file.key) for file in files] == [file.data for file in files]
+    store.close()
+
+
+async def test_the_event_loop_goes_on_during_an_upload(s3: S3Process) -> None:
+    store = s3.store()
+    await store.warm()
+    gaps = []
+
+    async def tick() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.005)
+            gaps.append(time.perf_counter() - before)
+
+    ticking = asyncio.create_task(tick())
+    data = os.urandom(8_000_000)
+    await store.put(data, key=key_of(data), content_type="image/png")
+    ticking.cancel()
+    assert max(gaps) < 0.5
+    store.close()
+
+
+async def test_a_bucket_that_says_no(s3: S3Process) -> None:
+    wrong = s3.store(bucket="no-such-bucket")
+    with pytest.raises(StorageFailed, match="NoSuchBucket") as failed:
+        await wrong.put(b"x", key=key_of(b"x"), content_type="image/png")
+    assert failed.value.retryable
+    assert "127.0.0.1" not in failed.value.message
+    wrong.close()
+
+
+async def test_a_server_that_is_killed_frozen_and_back(tmp_path: Path) -> None:
+    server = S3Process(tmp_path)
+    server.start()
+    store = server.store()
+    await store.put(b"one", key=key_of(b"one"), content_type="image/png")
+
+    server.freeze()
+    began = time.perf_counter()
+    with pytest.raises(StorageFailed):
+        await store.put(b"two", key=key_of(b"two"), content_type="image/png")
+    assert time.perf_counter() - began < QUICK.upload_s + 1
+    server.thaw()
+
+    server.kill()
+    for attempt in (store.put(b"two", key=key_of(b"two"), content_type="image/png"), store.get(key_of(b"one"))):
+        with pytest.raises(StorageFailed, match="EndpointConnectionError"):
+            await attempt
+    with pytest.raises(StorageFailed):
+        await store.exists(key_of(b"one"), size=3)
+
+    server.start()
+    assert not await store.exists(key_of(b"one"), size=3)
+    await store.put(b"two", key=key_of(b"two"), content_type="image/png")
+    assert fetched((await store.url(key_of(b"two"))).url)[1] == b"two"
+    store.close()
+    server.kill()
+
+
+def test_torch_and_boto3_are_not_imported_before_they_are_needed() -> None:
+    program = (
+        "import sys, flux_engine.storage.cache, flux_engine.storage.destination, flux_engine.storage.kept\n"
+        "import flux_engine.storage.fingerprint, flux_engine.storage.s3_config\n"
+        "print([m for m in ('torch', 'diffusers', 'transformers', 'boto3', 'botocore') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,480 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from flux_engine.errors import OutOfMemory
+from flux_engine.storage.cache import CacheManager
+from flux_engine.storage.flight import AWAY
+from flux_engine.storage.ledger import Terms
+from flux_engine.storage.redis_link import RemoteServer
+from flux_engine.storage.results import FolderStore
+from tests.storage.results_of import entry_of, stored
+from tests.storage.servers import RedisProcess, S3Process, fetched
+
+ONE, TWO = "1" * 64, "2" * 64
+QUICK = Terms(lease_s=0.6, entry_s=60, wait_limit_s=10)
+
+
+def cache_at(url: str, *, terms: Terms = QUICK, namespace: str = "test") -> CacheManager:
+    return CacheManager(RemoteServer(url), namespace=namespace, terms=terms, call_timeout_s=0.5, retry_after_s=0.2)
+
+
+@pytest.fixture
+async def cache(redis: RedisProcess) -> AsyncIterator[CacheManager]:
+    manager = cache_at(redis.url)
+    yield manager
+    await manager.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "results")
+
+
+async def make(
+    cache: CacheManager, store: FolderStore, *, fingerprint: str = ONE, job_id: str = "job-1", **more: Any
+) -> str:
+    """One job: `hit` or `made`."""
+    async with cache.flight(fingerprint, job_id=job_id, store=store, **more) as flight:
+        if flight.hit is not None:
+            return "hit"
+        await asyncio.sleep(0.05)
+        await flight.complete(await stored(store, fingerprint, b"picture of " + fingerprint.encode()))
+        return "made" if flight.warning is None else "made without the cache"
+
+
+async def keys(redis: RedisProcess, pattern: str = "*") -> list[str]:
+    async with Redis.from_url(redis.url, decode_responses=True) as client:
+        return [str(key) for key in await client.keys(pattern)]
+
+
+async def stored_entry(redis: RedisProcess) -> tuple[str, dict[str, Any]]:
+    """The one entry that is there: its key and its JSON."""
+    (key,) = await keys(redis, "*:entry")
+    async with Redis.from_url(redis.url) as client:
+        return key, json.loads(await client.get(key) or b"")
+
+
+# -------------------------------------------------------------------------------------------------- hits
+
+
+async def test_the_second_job_is_a_hit_with_the_facts_of_the_first(cache: CacheManager, store: FolderStore) -> None:
+    assert await make(cache, store) == "made"
+    async with cache.flight(ONE, job_id="job-2", store=store) as flight:
+        assert flight.hit is not None
+        (file,) = flight.hit.files
+        assert (file.seed, file.width, file.content_type) == (7, 16, "image/png")
+        assert await store.get(file.key) == b"picture of " + ONE.encode()
+        assert (flight.warning, flight.has_waited) == (None, False)
+
+
+async def test_jobs_of_another_fingerprint_namespace_or_store_never_meet(
+    cache: CacheManager, store: FolderStore, redis: RedisProcess, tmp_path: Path
+) -> None:
+    elsewhere = cache_at(redis.url, namespace="other")
+    assert await make(cache, store) == "made"
+    assert await make(cache, store, fingerprint=TWO) == "made"
+    assert await make(elsewhere, store) == "made"
+    assert await make(cache, FolderStore(tmp_path / "another")) == "made"
+    await elsewhere.close()
+
+
+async def test_a_hit_is_one_round_trip(cache: CacheManager, store: FolderStore, redis: RedisProcess) -> None:
+    await make(cache, store)
+    async with Redis.from_url(redis.url) as client:
+        before = (await client.info("stats"))["total_commands_processed"]
+        assert await make(cache, store, job_id="job-2") == "hit"
+        calls = (await client.info("commandstats"))["cmdstat_eval"]["calls"]
+        assert await make(cache, store, job_id="job-3") == "hit"
+        after = await client.info("commandstats")
+    assert after["cmdstat_eval"]["calls"] == calls + 1
+    assert before > 0
+
+
+async def test_cache_false_neither_reads_nor_writes(
+    cache: CacheManager, store: FolderStore, redis: RedisProcess
+) -> None:
+    assert await make(cache, store, use_cache=False) == "made"
+    assert [key for key in await keys(redis) if not key.startswith("flux:test:task:")] == []
+    await make(cache, store)
+    assert await make(cache, store, use_cache=False) == "made"
+
+
+async def test_an_entry_ends_with_its_time(redis: RedisProcess, store: FolderStore) -> None:
+    cache = cache_at(redis.url, terms=replace(QUICK, entry_s=0.3))
+    assert await make(cache, store) == "made"
+    assert await make(cache, store) == "hit"
+    await asyncio.sleep(0.35)
+    assert await make(cache, store) == "made"
+    await cache.close()
+
+
+async def test_an_hour_old_hit_is_given_a_url_that_works(cache: CacheManager, s3: S3Process) -> None:
+    bucket = s3.store()
+    async with cache.flight(ONE, job_id="job-1", store=bucket) as flight:
+        entry = await stored(bucket, ONE, b"an old picture")
+        old = entry_of(ONE, b"an old picture", prefix="flux", created_at=datetime.now(UTC) - timedelta(hours=1))
+        assert old.files == entry.files
+        await flight.complete(old)
+    async with cache.flight(ONE, job_id="job-2", store=bucket) as flight:
+        assert flight.hit is not None
+        link = await bucket.url(flight.hit.files[0].key)
+    assert fetched(link.url)[:2] == (200, b"an old picture")
+    assert link.expires_at is not None
+    assert link.expires_at > datetime.now(UTC) + timedelta(minutes=59)
+    bucket.close()
+
+
+# ---------------------------------------------------------------------------------------------- bad values
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *("no JSON", "not UTF-8", "a list", "empty", "another version", "a field more", "another's", "outside"),
+        *("upwards", "a key of other content", "no files", "huge", "another type"),
+    ],
+)
+async def test_a_value_of_no_use_is_a_miss_and_is_removed(
+    cache: CacheManager, store: FolderStore, redis: RedisProcess, damage: str
+) -> None:
+    bucket_like = FolderStore(store._folder, prefix="flux")
+    await make(cache, bucket_like)
+    key, good = await stored_entry(redis)
+    file = good["files"][0]
+    bad: dict[str, bytes] = {
+        "no JSON": b"{",
+        "not UTF-8": b"\xff\xfe",
+        "a list": b"[]",
+        "empty": b"",
+        "another version": json.dumps(good | {"version": 2}).encode(),
+        "a field more": json.dumps(good | {"pickle": "x"}).encode(),
+        "another's": json.dumps(good | {"fingerprint": TWO}).encode(),
+        "outside": json.dumps(good | {"files": [file | {"key": f"other/{file['sha256']}.png"}]}).encode(),
+        "upwards": json.dumps(good | {"files": [file | {"key": f"flux/../{file['sha256']}.png"}]}).encode(),
+        "a key of other content": json.dumps(good | {"files": [file | {"key": "flux/x.png"}]}).encode(),
+        "no files": json.dumps(good | {"files": []}).encode(),
+        "huge": json.dumps(good | {"warnings": ["x" * 70_000]}).encode(),
+    }
+    async with Redis.from_url(redis.url) as client:
+        if damage == "another type":
+            await client.delete(key)
+            await client.sadd(key, "x")
+        else:
+            await client.set(key, bad[damage])
+    async with cache.flight(ONE, job_id="job-2", store=bucket_like) as flight:
+        assert (flight.hit, flight.warning) == (None, None)
+        assert await keys(redis, "*:entry") == []
+    assert await make(cache, bucket_like) == "made"
+    assert await make(cache, bucket_like) == "hit"
+
+
+async def test_a_hit_whose_object_is_gone_is_a_miss(cache: CacheManager, store: FolderStore, tmp_path: Path) -> None:
+    await make(cache, store)
+    for path in (tmp_path / "results").glob("*.png"):
+        path.unlink()
+    assert await make(cache, store) == "made"
+    assert await make(cache, store) == "hit"
+
+
+@pytest.mark.parametrize("name", ["../flux:test", "a b\r\nFLUSHALL", "x:entry", "*", "é🌞", "\ud800", "", "x" * 5000])
+async def test_no_name_from_outside_steers_a_key(redis: RedisProcess, store: FolderStore, name: str) -> None:
+    cache = cache_at(redis.url, namespace=name)
+    await make(cache, store, job_id=name)
+    for key in await keys(redis):
+        assert len(key) < 20_000
+        assert set(key) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:%._~-")
+        assert len(key.split(":")) in (4, 5)
+    status = await cache.task_status(name)
+    assert status is not None
+    assert status.status == "completed"
+    for wrong in ("1" * 63, ONE.upper()[:-1] + "G", f"{ONE}:entry"):
+        with pytest.raises(ValueError, match="two hashes"):
+            await make(cache, store, fingerprint=wrong)
+    await cache.close()
+
+
+# --------------------------------------------------------------------------------------------------- twins
+
+
+async def test_fifty_identical_jobs_in_two_processes_are_one_generation(redis: RedisProcess, tmp_path: Path) -> None:
+    workers = [twin(redis, tmp_path, jobs=25, work_s=1.0, lease_s=15.0) for _ in range(2)]
+    results = [job for worker in workers for job in json.loads((await ended(worker)).splitlines()[-1])]
+    assert len(results) == 50
+    assert len((tmp_path / "generated").read_text().splitlines()) == 1
+    assert {job["sha256"] for job in results} == {results[0]["sha256"]}
+    assert {job["warning"] for job in results} == {None}
+    assert sum(job["was_hit"] for job in results) == 49
+    waited = [job["progress"] for job in results if job["progress"]]
+    assert len(waited) > 20  # those saw the owner's progress as their own
+    assert all(seen == sorted(seen) for seen in waited)
+
+
+async def test_a_waiter_takes_over_from_an_owner_that_was_killed(redis: RedisProcess, tmp_path: Path) -> None:
+    lease_s = 1.0
+    owner = twin(redis, tmp_path, jobs=1, work_s=30, lease_s=lease_s)
+    assert owner.stdout is not None
+    await asyncio.to_thread(owner.stdout.readline)
+    waiters = twin(redis, tmp_path, jobs=3, work_s=0.2, lease_s=lease_s)
+    await until_waiting(redis, 3)
+    owner.kill()
+    killed_at = time.time()
+    await asyncio.to_thread(owner.communicate)
+    results = json.loads((await ended(waiters)).splitlines()[-1])
+    made = [job for job in results if not job["was_hit"]]
+    assert len(made) == 1
+    assert made[0]["ended"] - killed_at < lease_s + 0.2 + 1.0  # the lease, the work, and a busy machine
+    assert len((tmp_path / "generated").read_text().splitlines()) == 2
+
+
+def twin(redis: RedisProcess, folder: Path, *, jobs: int, work_s: float, lease_s: float) -> subprocess.Popen[str]:
+    arguments = [redis.url, str(folder), str(jobs), str(work_s), str(lease_s)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.storage.twin_worker", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"PYTHONPATH": "."},
+    )
+
+
+async def ended(process: subprocess.Popen[str]) -> str:
+    output, _ = await asyncio.to_thread(process.communicate, timeout=60)
+    assert process.returncode == 0
+    return output
+
+
+async def until_waiting(redis: RedisProcess, count: int) -> None:
+    async with Redis.from_url(redis.url) as client:
+        async with asyncio.timeout(20):
+            while True:
+                channels = await client.pubsub_channels("*:events")
+                if channels and (await client.pubsub_numsub(*channels))[0][1] >= count:
+                    return
+                await asyncio.sleep(0.02)
+
+
+async def test_waiters_sleep_until_they_are_woken(cache: CacheManager, store: FolderStore, redis: RedisProcess) -> None:
+    patient = cache_at(redis.url, terms=Terms(lease_s=15))
+    seen: list[dict[str, Any]] = []
+    async with patient.flight(ONE, job_id="owner", store=store) as owner:
+        waiter = asyncio.create_task(make(patient, store, job_id="waiter", on_progress=seen.append))
+        await until_waiting(redis, 1)
+        owner.share_progress({"stage": "denoising", "progress": 0.5})
+        async with Redis.from_url(redis.url) as client:
+            await asyncio.sleep(0.3)
+            before = (await client.info("commandstats"))["cmdstat_eval"]["calls"]
+            await asyncio.sleep(1.0)
+            after = (await client.info("commandstats"))["cmdstat_eval"]["calls"]
+        assert after == before  # nobody asks anything meanwhile
+        await owner.complete(await stored(store, ONE, b"x"))
+        woken_at = time.perf_counter()
+        assert await waiter == "hit"
+        assert time.perf_counter() - woken_at < 0.5
+    assert seen == [{"stage": "denoising", "progress": 0.5}]
+    status = await patient.task_status("waiter")
+    assert status is not None
+    assert status.status == "completed"
+    await patient.close()
+
+
+@pytest.mark.parametrize("way", ["error", "cancelled", "forgotten"])
+async def test_when_the_owner_does_not_finish_one_waiter_takes_over_at_once(
+    redis: RedisProcess, store: FolderStore, way: str
+) -> None:
+    cache = cache_at(redis.url, terms=Terms(lease_s=30))
+    claimed = asyncio.Event()
+
+    async def own() -> None:
+        async with cache.flight(ONE, job_id="owner", store=store):
+            claimed.set()
+            if way == "cancelled":
+                await asyncio.sleep(60)
+            await until_waiting(redis, 3)
+            if way == "error":
+                raise OutOfMemory("it did not fit")
+
+    owner = asyncio.create_task(own())
+    await claimed.wait()
+    waiters = [asyncio.create_task(make(cache, store, job_id=f"waiter-{i}")) for i in range(3)]
+    await until_waiting(redis, 3)
+    if way == "cancelled":
+        owner.cancel()
+    await asyncio.wait([owner])
+    async with asyncio.timeout(5):
+        assert sorted(await asyncio.gather(*waiters)) == ["hit", "hit", "made"]
+    status = await cache.task_status("owner")
+    assert status is not None
+    expected = {
+        "error": ("failed", "out_of_memory"),
+        "cancelled": ("failed", "cancelled"),
+        "forgotten": ("completed", None),
+    }
+    assert (status.status, status.error) == expected[way]
+    assert owner.cancelled() is (way == "cancelled")
+    await cache.close()
+
+
+async def test_a_cancelled_waiter_leaves_the_owner_alone(
+    cache: CacheManager, store: FolderStore, redis: RedisProcess
+) -> None:
+    async with cache.flight(ONE, job_id="owner", store=store) as owner:
+        waiter = asyncio.create_task(make(cache, store, job_id="waiter"))
+        await until_waiting(redis, 1)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        assert any(key.endswith(":lease") for key in await keys(redis))
+        await owner.complete(await stored(store, ONE, b"x"))
+    assert await make(cache, store) == "hit"
+    status = await cache.task_status("waiter")
+    assert status is not None
+    assert status.error == "cancelled"
+
+
+async def test_cancelling_at_any_moment_leaves_no_lease_behind(redis: RedisProcess, store: FolderStore) -> None:
+    cache = cache_at(redis.url, terms=Terms(lease_s=30))
+    for delay_ms in range(0, 40, 2):
+        job = asyncio.create_task(make(cache, store, fingerprint=f"{delay_ms:064x}"))
+        await asyncio.sleep(delay_ms / 1000)
+        job.cancel()
+        await asyncio.wait([job])
+    assert await keys(redis, "*:lease") == []
+    await cache.close()
+
+
+async def test_a_lease_outlives_its_length_while_the_work_goes_on(cache: CacheManager, store: FolderStore) -> None:
+    async with cache.flight(ONE, job_id="owner", store=store) as owner:
+        waiter = asyncio.create_task(make(cache, store, job_id="waiter"))
+        await asyncio.sleep(3 * QUICK.lease_s)
+        assert not waiter.done()
+        await owner.complete(await stored(store, ONE, b"x"))
+    assert await waiter == "hit"
+
+
+async def test_an_owner_that_hangs_is_not_waited_for_for_ever(redis: RedisProcess, store: FolderStore) -> None:
+    cache = cache_at(redis.url, terms=replace(QUICK, wait_limit_s=0.5))
+    async with cache.flight(ONE, job_id="owner", store=store):
+        async with cache.flight(ONE, job_id="waiter", store=store) as waiter:
+            assert waiter.hit is None
+            assert waiter.warning is not None
+    await cache.close()
+
+
+# ------------------------------------------------------------------------------------------- task status
+
+
+async def test_the_status_of_a_task(cache: CacheManager, store: FolderStore) -> None:
+    assert await cache.task_status("job-1") is None
+    async with cache.flight(ONE, job_id="job-1", store=store) as flight:
+        under_way = await cache.task_status("job-1")
+        assert under_way is not None
+        assert (under_way.status, under_way.finished_at, under_way.result) == ("processing", None, None)
+        await flight.complete(await stored(store, ONE, b"x"))
+    await make(cache, store, job_id="job-2")
+    for job_id in ("job-1", "job-2"):
+        done = await cache.task_status(job_id)
+        assert done is not None
+        assert done.status == "completed"
+        assert done.result is not None
+        assert await store.get(done.result.files[0].key) == b"x"
+        assert done.finished_at is not None
+        assert done.started_at <= done.finished_at
+
+
+# ----------------------------------------------------------------------------------------- Redis is away
+
+
+async def test_redis_is_away_from_the_start_and_comes_later(
+    redis: RedisProcess, store: FolderStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = cache_at(redis.url)
+    redis.kill()
+    for _ in range(3):
+        assert await make(cache, store) == "made without the cache"
+    assert await cache.task_status("job-1") is None
+    assert caplog.text.count("the result cache is away") == 1
+    redis.start()
+    await asyncio.sleep(0.25)
+    assert await make(cache, store) == "made"
+    assert await make(cache, store) == "hit"
+    assert caplog.text.count("the result cache is back") == 1
+    await cache.close()
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+@pytest.mark.parametrize("stage", ["generating", "waiting"])
+async def test_redis_goes_away_during_a_job(redis: RedisProcess, store: FolderStore, stage: str, fault: str) -> None:
+    cache = cache_at(redis.url)
+    async with cache.flight(ONE, job_id="owner", store=store) as owner:
+        waiter = None
+        if stage == "waiting":
+            waiter = asyncio.create_task(make(cache, store, job_id="waiter"))
+            await until_waiting(redis, 1)
+        if fault == "killed":
+            redis.kill()
+        else:
+            redis.freeze()
+        await asyncio.sleep(0.3)
+        began = time.perf_counter()
+        await owner.complete(await stored(store, ONE, b"x"))
+        assert owner.warning == AWAY
+        assert time.perf_counter() - began < 2.0
+    if waiter is not None:
+        async with asyncio.timeout(5):
+            assert await waiter == "made without the cache"
+    redis.kill()
+    redis.start()
+    await asyncio.sleep(0.25)
+    assert await make(cache, store, fingerprint=TWO) == "made"
+    assert await make(cache, store, fingerprint=TWO) == "hit"
+    await cache.close()
+
+
+async def test_redis_restarts_during_a_job_without_anyone_noticing(redis: RedisProcess, store: FolderStore) -> None:
+    cache = cache_at(redis.url, terms=replace(QUICK, lease_s=3))
+    async with cache.flight(ONE, job_id="owner", store=store) as owner:
+        async with Redis.from_url(redis.url) as client:
+            await client.flushall()  # a server without a disk forgets the lease
+        redis.kill()
+        redis.start()
+        await asyncio.sleep(1.3)
+        assert any(key.endswith(":lease") for key in await keys(redis))  # taken back at the next renewal
+        await owner.complete(await stored(store, ONE, b"x"))
+        assert owner.warning is None
+    assert await make(cache, store) == "hit"
+    await cache.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:wrong-password@127.0.0.1:1/0", "redis://127.0.0.1:1", "unix:///no/such.sock"]
+)
+async def test_a_server_that_was_never_there(url: str, store: FolderStore, caplog: pytest.LogCaptureFixture) -> None:
+    cache = cache_at(url)
+    assert await make(cache, store) == "made without the cache"
+    assert "wrong-password" not in caplog.text
+    await cache.close()
+
+
+async def test_a_server_that_refuses_writes_is_no_cache(redis: RedisProcess, store: FolderStore) -> None:
+    cache = cache_at(redis.url)
+    async with Redis.from_url(redis.url) as client:
+        await client.config_set("maxmemory", "1")
+        assert await make(cache, store) == "made without the cache"
+        await client.config_set("maxmemory", "0")
+    await asyncio.sleep(0.25)
+    assert await make(cache, store) == "made"
+    await cache.close()

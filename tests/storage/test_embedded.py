@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from flux_engine.settings import Settings
+from flux_engine.storage.cache import CacheManager
+from flux_engine.storage.embedded import EmbeddedServer, answers, cache_folder, socket_path
+from flux_engine.storage.redis_link import CacheAway
+from flux_engine.storage.results import FolderStore
+from tests.storage.results_of import stored
+
+ONE = "1" * 64
+
+HOLD = (
+    "import asyncio, sys\n"
+    "from pathlib import Path\n"
+    "from flux_engine.storage.embedded import EmbeddedServer\n"
+    "server = EmbeddedServer(Path(sys.argv[1]))\n"
+    "print(asyncio.run(server.url()), flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "redis"
+    gone_within(tmp_path / "redis", 10)
+
+
+def servers_of(folder: Path) -> dict[int, str]:
+    """The command lines, by process id, of servers and guards that were started for `folder`."""
+    listed = subprocess.run(["ps", "-axwwo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    lines = [line.strip().partition(" ") for line in listed.splitlines() if str(folder) in line]
+    return {int(pid): command for pid, _, command in lines if "guard.py" in command or "valkey-server" in command}
+
+
+def mode_of(folder: Path) -> int:
+    return folder.stat().st_mode & 0o777
+
+
+def gone_within(folder: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while left := servers_of(folder):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def worker_holding(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+async def test_it_starts_at_the_first_use_and_keeps_its_data_across_runs(folder: Path) -> None:
+    for expected in (None, b"kept"):
+        server = EmbeddedServer(folder)
+        assert not answers(socket_path(folder))
+        async with Redis.from_url(await server.url()) as client:
+            assert await client.get("a") == expected
+            await client.set("a", "kept")
+        server.close()
+        gone_within(folder, 10)
+    assert mode_of(folder) == 0o700
+
+
+async def test_a_second_run_of_a_worker_is_a_hit(tmp_path: Path, folder: Path) -> None:
+    settings = Settings.from_environment({"CACHE_NAMESPACE": "local"})
+    store = FolderStore(tmp_path / "outputs")
+    seen = []
+    for run in range(2):
+        cache = CacheManager.from_settings(settings, cache_folder=folder.parent)
+        async with cache.flight(ONE, job_id=f"run-{run}", store=store) as flight:
+            seen.append(flight.hit is not None)
+            if flight.hit is None:
+                await flight.complete(await stored(store, ONE, b"picture"))
+        await cache.close()
+        gone_within(folder, 10)
+    assert seen == [False, True]
+
+
+def test_workers_that_start_together_share_one_server_and_the_last_one_ends_it(folder: Path) -> None:
+    workers = [worker_holding(folder) for _ in range(4)]
+    urls = {worker.stdout.readline() for worker in workers if worker.stdout is not None}
+    assert len(urls) == 1
+    assert len(servers_of(folder)) == 2  # the server and its guard
+    for worker in workers[:2]:
+        worker.kill()
+        worker.communicate()
+    workers[2].communicate()
+    time.sleep(0.2)
+    assert answers(socket_path(folder))
+    workers[3].send_signal(signal.SIGKILL)  # no chance to say goodbye
+    workers[3].communicate()
+    gone_within(folder, 10)
+
+
+@pytest.mark.parametrize("victim", ["server", "guard"])
+async def test_a_server_or_guard_that_was_killed(folder: Path, victim: str) -> None:
+    server = EmbeddedServer(folder)
+    await server.url()
+    is_guard = victim == "guard"
+    for pid, command in servers_of(folder).items():
+        if ("guard.py" in command) is is_guard:
+            os.kill(pid, signal.SIGKILL)
+    if is_guard:
+        await asyncio.sleep(0.2)
+        (orphan,) = servers_of(folder)
+        other = EmbeddedServer(folder)
+        await other.url()  # found, not started twice
+        assert list(servers_of(folder)) == [orphan]
+        other.close()
+        os.kill(orphan, signal.SIGTERM)
+    else:
+        gone_within(folder, 10)
+        async with Redis.from_url(await server.url()) as client:
+            assert await client.ping()
+    server.close()
+
+
+async def test_a_cache_mends_itself_when_its_server_is_killed(folder: Path, tmp_path: Path) -> None:
+    cache = CacheManager(EmbeddedServer(folder), namespace="local", retry_after_s=0.1)
+    store = FolderStore(tmp_path / "outputs")
+    outcomes = []
+    for run in range(4):
+        if run == 1:
+            for pid in servers_of(folder):
+                os.kill(pid, signal.SIGKILL)
+            gone_within(folder, 10)
+        async with cache.flight(ONE, job_id=f"run-{run}", store=store) as flight:
+            outcomes.append((flight.hit is not None, flight.warning is not None))
+            if flight.hit is None:
+                await flight.complete(await stored(store, ONE, b"picture"))
+        await asyncio.sleep(0.15)
+    await cache.close()
+    assert outcomes[0] == (False, False)
+    assert outcomes[-1] == (True, False)
+
+
+async def test_data_that_cannot_be_read_is_given_up(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "appendonlydir").mkdir(parents=True)
+    (folder / "appendonlydir" / "appendonly.aof.manifest").write_text("of another world\n")
+    server = EmbeddedServer(folder)
+    async with Redis.from_url(await server.url()) as client:
+        assert await client.ping()
+    assert "starts empty" in caplog.text
+    server.close()
+
+
+@pytest.mark.parametrize("fault", ["no program", "a program that fails", "no folder"])
+async def test_where_it_cannot_start_the_cache_is_off_with_a_warning(
+    tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = {"no program": tmp_path / "missing", "a program that fails": Path("/bin/false")}.get(fault)
+    if fault == "no folder":
+        (tmp_path / "redis").write_text("a file")
+    server = EmbeddedServer(tmp_path / "redis", program=program, start_timeout_s=2)
+    began = time.perf_counter()
+    with pytest.raises(CacheAway, match="did not start"):
+        await server.url()
+    assert time.perf_counter() - began < 6
+    cache = CacheManager(server, namespace="local")
+    async with cache.flight(ONE, job_id="job", store=FolderStore(tmp_path / "outputs")) as flight:
+        assert flight.hit is None
+        assert flight.warning is not None
+    assert caplog.text.count("jobs go on without it") == 1
+    await cache.close()
+    gone_within(tmp_path / "redis", 10)
+
+
+async def test_a_long_path_has_a_short_socket(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30)
+    server = EmbeddedServer(folder)
+    async with Redis.from_url(await server.url()) as client:
+        assert await client.ping()
+    assert len(str(socket_path(folder))) < 100
+    server.close()
+    gone_within(folder, 10)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/c/flux-engine"),
+        ({"HOME": "/h"}, "/h/.cache/flux-engine"),
+        ({"HOME": ""}, f"flux-engine-{os.getuid()}"),
+        ({"XDG_CACHE_HOME": "relative"}, f"flux-engine-{os.getuid()}"),
+    ],
+)
+def test_where_the_cache_folder_is(environment: dict[str, str], expected: str) -> None:
+    assert str(cache_folder(environment)).endswith(expected)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from flux_engine.errors import StorageFailed
+from flux_engine.storage.kept import KEPT_MAX_AGE_S, KeptResults
+from flux_engine.storage.results import put_all
+from tests.storage.results_of import entry_of, files_of
+from tests.storage.servers import S3Process
+
+ONE, TWO = "1" * 64, "2" * 64
+
+
+async def test_what_was_kept_is_found_by_another_worker_and_dropped(tmp_path: Path) -> None:
+    entry = entry_of(ONE, b"picture", prefix="flux")
+    assert await KeptResults(tmp_path / "pending").keep(entry, files_of(entry, b"picture"))
+    found = await KeptResults(tmp_path / "pending").find(ONE, prefix="flux")
+    assert found is not None
+    assert found.entry == entry
+    assert found.files[0].key == entry.files[0].key
+    elsewhere = await KeptResults(tmp_path / "pending").find(ONE, prefix="art/2026")
+    assert elsewhere is not None
+    assert elsewhere.files[0].key == elsewhere.entry.files[0].key == f"art/2026/{entry.files[0].sha256}.png"
+    assert [file.data for file in found.files] == [b"picture"]
+    await KeptResults(tmp_path / "pending").drop(ONE)
+    assert await KeptResults(tmp_path / "pending").find(ONE, prefix="flux") is None
+    assert list((tmp_path / "pending").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["shortened", "another's", "no JSON", "one is missing"])
+async def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str) -> None:
+    kept = KeptResults(tmp_path)
+    entry = entry_of(ONE, b"picture")
+    await kept.keep(entry, files_of(entry, b"picture"))
+    picture = tmp_path / ONE / entry.files[0].sha256
+    match damage:
+        case "shortened":
+            picture.write_bytes(b"pict")
+        case "another's":
+            (tmp_path / ONE / "entry.json").write_text(entry_of(TWO, b"picture").model_dump_json())
+        case "no JSON":
+            (tmp_path / ONE / "entry.json").write_text("{")
+        case _:
+            picture.unlink()
+    assert await kept.find(ONE, prefix="flux") is None
+
+
+async def test_a_volume_that_takes_nothing_is_not_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "pending").write_text("a file")
+    entry = entry_of(ONE, b"picture")
+    assert not await KeptResults(tmp_path / "pending").keep(entry, files_of(entry, b"picture"))
+    assert "could not be kept either" in caplog.text
+
+
+async def test_what_nobody_came_back_for_goes(tmp_path: Path) -> None:
+    kept = KeptResults(tmp_path)
+    for fingerprint in (ONE, TWO):
+        entry = entry_of(fingerprint, b"picture")
+        await kept.keep(entry, files_of(entry, b"picture"))
+        os.utime(tmp_path / fingerprint, (time.time() - (KEPT_MAX_AGE_S + 1 if fingerprint == ONE else 0),) * 2)
+    assert await kept.find(ONE, prefix="flux") is None
+    assert await kept.find(TWO, prefix="flux") is not None
+
+
+async def test_a_path_is_no_fingerprint(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a fingerprint"):
+        await KeptResults(tmp_path).find("../" + "1" * 61, prefix="flux")
+
+
+async def test_storage_is_away_and_the_retry_uploads_what_was_kept(tmp_path: Path) -> None:
+    server = S3Process(tmp_path)
+    server.start()
+    store, kept = server.store(), KeptResults(tmp_path / "pending")
+    entry = entry_of(ONE, b"picture", prefix="flux")
+    server.kill()
+    with pytest.raises(StorageFailed):
+        await put_all(store, files_of(entry, b"picture"))
+    await kept.keep(entry, files_of(entry, b"picture"))
+
+    server.start()
+    found = await kept.find(ONE, prefix="flux")
+    assert found is not None
+    await put_all(store, found.files)
+    await kept.drop(ONE)
+    assert await store.get(entry.files[0].key) == b"picture"
+    store.close()
+    server.kill()

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from flux_engine.errors import InvalidInput
+from flux_engine.storage.results import object_key
+from flux_engine.storage.s3_config import require_public_host, store_from_s3_config
+from tests.storage.servers import ACCESS_KEY, QUICK, SECRET_KEY, S3Process, fetched
+
+GOOD = {
+    "endpointUrl": "https://s3.eu-west-1.amazonaws.com",
+    "accessId": ACCESS_KEY,
+    "accessSecret": SECRET_KEY,
+    "bucketName": "pictures",
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("s3://x", "must be an object"),
+        ([], "must be an object"),
+        ({}, "endpointUrl, accessId, accessSecret"),
+        (GOOD | {"accessSecret": None}, "needs accessSecret"),
+        (GOOD | {"accessSecret": ["x"]}, "accessSecret must be a string"),
+        (GOOD | {"accessId": "two\nlines"}, "accessId must be a string"),
+        (GOOD | {"bucketName": None}, "no bucket is named"),
+        (GOOD | {"bucketName": "../etc"}, "3 to 63"),
+        (GOOD | {"endpointUrl": "http://s3.eu-west-1.amazonaws.com"}, "https"),
+        (GOOD | {"endpointUrl": "file:///etc/passwd"}, "http or https"),
+    ],
+)
+def test_an_s3_config_of_no_use_is_refused(config: Any, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says) as refused:
+        store_from_s3_config(config, url_expiry_s=3600)
+    assert refused.value.field == "s3Config"
+    assert SECRET_KEY not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "0.0.0.0", "10.1.2.3", "100.64.0.1", "169.254.169.254", "224.0.0.1"),
+        *("::1", "::ffff:10.0.0.1", "2002:a00:1::", "64:ff9b::a00:1", "fe80::5efe:a00:1", "2a00::200:5efe:a00:1"),
+    ],
+)
+async def test_an_endpoint_that_is_not_public_is_never_contacted(host: str) -> None:
+    with pytest.raises(InvalidInput, match="not public"):
+        require_public_host(host, 443)
+    literal = f"[{host}]" if ":" in host else host
+    store = store_from_s3_config(GOOD | {"endpointUrl": f"https://{literal}"}, url_expiry_s=3600, bounds=QUICK)
+    with pytest.raises(InvalidInput, match="not public"):
+        await store.put(b"x", key="flux/x.png", content_type="image/png")
+    store.close()
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "2606:4700::1111"])
+def test_a_public_address_is_allowed(host: str) -> None:
+    require_public_host(host, 443)
+
+
+async def test_the_results_of_a_job_go_to_its_own_bucket(s3: S3Process) -> None:
+    checked: list[tuple[str, int]] = []
+    store = store_from_s3_config(
+        GOOD | {"endpointUrl": s3.url},
+        url_expiry_s=3600,
+        check_host=lambda host, port: checked.append((host, port)),
+    )
+    key = object_key(store.prefix, hashlib.sha256(b"mine").hexdigest(), "png")
+    await store.put(b"mine", key=key, content_type="image/png")
+    assert fetched((await store.url(key)).url)[1] == b"mine"
+    assert checked == [("127.0.0.1", s3.port)]
+    assert await store.place() != await s3.store(prefix="other").place()
+    store.close()

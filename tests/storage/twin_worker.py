@@ -1,0 +1,64 @@
+"""A worker process that takes many jobs with one fingerprint at once; stands for a second RunPod worker.
+
+    python -m tests.storage.twin_worker REDIS_URL FOLDER JOBS [WORK_S [LEASE_S]]
+
+"Generating" is a line in FOLDER/generated, WORK_S of waiting, and a picture in FOLDER/results. Prints `claimed` when it
+begins to generate, and at the end one JSON object: for each job what it got, when, and the progress it saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from flux_engine.storage.cache import CacheManager
+from flux_engine.storage.ledger import Terms
+from flux_engine.storage.redis_link import RemoteServer
+from flux_engine.storage.results import FolderStore
+from tests.storage.results_of import stored
+
+FINGERPRINT = hashlib.sha256(b"one job").hexdigest()
+
+
+async def main(url: str, folder: Path, jobs: int, work_s: float, lease_s: float) -> None:
+    cache = CacheManager(RemoteServer(url), namespace="twins", terms=Terms(lease_s=lease_s), call_timeout_s=5)
+    results = await asyncio.gather(*(run(cache, folder, f"{os.getpid()}-{i}", work_s) for i in range(jobs)))
+    await cache.close()
+    print(json.dumps(results), flush=True)
+
+
+async def run(cache: CacheManager, folder: Path, job_id: str, work_s: float) -> dict[str, object]:
+    seen: list[float] = []
+    store = FolderStore(folder / "results")
+    began = time.time()
+    async with cache.flight(
+        FINGERPRINT, job_id=job_id, store=store, on_progress=lambda update: seen.append(update["progress"])
+    ) as flight:
+        entry = flight.hit
+        if entry is None:
+            with (folder / "generated").open("a") as log:
+                log.write(f"{job_id}\n")
+            print("claimed", flush=True)
+            for tenth in range(10):
+                flight.share_progress({"stage": "denoising", "progress": tenth / 10})
+                await asyncio.sleep(work_s / 10)
+            entry = await stored(store, FINGERPRINT, b"the picture")
+            await flight.complete(entry)
+    return {
+        "sha256": entry.files[0].sha256,
+        "was_hit": flight.hit is not None,
+        "progress": seen,
+        "warning": flight.warning,
+        "began": began,
+        "ended": time.time(),
+    }
+
+
+if __name__ == "__main__":
+    numbers = [float(part) for part in sys.argv[4:]] + [0.5, 15.0][len(sys.argv) - 4 :]
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), *numbers))
