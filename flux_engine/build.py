@@ -8,19 +8,42 @@ from pathlib import Path
 from flux_engine.generate.gpu import GpuThread
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.settings import Settings
-from flux_engine.storage.results import FolderStore
+from flux_engine.storage.cache import CacheManager
+from flux_engine.storage.destination import shared_folder, store_from_settings
+from flux_engine.storage.kept import KeptResults
 from flux_engine.worker import Worker
 
 
-def build_worker(settings: Settings, *, is_local: bool) -> Worker:
-    """Put the parts together. Opens nothing and starts no thread.
+def build_worker(
+    settings: Settings,
+    *,
+    is_local: bool,
+    cache_folder: Path | None = None,
+    models: FluxModelManager | None = None,
+    gpu: GpuThread | None = None,
+) -> Worker:
+    """Put the parts together. Opens nothing and starts no thread. Raises SettingsError for an unusable bucket.
 
+    `models` and `gpu` may be handed in, so that several workers of one process share a loaded model.
     A local run writes its results under OUTPUT_DIR; elsewhere they go to the bucket or inline.
     """
-    store = FolderStore(settings.output_dir) if is_local else None
-    return Worker(FluxModelManager(settings, has_gpu=has_gpu()), gpu=GpuThread(), store=store)
+    cache_folder = cache_folder or default_cache_folder()
+    return Worker(
+        models or FluxModelManager(settings, has_gpu=has_gpu()),
+        gpu=gpu or GpuThread(),
+        cache=CacheManager.from_settings(settings, cache_folder=cache_folder),
+        store=store_from_settings(settings, cache_folder=cache_folder, is_local_run=is_local),
+        kept=KeptResults(shared_folder(settings, cache_folder=cache_folder) / "pending"),
+        url_expiry_s=settings.url_expiry_seconds,
+    )
 
 
 def has_gpu() -> bool:
     """Whether an NVIDIA device is in sight, told without importing torch."""
     return Path("/dev/nvidia0").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+
+
+def default_cache_folder() -> Path:
+    """What this machine keeps between runs, by the XDG convention."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "flux-engine"

@@ -1,4 +1,4 @@
-"""Files on their way to the client: encoded, then put in a store or inline, then measured.
+"""Files on their way to the client: encoded, stored, then handed out as links or inline, and measured.
 
 The platform drops a result over its limit without a word to the client (runpod-facts), so a result is serialised
 and measured here, before the platform sees it.
@@ -16,54 +16,70 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from flux_engine.errors import ResultTooLarge
-from flux_engine.job import ImageJob, JsonObject
+from flux_engine.job import ImageJob, JsonObject, ResponseFormat
 from flux_engine.media.images import CONTENT_TYPES, encode_image
+from flux_engine.storage.entry import CacheEntry, StoredFile
+from flux_engine.storage.fingerprint import made_from
+from flux_engine.storage.results import NewFile, ResultStore, object_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from flux_engine.storage.results import ResultStore
-
 RUN_LIMIT_BYTES: Final = 10_000_000
 RUNSYNC_LIMIT_BYTES: Final = 20_000_000
 ENVELOPE_BYTES: Final = 16_384  # what the SDK and the platform put around a result
+SAID_ELSEWHERE: Final = (
+    "type",
+    "prompt",
+    "model",
+    "seed",
+    "num_images",
+)  # so image i of n is the image of its own seed
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFile:
-    """One encoded image and what is said of it."""
+class FinishedFile:
+    """One encoded file and what the result and the cache say of it."""
 
     data: bytes
-    extension: str
-    content_type: str
-    width: int
-    height: int
-    seed: int
-    sha256: str
+    facts: StoredFile
+
+    @property
+    def new_file(self) -> NewFile:
+        return NewFile(self.facts.key, self.data, self.facts.content_type)
 
 
-async def encode_images(images: Sequence[Image], job: ImageJob, model: Mapping[str, Any]) -> list[ImageFile]:
+async def encode_images(
+    images: Sequence[Image], job: ImageJob, *, model: Mapping[str, Any], prefix: str
+) -> list[FinishedFile]:
     """Encode in threads, side by side; `model` is the result's description of what made them."""
     pairs = zip(images, job.seeds(), strict=True)
-    return await asyncio.gather(*(asyncio.to_thread(_encode, image, seed, job, model) for image, seed in pairs))
+    encoded = (asyncio.to_thread(_encode, image, seed, job, model, prefix) for image, seed in pairs)
+    return await asyncio.gather(*encoded)
 
 
-async def deliver(
-    files: Sequence[ImageFile], job: ImageJob, store: ResultStore | None
-) -> tuple[list[JsonObject], datetime | None]:
-    """What the result says of each file, and when the URLs expire, if they do."""
-    if job.response_format == "b64_json" or store is None:
-        return [{"b64_json": base64.b64encode(f.data).decode(), **_facts(f)} for f in files], None
-    await asyncio.gather(*(store.put(f.data, key=key_of(f), content_type=f.content_type) for f in files))
-    links = [await store.url(key_of(f)) for f in files]
-    expiries = [link.expires_at for link in links if link.expires_at is not None]
-    said = [{"url": link.url, **_facts(f)} for link, f in zip(links, files, strict=True)]
-    return said, min(expiries, default=None)
+async def handed_out(
+    entry: CacheEntry, store: ResultStore, response_format: ResponseFormat, *, at_hand: Mapping[str, bytes]
+) -> tuple[JsonObject, datetime | None]:
+    """The part of the result that names the files of `entry`, and when its URLs expire, if they do.
 
-
-def key_of(file: ImageFile) -> str:
-    """Named by content: a repeated upload is harmless."""
-    return f"{file.sha256[:32]}.{file.extension}"
+    `at_hand` holds the bytes of files that were just made, by key. Raises StorageFailed.
+    """
+    said, expiries = [], []
+    for stored in entry.objects():
+        if response_format == "b64_json":
+            data = at_hand[stored.key] if stored.key in at_hand else await store.get(stored.key)
+            said.append({"b64_json": base64.b64encode(data).decode(), **_facts(stored)})
+        else:
+            link = await store.url(stored.key)
+            expiries.append(link.expires_at)
+            said.append({"url": link.url, **_facts(stored)})
+    expires_at = min((moment for moment in expiries if moment is not None), default=None)
+    if entry.thumbnail is None:
+        return {"images": said}, expires_at
+    *_, thumbnail = said
+    place = {name: thumbnail[name] for name in ("url", "b64_json") if name in thumbnail}
+    return {"video": {**said[0], "thumbnail": place}}, expires_at
 
 
 def within_limit(result: JsonObject, job_id: str) -> JsonObject:
@@ -83,27 +99,23 @@ def as_utc(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _encode(image: Image, seed: int, job: ImageJob, model: Mapping[str, Any]) -> ImageFile:
-    parameters = {name: value for name, value in job.parameters().items() if name not in ("prompt", "seed", "model")}
-    made_from = {"prompt": job.prompt, "seed": seed, "model": dict(model), "parameters": parameters}
-    data = encode_image(image, job.output_format, quality=job.output_quality, made_from=made_from)
-    return ImageFile(
-        data=data,
-        extension=job.output_format,
+def _encode(image: Image, seed: int, job: ImageJob, model: Mapping[str, Any], prefix: str) -> FinishedFile:
+    effective = made_from(job.parameters())
+    parameters = {name: value for name, value in effective.items() if name not in SAID_ELSEWHERE}
+    said = {"prompt": job.prompt, "seed": seed, "model": dict(model), "parameters": parameters}
+    data = encode_image(image, job.output_format, quality=job.output_quality, made_from=said)
+    sha256 = hashlib.sha256(data).hexdigest()
+    facts = StoredFile(
+        key=object_key(prefix, sha256, job.output_format),
+        sha256=sha256,
+        bytes=len(data),
         content_type=CONTENT_TYPES[job.output_format],
         width=image.width,
         height=image.height,
         seed=seed,
-        sha256=hashlib.sha256(data).hexdigest(),
     )
+    return FinishedFile(data, facts)
 
 
-def _facts(file: ImageFile) -> JsonObject:
-    return {
-        "content_type": file.content_type,
-        "width": file.width,
-        "height": file.height,
-        "seed": file.seed,
-        "sha256": file.sha256,
-        "bytes": len(file.data),
-    }
+def _facts(stored: StoredFile) -> JsonObject:
+    return stored.model_dump(exclude={"key"}, exclude_none=True)

@@ -46,6 +46,7 @@ class Progress:
         self._min_interval_s = min_interval_s
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
+        self._listener: Callable[[Update], None] | None = None
         self._waiting: list[Update] = []
         self._reached = 0.0
         self._seq = 0
@@ -70,6 +71,16 @@ class Progress:
             update["preview"] = preview
         self._put({k: v for k, v in update.items() if v is not None}, low + (high - low) * done / total)
 
+    def relay(self, update: Update) -> None:
+        """Show a twin's progress as this job's own."""
+        stage, reached = update.get("stage"), update.get("progress")
+        if stage in SHARES and isinstance(reached, int | float):
+            self._put({name: value for name, value in update.items() if name != "seq"}, float(reached))
+
+    def also_tell(self, listener: Callable[[Update], None]) -> None:
+        """Hand every further update to `listener` too, on the event loop."""
+        self._listener = listener
+
     def wants_preview(self) -> bool:
         """Whether a preview made now would be sent, and not replaced by a later one first."""
         return self._send is not None and time.monotonic() - self._sent_at >= self._min_interval_s
@@ -86,11 +97,14 @@ class Progress:
             await asyncio.wait({self._sender})
 
     def _put(self, update: Update, reached: float) -> None:
-        if self._send is None:
-            return
         with self._lock:
             self._reached = max(self._reached, reached)
             update["progress"] = round(self._reached, 4)
+        if self._listener is not None:
+            self._loop.call_soon_threadsafe(self._listener, update)
+        if self._send is None:
+            return
+        with self._lock:
             if self._waiting and self._waiting[-1]["stage"] == update["stage"]:
                 self._waiting[-1] = update
             else:

@@ -1,4 +1,4 @@
-"""One job, start to finish: parse, generate, encode, deliver.
+"""One job, start to finish: parse, inputs, reuse, generate, encode, deliver.
 
 `Worker.run` takes the platform's job dictionary and returns a fresh dictionary for the platform: the contract's
 result, or `{"error": JSON}`. It never raises an Exception, and is the only place that catches broadly. A cancellation
@@ -10,51 +10,91 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
 
-from flux_engine.delivery import as_utc, deliver, encode_images, within_limit
-from flux_engine.errors import FluxError, Internal
+from flux_engine.delivery import as_utc, encode_images, handed_out, within_limit
+from flux_engine.errors import FluxError, Internal, StorageFailed
 from flux_engine.generate.gpu import Cancellation, GpuThread
 from flux_engine.generate.image import Generated, ImageGenerator
-from flux_engine.generate.text import PromptEncoder
 from flux_engine.job import ImageJob, JsonObject, ParseContext, job_id, parse_job
 from flux_engine.models.manager import FluxModelManager, LoadedModel
 from flux_engine.progress import MIN_INTERVAL_S, Progress, Send
+from flux_engine.storage.cache import CacheManager
+from flux_engine.storage.entry import CacheEntry
+from flux_engine.storage.fingerprint import ModelIdentity, fingerprint
+from flux_engine.storage.flight import Flight
+from flux_engine.storage.kept import KeptResult, KeptResults
+from flux_engine.storage.results import ResultStore, put_all
+from flux_engine.storage.s3_config import store_from_s3_config
 
-if TYPE_CHECKING:
-    from flux_engine.storage.results import ResultStore
-
-TIMINGS: Final = ("load", "lora", "text", "denoise", "decode", "encode", "upload")
+TIMINGS: Final = ("total", "load", "lora", "text", "denoise", "decode", "encode", "upload")
+NOT_STORED: Final = "the result could not be stored for reuse"
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What came from the GPU thread."""
+@dataclass(slots=True)
+class Clock:
+    """Where a job's time went, in milliseconds by part."""
 
-    model: LoadedModel
-    load_ms: float
-    generated: Generated
+    began: float = field(default_factory=time.perf_counter)
+    spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TIMINGS, 0.0))
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent[part] += (time.perf_counter() - began) * 1000
+
+    def stop(self) -> JsonObject:
+        """The result's `timings`."""
+        self.spent["total"] = (time.perf_counter() - self.began) * 1000
+        return {f"{part}_ms": round(ms, 1) for part, ms in self.spent.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One job on its way, with everything that belongs to it alone."""
+
+    job: ImageJob
+    fingerprint: str
+    store: ResultStore
+    progress: Progress
+    clock: Clock
 
 
 class Worker:
-    """Runs jobs. One a process; holds the GPU thread, the models and the store for results."""
+    """Runs jobs. One a process; holds the GPU thread, the models, the cache and the store for results."""
 
-    def __init__(self, models: FluxModelManager, *, gpu: GpuThread, store: ResultStore | None) -> None:
+    def __init__(
+        self,
+        models: FluxModelManager,
+        *,
+        gpu: GpuThread,
+        cache: CacheManager,
+        store: ResultStore,
+        kept: KeptResults,
+        url_expiry_s: int,
+    ) -> None:
         self._models = models
         self._gpu = gpu
+        self._cache = cache
         self._store = store
-        self._images = ImageGenerator(PromptEncoder())
+        self._kept = kept
+        self._url_expiry_s = url_expiry_s
+        self._images = ImageGenerator()
 
     async def run(self, job: object, send: Send | None = None, *, min_interval_s: float = MIN_INTERVAL_S) -> JsonObject:
         """Run one job to its result; `send` carries its progress. Raises nothing but a cancellation."""
         identity = job_id(job)
         progress = Progress(send, min_interval_s=min_interval_s)
         try:
-            parsed = parse_job(job, self._parse_context())
-            return within_limit(await self._run_image(parsed, progress), identity)
+            return within_limit(await self._run(job, progress), identity)
         except FluxError as error:
             log.warning("job refused", extra={"job_id": identity, "code": error.code, "detail": error.field})
             return {"error": error.to_json(identity)}
@@ -71,64 +111,103 @@ class Worker:
         spec = self._models.default()
         await self._gpu.run(lambda _: self._models.load(spec))
 
-    async def _run_image(self, job: ImageJob, progress: Progress) -> JsonObject:
-        began = time.perf_counter()
-        progress.stage("queued")
-        made = await self._gpu.run(lambda cancellation: self._make(job, progress, cancellation))
-        made_at = time.perf_counter()
-        progress.stage("encoding")
-        model = _described(made.model)
-        files = await encode_images(made.generated.images, job, model)
-        encoded_at = time.perf_counter()
-        progress.stage("uploading")
-        images, expires_at = await deliver(files, job, self._store)
-        ended = time.perf_counter()
+    async def close(self) -> None:
+        """Leave the cache's server and the store. The GPU thread is its owner's to end."""
+        await self._cache.close()
+        self._store.close()
 
-        timings = {
-            "total_ms": (ended - began) * 1000,
-            "load_ms": made.load_ms,
-            "lora_ms": 0.0,
-            "text_ms": made.generated.text_ms,
-            "denoise_ms": made.generated.denoise_ms,
-            "decode_ms": made.generated.decode_ms,
-            "encode_ms": (encoded_at - made_at) * 1000,
-            "upload_ms": (ended - encoded_at) * 1000,
-        }
-        log.info("job done", extra={"job_id": job.id, "model": job.model, "ms": round(timings["total_ms"])})
+    async def _run(self, raw: object, progress: Progress) -> JsonObject:
+        clock = Clock()
+        store = self._store_of(raw)
+        job = parse_job(raw, self._parse_context(store))
+        progress.stage("queued")
+        model = self._models.identity(self._models.named(job.model))
+        key = fingerprint(job.parameters(), model=model)
+        run = Run(job=job, fingerprint=key, store=store, progress=progress, clock=clock)
+
+        async with self._cache.flight(
+            key, job_id=job.id, store=store, on_progress=progress.relay, use_cache=job.cache
+        ) as flight:
+            progress.also_tell(flight.share_progress)
+            entry, at_hand = (flight.hit, {}) if flight.hit else await self._finish(run, flight)
+            with clock.measure("upload"):
+                files, expires_at = await handed_out(entry, store, job.response_format, at_hand=at_hand)
+        if store is not self._store:
+            store.close()
+
         result: JsonObject = {
-            "images": images,
+            **files,
             "seed": job.seed,
-            "model": model,
+            "model": _described(model),
             "parameters": job.parameters(),
-            "cached": False,
-            "timings": {name: round(ms, 1) for name, ms in timings.items()},
-            "warnings": list(job.warnings),
+            "cached": flight.hit is not None,
+            "timings": clock.stop(),
+            "warnings": [*job.warnings, *entry.warnings, *([flight.warning] if flight.warning else [])],
         }
         if job.metadata is not None:
             result["metadata"] = job.metadata
         if expires_at is not None:
             result["expires_at"] = as_utc(expires_at)
+        log.info("job done", extra={"job_id": job.id, "model": job.model, "ms": round(result["timings"]["total_ms"])})
         return result
 
-    def _make(self, job: ImageJob, progress: Progress, cancellation: Cancellation) -> Made:
-        """On the GPU thread: the model, warmed if it is cold, and the job's pictures."""
-        began = time.perf_counter()
-        spec = self._models.named(job.model)
-        if not self._models.is_warm(spec):
-            progress.stage("loading")
-        model = self._models.load(spec)
-        load_ms = (time.perf_counter() - began) * 1000
-        return Made(model, load_ms, self._images.generate(model, job, progress, cancellation))
+    async def _finish(self, run: Run, flight: Flight) -> tuple[CacheEntry, dict[str, bytes]]:
+        """The job's files, made or kept from an earlier try, stored; and the bytes of each by its key."""
+        kept = await self._kept.find(run.fingerprint) or await self._make(run)
+        run.progress.stage("uploading")
+        must_store = run.job.response_format == "url"
+        try:
+            with run.clock.measure("upload"):
+                if must_store or run.job.cache:
+                    await put_all(run.store, kept.files)
+        except StorageFailed:
+            if must_store:
+                await self._kept.keep(kept.entry, kept.files)
+                raise
+            flight.warning = NOT_STORED
+        else:
+            await flight.complete(kept.entry)
+            await self._kept.drop(run.fingerprint)
+        return kept.entry, {file.key: file.data for file in kept.files}
 
-    def _parse_context(self) -> ParseContext:
+    async def _make(self, run: Run) -> KeptResult:
+        """Generate and encode."""
+        model, generated = await self._gpu.run(lambda cancellation: self._generate(run, cancellation))
+        run.progress.stage("encoding")
+        with run.clock.measure("encode"):
+            files = await encode_images(
+                generated.images, run.job, model=_described(model.identity), prefix=run.store.prefix
+            )
+        entry = CacheEntry(fingerprint=run.fingerprint, files=tuple(file.facts for file in files))
+        return KeptResult(entry, tuple(file.new_file for file in files))
+
+    def _generate(self, run: Run, cancellation: Cancellation) -> tuple[LoadedModel, Generated]:
+        """On the GPU thread: the model, warmed if it is cold, and the job's pictures."""
+        spec = self._models.named(run.job.model)
+        if not self._models.is_warm(spec):
+            run.progress.stage("loading")
+        with run.clock.measure("load"):
+            model = self._models.load(spec)
+        generated = self._images.generate(model, run.job, run.progress, cancellation)
+        run.clock.spent |= {"text": generated.text_ms, "denoise": generated.denoise_ms, "decode": generated.decode_ms}
+        return model, generated
+
+    def _store_of(self, raw: object) -> ResultStore:
+        """The bucket that the job brings along, or the worker's own store. Raises InvalidInput."""
+        config = raw.get("s3Config") if isinstance(raw, Mapping) else None
+        if config is None:
+            return self._store
+        return store_from_s3_config(config, url_expiry_s=self._url_expiry_s)
+
+    def _parse_context(self, store: ResultStore) -> ParseContext:
         return ParseContext(
             default_model=self._models.default().limits,
             find_model=self._models.find_limits,
             served_models=self._models.served(),
-            default_response_format="b64_json" if self._store is None else "url",
-            can_return_urls=self._store is not None,
+            default_response_format="url" if store.has_urls else "b64_json",
+            can_return_urls=store.has_urls,
         )
 
 
-def _described(model: LoadedModel) -> JsonObject:
-    return {"id": model.spec.id, "revision": model.revision, "precision": model.precision}
+def _described(model: ModelIdentity) -> JsonObject:
+    return {"id": model.id, "revision": model.revision, "precision": model.precision}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from flux_engine.build import build_worker
+from flux_engine.generate.gpu import GpuThread
 from flux_engine.job import ModelLimits, ParseContext
 from flux_engine.models import catalog
 from flux_engine.models.catalog import ModelSpec
+from flux_engine.models.manager import FluxModelManager
 from flux_engine.settings import Settings
 from flux_engine.worker import Worker
 
@@ -44,7 +47,18 @@ def context_for(spec: ModelSpec) -> ParseContext:
 
 
 @pytest.fixture(scope="session")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
-    """One worker with the bundled model, as on a platform without a bucket; loaded by the first test that needs it."""
-    settings = Settings.from_environment({"MODEL_VOLUME": str(tmp_path_factory.mktemp("volume"))})
-    return build_worker(settings, is_local=False)
+def warm() -> Iterator[tuple[FluxModelManager, GpuThread]]:
+    """The bundled model and the thread it runs on; loaded by the first test that needs it."""
+    gpu = GpuThread()
+    yield FluxModelManager(Settings.from_environment({}), has_gpu=False), gpu
+    gpu.close()
+
+
+@pytest.fixture
+async def worker(warm: tuple[FluxModelManager, GpuThread], tmp_path: Path) -> AsyncIterator[Worker]:
+    """A worker as on a platform without a bucket, with a cache of its own and the model that all tests share."""
+    settings = Settings.from_environment({"MODEL_VOLUME": str(tmp_path / "volume")})
+    models, gpu = warm
+    made = build_worker(settings, is_local=False, cache_folder=tmp_path / "cache", models=models, gpu=gpu)
+    yield made
+    await made.close()

@@ -6,28 +6,30 @@ import asyncio
 import base64
 import io
 import json
-import os
 import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from PIL import Image
 
 from flux_engine.build import build_worker
-from flux_engine.generate.gpu import GpuThread
+from flux_engine.generate.gpu import Cancellation, GpuThread, Result
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.weights import BUNDLED_FOLDER
 from flux_engine.progress import Update
 from flux_engine.settings import Settings
-from flux_engine.storage.results import FolderStore, Link
 from flux_engine.worker import Worker
 
 QUICK = {"prompt": "a red sun on the left, a lake, day", "num_inference_steps": 4, "width": 128, "height": 128}
+NO_CACHE = {"cache": False}
 
 
 def job(identity: str = "job-1", **fields: Any) -> dict[str, Any]:
-    return {"id": identity, "input": {**QUICK, **fields}}
+    return {"id": identity, "input": {**QUICK, **NO_CACHE, **fields}}
 
 
 def error_of(result: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +161,7 @@ async def test_a_broken_model_is_model_unavailable(tmp_path: Path, damage: str) 
     else:
         (folder / "transformer" / "config.json").write_text("{")
     settings = Settings.from_environment({"FLUX_MODEL": str(folder), "MODEL_VOLUME": str(tmp_path)})
-    error = error_of(await build_worker(settings, is_local=False).run(job()))
+    error = error_of(await run_alone(settings, tmp_path, job()))
     assert error["code"] == "model_unavailable"
     assert str(tmp_path) not in error["message"]
 
@@ -168,43 +170,85 @@ async def test_a_folder_as_model_serves_under_its_own_name(tmp_path: Path) -> No
     folder = tmp_path / "my-flux"
     shutil.copytree(BUNDLED_FOLDER, folder)
     settings = Settings.from_environment({"FLUX_MODEL": "my-flux", "MODEL_VOLUME": str(tmp_path)})
-    result = await build_worker(settings, is_local=False).run(job(max_sequence_length=32))
+    result = await run_alone(settings, tmp_path, job(max_sequence_length=32))
     assert result["model"]["id"] == "my-flux"
 
 
 async def test_two_jobs_wait_for_one_load(tmp_path: Path) -> None:
     settings = Settings.from_environment({"MODEL_VOLUME": str(tmp_path)})
-    worker = build_worker(settings, is_local=False)
-    results = await asyncio.gather(worker.run(job("a")), worker.run(job("b")))
+    async with a_worker(settings, tmp_path) as worker:
+        results = await asyncio.gather(worker.run(job("a")), worker.run(job("b")))
     loads = sorted(result["timings"]["load_ms"] for result in results)
     assert loads[0] < loads[1] / 10
 
 
-class BrokenStore:
-    """A store with a defect."""
-
-    async def put(self, data: bytes, *, key: str, content_type: str) -> None:
-        raise ZeroDivisionError(f"{key} {content_type} {len(data)}")
-
-    async def url(self, key: str) -> Link:
-        return Link(key)
-
-
-async def test_the_unforeseen_is_internal_with_a_reference(caplog: pytest.LogCaptureFixture) -> None:
-    models = FluxModelManager(Settings.from_environment({}), has_gpu=False)
-    result = await Worker(models, gpu=GpuThread(), store=BrokenStore()).run(job())
-    error = error_of(result)
+async def test_the_unforeseen_is_internal_with_a_reference(
+    warm: tuple[FluxModelManager, GpuThread], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_worker(Settings.from_environment({}), tmp_path, models=warm[0], gpu=BrokenThread()) as worker:
+        error = error_of(await worker.run(job()))
     assert (error["code"], error["retryable"]) == ("internal", True)
     reference = error["message"].rsplit(" ", 1)[1]
     assert any(getattr(record, "reference", None) == reference for record in caplog.records)
     assert "ZeroDivisionError" not in error["message"]
 
 
-async def test_a_folder_that_cannot_be_written_is_storage_failed(tmp_path: Path) -> None:
-    (tmp_path / "outputs").write_text("a file where the folder should be")
-    models = FluxModelManager(Settings.from_environment({}), has_gpu=False)
-    worker = Worker(models, gpu=GpuThread(), store=FolderStore(tmp_path / "outputs"))
-    error = error_of(await worker.run(job()))
-    assert (error["code"], error["retryable"]) == ("storage_failed", True)
-    assert str(tmp_path) not in error["message"]
-    assert os.listdir(tmp_path) == ["outputs"]
+class BrokenThread(GpuThread):
+    """A GPU thread with a defect."""
+
+    async def run(self, work: Callable[[Cancellation], Result]) -> Result:
+        raise ZeroDivisionError(work)
+
+
+async def test_a_folder_that_cannot_be_written_is_storage_failed(
+    warm: tuple[FluxModelManager, GpuThread], tmp_path: Path
+) -> None:
+    models, gpu = warm
+    outputs = tmp_path / "outputs"
+    outputs.write_text("a file where the folder should be")
+    settings = Settings.from_environment({"OUTPUT_DIR": str(outputs), "MODEL_VOLUME": str(tmp_path / "volume")})
+    async with a_worker(settings, tmp_path, is_local=True, models=models, gpu=gpu) as worker:
+        error = error_of(await worker.run(job(cache=True)))
+        assert (error["code"], error["retryable"]) == ("storage_failed", True)
+        assert str(tmp_path) not in error["message"]
+        outputs.unlink()
+        retried = await worker.run(job(cache=True))
+    assert retried["timings"]["denoise_ms"] == 0  # kept from the first try, only delivered
+    assert Path(unquote(urlsplit(retried["images"][0]["url"]).path)).stat().st_size == retried["images"][0]["bytes"]
+
+
+async def test_the_same_job_again_is_a_hit_that_says_so(worker: Worker) -> None:
+    first = await worker.run(job("one", seed=9, cache=True))
+    again = await worker.run(job("two", seed=9, cache=True, metadata={"try": 2}))
+    assert (first["cached"], again["cached"]) == (False, True)
+    assert pictures(first) == pictures(again)
+    assert again["timings"]["denoise_ms"] == 0
+    assert again["metadata"] == {"try": 2}
+    other = await worker.run(job("three", seed=10, cache=True))
+    assert not other["cached"]
+
+
+async def test_twins_at_once_are_made_once(worker: Worker) -> None:
+    updates: list[Update] = []
+
+    async def send(update: Update) -> None:
+        updates.append(update)
+
+    twins = [job(f"twin-{i}", seed=11, cache=True, num_inference_steps=20) for i in range(4)]
+    results = await asyncio.gather(worker.run(twins[0]), *(worker.run(twin, send) for twin in twins[1:]))
+    assert sorted(result["cached"] for result in results) == [False, True, True, True]
+    assert len({pictures(result)[0] for result in results}) == 1
+    assert updates
+
+
+async def run_alone(settings: Settings, folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
+    async with a_worker(settings, folder) as worker:
+        return await worker.run(raw)
+
+
+@asynccontextmanager
+async def a_worker(settings: Settings, folder: Path, **parts: Any) -> AsyncIterator[Worker]:
+    """A worker of one test, closed at its end."""
+    worker = build_worker(settings, **{"is_local": False, "cache_folder": folder / "cache", **parts})
+    yield worker
+    await worker.close()

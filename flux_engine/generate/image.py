@@ -35,8 +35,8 @@ class Generated:
 class ImageGenerator:
     """Turns jobs into pictures; keeps nothing but prompt embeddings between them."""
 
-    def __init__(self, prompts: PromptEncoder) -> None:
-        self._prompts = prompts
+    def __init__(self) -> None:
+        self._prompts = PromptEncoder()
 
     def generate(self, model: LoadedModel, job: ImageJob, progress: Progress, cancellation: Cancellation) -> Generated:
         """Make the job's images. Raises JobCancelled at the first step after a cancellation."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from flux_engine.models.manager import LoadedModel
+    from flux_engine.storage.fingerprint import ModelIdentity
 
 CACHED_PROMPTS: Final = 32  # 512 tokens of T5 in bf16 are 4 MB
 Embeddings = dict[str, "Tensor"]
@@ -22,12 +23,12 @@ class PromptEncoder:
 
     def __init__(self, capacity: int = CACHED_PROMPTS) -> None:
         self._capacity = capacity
-        self._entries: OrderedDict[tuple[str, str, int], Embeddings] = OrderedDict()
+        self._entries: OrderedDict[tuple[ModelIdentity, str, int], Embeddings] = OrderedDict()
 
     def encode(self, model: LoadedModel, prompt: str, *, max_sequence_length: int) -> Embeddings:
         """The pipeline's keyword arguments for `prompt`: `prompt_embeds` (1, tokens, width), and where the model
         has it `pooled_prompt_embeds` (1, width)."""
-        key = (model.key, prompt, max_sequence_length)
+        key = (model.identity, prompt, max_sequence_length)
         if key in self._entries:
             self._entries.move_to_end(key)
             return self._entries[key]

@@ -20,8 +20,10 @@ from flux_engine.models.catalog import ModelSpec
 from flux_engine.models.libraries import import_diffusers
 from flux_engine.models.weights import INDEX, Weights, find_weights, has_guidance, pipeline_class_of, revision_of
 from flux_engine.settings import Settings
+from flux_engine.storage.fingerprint import ModelIdentity
 
 BUNDLED_ID: Final = "flux-tiny"
+PRECISION: Final = "bfloat16"
 DEFAULT_ON_GPU: Final = "black-forest-labs/FLUX.1-schnell"
 
 log = logging.getLogger(__name__)
@@ -32,15 +34,9 @@ class LoadedModel:
     """A pipeline that is ready to be called, and what it is made of."""
 
     spec: ModelSpec
-    revision: str
-    precision: str
+    identity: ModelIdentity
     pipeline: Any
     load_ms: float
-
-    @property
-    def key(self) -> str:
-        """Tells this model's embeddings and results from any other's."""
-        return f"{self.spec.id}@{self.revision}/{self.precision}"
 
 
 class FluxModelManager:
@@ -51,6 +47,7 @@ class FluxModelManager:
         self._configured = settings.flux_model
         self._has_gpu = has_gpu
         self._loaded: LoadedModel | None = None
+        self._identities: dict[str, ModelIdentity] = {}
 
     # ---------------------------------------------------------------------------------------- naming
 
@@ -94,6 +91,14 @@ class FluxModelManager:
             return Weights(folder, revision_of(folder))
         return find_weights(spec.id, self._volume, bundled=spec.id == BUNDLED_ID)
 
+    def identity(self, spec: ModelSpec) -> ModelIdentity:
+        """What results of `spec` are made by, told without loading it. Raises ModelUnavailable."""
+        if spec.id not in self._identities:
+            self._identities[spec.id] = ModelIdentity(
+                id=spec.id, revision=self.weights(spec).revision, precision=PRECISION
+            )
+        return self._identities[spec.id]
+
     def _configured_id(self) -> str | None:
         folder = self._configured_folder()
         return folder.name if folder is not None else self._configured
@@ -127,7 +132,7 @@ class FluxModelManager:
             return self._loaded
         weights = self.weights(spec)
         self.unload()
-        self._loaded = _load(spec, weights)
+        self._loaded = _load(spec, weights, self.identity(spec))
         log.info("model loaded", extra={"model": spec.id, "ms": round(self._loaded.load_ms)})
         return self._loaded
 
@@ -154,7 +159,7 @@ def _kind_of(folder: Path) -> ModelSpec | None:
     return next(iter([*alike, *kinds]), None)
 
 
-def _load(spec: ModelSpec, weights: Weights) -> LoadedModel:
+def _load(spec: ModelSpec, weights: Weights, identity: ModelIdentity) -> LoadedModel:
     began = time.perf_counter()
     diffusers = import_diffusers()
     import torch
@@ -174,4 +179,4 @@ def _load(spec: ModelSpec, weights: Weights) -> LoadedModel:
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     load_ms = (time.perf_counter() - began) * 1000
-    return LoadedModel(spec=spec, revision=weights.revision, precision="bfloat16", pipeline=pipeline, load_ms=load_ms)
+    return LoadedModel(spec=spec, identity=identity, pipeline=pipeline, load_ms=load_ms)
