@@ -153,7 +153,7 @@ class Worker:
 
     async def _finish(self, run: Run, flight: Flight) -> tuple[CacheEntry, dict[str, bytes]]:
         """The job's files, made or kept from an earlier try, stored; and the bytes of each by its key."""
-        kept = await self._kept.find(run.fingerprint) or await self._make(run)
+        kept = await self._kept.find(run.fingerprint, prefix=run.store.prefix) or await self._make(run)
         run.progress.stage("uploading")
         must_store = run.job.response_format == "url"
         try:
