@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -142,7 +143,8 @@ class _Adapters:
         for name in [name for name in self._bytes if name not in keep]:
             if sum(self._bytes.values()) + coming <= self._max_bytes:
                 return
-            transformer.delete_adapters(name)
+            with _expected_warnings():
+                transformer.delete_adapters(name)
             del self._bytes[name]
         if not self._bytes:
             _unload(transformer)
@@ -226,9 +228,17 @@ def _uniform(lora: PreparedLora) -> dict[str, Tensor]:
 
 
 def _load(pipeline: Pipeline, transformer: Any, state: dict[str, Tensor], name: str) -> None:
-    with warnings.catch_warnings():  # that there are several adapters is what is wanted
-        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+    with _expected_warnings():
         transformer.load_lora_adapter(state, prefix=None, adapter_name=name, _pipeline=pipeline, low_cpu_mem_usage=True)
+
+
+@contextmanager
+def _expected_warnings() -> Iterator[None]:
+    """PEFT warns of several adapters in a model and of deleting an active one: both are what is wanted here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        warnings.filterwarnings("ignore", message="Adapter .* was active which is now deleted")
+        yield
 
 
 def _unload(transformer: Any) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_RANK: Final = 256
+MAX_FACTOR: Final = 10_000.0  # alpha / rank; trainers stay below 10
 PREFIXES: Final = (
     *("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "unet."),
     *("lora_unet_", "lora_transformer_", "lycoris_"),
@@ -203,10 +204,9 @@ def _scaled(name: str, up: Tensor, factor: float) -> Tensor:
     """`up` times `factor`, in 32 bits: in 16 bits alpha / rank takes small numbers below what they can hold."""
     if factor == 1.0:
         return up
-    scaled = up.float() * factor
-    if not bool(scaled.isfinite().all()):
-        raise LoraInvalid(f"the alpha of `{shown(name)}` is out of range")
-    return scaled
+    if not abs(factor) <= MAX_FACTOR:
+        raise LoraInvalid(f"the alpha of `{shown(name)}` is out of range; export the LoRA again")
+    return up.float() * factor
 
 
 def _split(
