@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
+from diffusers.utils import logging
 from safetensors.torch import load_file, save_file
 
 from flux_engine.models.lora import LoRAManager, Mode, ScaledLora
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    logging.set_verbosity_error()  # diffusers says at every load that there is no text encoder
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     with tempfile.TemporaryDirectory() as folder:
