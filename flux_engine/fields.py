@@ -50,6 +50,13 @@ def _boolean(value: object) -> bool:
     return value
 
 
+def _path(value: object) -> str:
+    """As clean_text, without its cost for megabytes of base64: what is no printable ASCII is refused later."""
+    if not isinstance(value, str):
+        raise ValueError("not a string")
+    return value.strip()
+
+
 Text = Annotated[str, BeforeValidator(clean_text)]
 Integer = Annotated[int, BeforeValidator(_integer)]
 Number = Annotated[float, BeforeValidator(_number)]
@@ -58,6 +65,21 @@ Boolean = Annotated[bool, BeforeValidator(_boolean)]
 Prompt = Annotated[Text, Field(min_length=1, max_length=4000)]
 NegativePrompt = Annotated[Text, Field(max_length=4000)]
 Side = Annotated[Integer, Field(ge=64, le=2048)]
+
+
+MAX_LORAS: Final = 4
+MAX_LORA_CHARACTERS: Final = 28_000_000  # a LoRA in base64, within the platform's largest job
+
+
+class LoraItem(BaseModel):
+    """One item of `loras`, under canonical names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Annotated[str, BeforeValidator(_path), Field(min_length=1, max_length=MAX_LORA_CHARACTERS)] = Field(
+        description="Where the LoRA comes from"
+    )
+    scale: Annotated[Number, Field(ge=-4, le=4)] | None = Field(None, description="How strongly it acts")
 
 
 class ImageFields(BaseModel):
@@ -82,6 +104,10 @@ class ImageFields(BaseModel):
     guidance_scale: Annotated[Number, Field(ge=0, le=100)] | None = Field(None, description="Distilled guidance")
     seed: Annotated[Integer, Field(ge=-1, le=MAX_SEED)] | None = Field(None, description="-1: derived from the job id")
     num_images: Annotated[Integer, Field(ge=1, le=4)] = Field(1, description="Image i has seed + i")
+    loras: Annotated[tuple[LoraItem, ...], Field(max_length=MAX_LORAS)] = Field((), description="Adapters to apply")
+    lora_scale: Annotated[Number, Field(ge=-4, le=4)] | None = Field(
+        None, description="Scale of the LoRAs that have none of their own"
+    )
     output_format: Literal["png", "jpg", "webp"] | None = Field(None, description="File format")
     output_quality: Annotated[Integer, Field(ge=1, le=100)] | None = Field(None, description="Of jpg and webp")
     response_format: Literal["url", "b64_json"] | None = Field(None, description="A link, or the file itself")
@@ -101,7 +127,7 @@ def describe(field: FieldInfo) -> str:
     metadata = list(field.metadata)
     annotation = field.annotation
     arguments = [a for a in get_args(annotation) if a is not type(None)]
-    if get_origin(annotation) is not Literal and len(arguments) == 1 and type(None) in get_args(annotation):
+    if get_origin(annotation) not in (Literal, tuple) and len(arguments) == 1 and type(None) in get_args(annotation):
         annotation = arguments[0]
     while get_origin(annotation) is Annotated:
         annotation, *extra = get_args(annotation)
@@ -117,6 +143,8 @@ def _flattened(extra: list[Any]) -> list[Any]:
 
 
 def _noun(annotation: object) -> str:
+    if get_origin(annotation) is tuple:
+        return f"a list of up to {MAX_LORAS} of `{{path, scale}}`"
     nouns = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
     return nouns.get(annotation, "a JSON object") if isinstance(annotation, type) else "a JSON object"
 
@@ -127,7 +155,7 @@ def _bounds(metadata: list[Any]) -> str:
     high = next((m.le for m in metadata if isinstance(m, annotated_types.Le)), None)
     shortest = next((m.min_length for m in metadata if isinstance(m, annotated_types.MinLen)), 0)
     longest = next((m.max_length for m in metadata if isinstance(m, annotated_types.MaxLen)), None)
-    if longest is not None:
+    if longest is not None and longest != MAX_LORAS:
         return f" of {shortest} to {longest} characters"
     if low is not None and high is not None:
         return f" from {low} to {high}"

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import ImageFields, allowed_values
+from flux_engine.fields import MAX_LORAS, ImageFields, LoraItem, allowed_values
 
 JsonObject = dict[str, Any]
 OutputFormat = Literal["png", "jpg", "webp"]
@@ -32,6 +32,8 @@ SIZE_MULTIPLE: Final = 16
 SIDE_BOUNDS: Final = (64, 2048)
 MIN_MEGAPIXELS: Final = 0.25
 MAX_METADATA_BYTES: Final = 4096
+MAX_SHOWN_PATH: Final = 256
+DEFAULT_LORA_SCALE: Final = 1.0
 
 ALIASES: Final[dict[str, str]] = {
     "task": "type",
@@ -49,7 +51,10 @@ ALIASES: Final[dict[str, str]] = {
     "format": "output_format",
     "quality": "output_quality",
     "use_cache": "cache",
+    "lora": "loras",
+    "lora_weights": "loras",
 }
+LORA_ITEM_ALIASES: Final = {"url": "path", "weight": "scale"}
 SIZE_ALIASES: Final = ("size", "image_size")
 IMAGE_SIZE_PRESETS: Final = {  # fal's names
     "square_hd": (1024, 1024),
@@ -62,7 +67,7 @@ IMAGE_SIZE_PRESETS: Final = {  # fal's names
 WITHOUT_EFFECT: Final = ("go_fast", "acceleration", "scheduler")
 NOT_YET: Final = (
     *("image", "image_url", "input_image", "init_image", "mask", "mask_image", "mask_url"),
-    *("strength", "prompt_strength", "strength_schedule", "loras", "lora", "lora_weights", "lora_scale"),
+    *("strength", "prompt_strength", "strength_schedule"),
 )
 VIDEO_FIELDS: Final = (
     *("num_frames", "max_frames", "fps", "frames_per_second", "duration", "keyframes", "animation_prompts", "mode"),
@@ -86,6 +91,21 @@ class ModelLimits:
     max_pixels: int
 
 
+@dataclass(frozen=True, slots=True)
+class LoraRequest:
+    """A LoRA that a job names: where it comes from, in a form of the contract, and how strongly it acts."""
+
+    path: str
+    scale: float
+
+    def shown(self) -> JsonObject:
+        """As it is echoed: without a URL's query, which may be a signature, and without the bytes of a file."""
+        path = self.path.partition("?")[0] if "://" in self.path[:16] else self.path
+        if path.startswith("data:") or len(path) > MAX_SHOWN_PATH:
+            path = f"base64 of {len(self.path)} characters"
+        return {"path": path, "scale": self.scale}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageJob:
     """A valid image job; every field holds its effective value."""
@@ -101,6 +121,7 @@ class ImageJob:
     guidance_scale: float | None
     seed: int
     num_images: int
+    loras: tuple[LoraRequest, ...]
     output_format: OutputFormat
     output_quality: int
     response_format: ResponseFormat
@@ -114,7 +135,8 @@ class ImageJob:
     def parameters(self) -> JsonObject:
         """The effective parameters as they are echoed to the client."""
         hidden = ("id", "metadata", "is_format_open", "warnings")
-        return {"type": "image"} | {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
+        shown = {"type": "image"} | {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
+        return shown | {"loras": [lora.shown() for lora in self.loras]}
 
     def seeds(self) -> list[int]:
         """The seed of each image: image i has `seed` + i, wrapped into 0 to MAX_SEED."""
@@ -192,9 +214,39 @@ def _targets(name: str, value: object) -> list[tuple[str, object]]:
     canonical = ALIASES.get(name, name)
     if canonical not in ImageFields.model_fields and canonical not in VIDEO_FIELDS:
         raise InvalidInput(f"`{_shown(name)}` is not a field of a job{_did_you_mean(name)}", field=_shown(name))
+    if canonical == "loras":
+        value = _lora_items(name, value)
     if canonical == "output_format" and value == "jpeg":
         value = "jpg"
     return [(canonical, value)]
+
+
+def _lora_items(name: str, value: object) -> tuple[LoraItem, ...]:
+    """What `loras` or an alias of it says: one LoRA or a list, each a string or an object."""
+    items = value if isinstance(value, list) else [value]
+    if len(items) > MAX_LORAS:
+        raise InvalidInput(f"`{name}` must be a list of up to {MAX_LORAS} LoRAs; got {len(items)}", field=name)
+    return tuple(_lora_item(f"{name}[{index}]", item) for index, item in enumerate(items))
+
+
+def _lora_item(name: str, item: object) -> LoraItem:
+    written = item if isinstance(item, Mapping) else {"path": item}
+    given: dict[str, object] = {}
+    for key, value in written.items():
+        canonical = LORA_ITEM_ALIASES.get(key, key)
+        if value is None:
+            continue
+        if canonical not in LoraItem.model_fields:
+            raise InvalidInput(f"`{_shown(key)}` is not a field of `{name}`, which has `path` and `scale`", field=name)
+        if canonical in given and not _same(given[canonical], value):
+            raise InvalidInput(f"`{name}` gives `{canonical}` two different values; send one of them", field=name)
+        given[canonical] = value
+    try:
+        return LoraItem.model_validate(given)
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        allowed = "a string" if field == "path" else allowed_values(LoraItem, field)
+        raise InvalidInput(f"`{name}.{field}` must be {allowed}", field=name) from None
 
 
 def _size(name: str, value: object) -> tuple[object, object]:
@@ -283,6 +335,7 @@ def _image_job(identity: str, given: ImageFields, context: ParseContext, warning
         guidance_scale=_guidance_scale(given.guidance_scale, limits, warnings),
         seed=derived_seed(identity) if given.seed in (None, -1) else given.seed,
         num_images=given.num_images,
+        loras=_loras(given),
         output_format=given.output_format or "png",
         output_quality=given.output_quality or 90,
         response_format=_response_format(given.response_format, context),
@@ -299,6 +352,13 @@ def _image_job(identity: str, given: ImageFields, context: ParseContext, warning
         is_format_open=given.output_format is None,
         warnings=tuple(warnings),
     )
+
+
+def _loras(given: ImageFields) -> tuple[LoraRequest, ...]:
+    if given.lora_scale is not None and not given.loras:
+        raise InvalidInput("`lora_scale` needs a LoRA; name one in `loras`", field="lora_scale")
+    default = DEFAULT_LORA_SCALE if given.lora_scale is None else given.lora_scale
+    return tuple(LoraRequest(item.path, default if item.scale is None else item.scale) for item in given.loras)
 
 
 def _limits(name: str | None, context: ParseContext) -> ModelLimits:

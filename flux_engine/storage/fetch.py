@@ -1,0 +1,278 @@
+"""The only module that opens a URL which a client named.
+
+https only. Every address that a host name has must be public, and the connection goes to the addresses that were
+checked: the name is resolved once, by the connection itself. A redirect is checked like the first URL. A token goes
+to its own host alone. Bytes are counted while they come, whatever the server says of their number, and the whole has
+a time limit. Proxies, cookies and credentials of the environment are not used. No message tells an address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+from aiohttp import ClientResponse, ClientSession
+from aiohttp.abc import AbstractResolver, ResolveResult
+from pydantic import SecretStr
+from yarl import URL
+
+from flux_engine.errors import InputFetchFailed
+from flux_engine.storage.addresses import is_public
+
+CONNECT_TIMEOUT_S: Final = 5.0
+READ_TIMEOUT_S: Final = 30.0
+MAX_REDIRECTS: Final = 5
+REDIRECTS: Final = (301, 302, 303, 307, 308)
+CHUNK_BYTES: Final = 1024 * 1024
+MAX_URL_CHARACTERS: Final = 4096
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token, and the one host that may see it."""
+
+    host: str
+    value: SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file that was written to its end."""
+
+    sha256: str
+    num_bytes: int
+
+
+async def system_resolve(host: str, port: int) -> list[str]:
+    """The addresses that this machine's resolver gives for `host`."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class Fetcher:
+    """Opens URLs for clients.
+
+    `allow_private` lets http and private addresses through, for an operator's tests. `resolve` and `tls` stand for
+    the machine's resolver and certificate authorities.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow_private: bool = False,
+        resolve: Resolve = system_resolve,
+        tls: ssl.SSLContext | None = None,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> None:
+        self._allow_private = allow_private
+        self._resolve = resolve
+        self._tls = tls
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+
+    async def fetch(
+        self,
+        url: str,
+        *,
+        max_bytes: int,
+        total_timeout_s: float,
+        allowed_hosts: tuple[str, ...] | None = None,
+        token: Token | None = None,
+    ) -> bytes:
+        """The body behind `url`, of at most `max_bytes`.
+
+        `allowed_hosts` are names or `*.domain` patterns, redirects included; None and `*` are any public host.
+        Raises InputFetchFailed, retryable after a time-out, a 429 or a 5xx.
+        """
+        body = bytearray()
+        async with self._opened(url, total_timeout_s, allowed_hosts, token) as response:
+            async for chunk in _counted(response, max_bytes):
+                body += chunk
+        return bytes(body)
+
+    async def fetch_to(
+        self,
+        destination: Path,
+        url: str,
+        *,
+        max_bytes: int,
+        total_timeout_s: float,
+        allowed_hosts: tuple[str, ...] | None = None,
+        token: Token | None = None,
+    ) -> Fetched:
+        """Write the body behind `url` to `destination`, hashed on its way; otherwise as `fetch`.
+
+        After an error the file may be there in part: the caller owns its name and removes it.
+        """
+        digest, count = hashlib.sha256(), 0
+        with destination.open("wb") as file:
+            async with self._opened(url, total_timeout_s, allowed_hosts, token) as response:
+                async for chunk in _counted(response, max_bytes):
+                    count += len(chunk)
+                    digest.update(chunk)
+                    await asyncio.to_thread(file.write, chunk)
+        return Fetched(sha256=digest.hexdigest(), num_bytes=count)
+
+    @asynccontextmanager
+    async def _opened(
+        self, url: str, total_timeout_s: float, allowed_hosts: tuple[str, ...] | None, token: Token | None
+    ) -> AsyncIterator[ClientResponse]:
+        try:
+            async with asyncio.timeout(total_timeout_s), self._session() as session:
+                response = await self._follow(session, url, allowed_hosts, token)
+                async with response:
+                    yield response
+        except TimeoutError as error:
+            raise InputFetchFailed(
+                "the download took too long; try again or use a faster host", retryable=True
+            ) from error
+        except _AddressRefused as error:
+            raise InputFetchFailed("the URL's address is refused: it must be a public one") from error
+        except aiohttp.ClientConnectorDNSError as error:
+            raise InputFetchFailed("the URL's host name is not known; check its spelling") from error
+        except aiohttp.ClientSSLError as error:
+            raise InputFetchFailed("the URL's host has no valid certificate for https") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise InputFetchFailed("the download broke off; try again", retryable=True) from error
+
+    def _session(self) -> ClientSession:
+        connector = aiohttp.TCPConnector(
+            resolver=_CheckedResolver(self._addresses), use_dns_cache=False, force_close=True, ssl=self._tls or True
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(sock_connect=self._connect_timeout_s, sock_read=self._read_timeout_s),
+            headers={"User-Agent": "flux-engine", "Accept": "*/*", "Accept-Encoding": "identity"},
+            auto_decompress=False,  # a small body must not become a large one
+            trust_env=False,
+        )
+
+    async def _follow(
+        self, session: ClientSession, url: str, allowed_hosts: tuple[str, ...] | None, token: Token | None
+    ) -> ClientResponse:
+        """The response at the end of the redirects."""
+        target = self._checked(url, allowed_hosts)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await session.get(target, allow_redirects=False, headers=_authorization(target, token))
+            if response.status not in REDIRECTS:
+                _check_status(response.status)
+                return response
+            location = response.headers.get("Location", "")
+            response.release()
+            target = self._checked(location, allowed_hosts, base=target)
+        raise InputFetchFailed(f"the URL redirects more than {MAX_REDIRECTS} times")
+
+    def _checked(self, url: str, allowed_hosts: tuple[str, ...] | None, *, base: URL | None = None) -> URL:
+        """`url` parsed, once its scheme and its host may be opened; addresses of names are checked on connecting."""
+        target = _parsed(url, base)
+        schemes = ("https", "http") if self._allow_private else ("https",)
+        if target.scheme not in schemes or not target.host:
+            raise InputFetchFailed("the URL, and each one it redirects to, must begin with https://")
+        if target.user is not None or target.password is not None:
+            raise InputFetchFailed("the URL holds a user name or password; use a link that needs none")
+        host = target.host.lower().rstrip(".")
+        if allowed_hosts is not None and not any(_matches(host, pattern) for pattern in allowed_hosts):
+            allowed = ", ".join(pattern for pattern in allowed_hosts if not pattern.startswith("*"))
+            raise InputFetchFailed(
+                f"the URL leads to a host that this worker does not load from; it does from {allowed}"
+            )
+        is_literal = ":" in host or host.replace(".", "").isdigit()  # aiohttp opens these without its resolver
+        if is_literal and not self._allow_private and not is_public(host):
+            raise InputFetchFailed("the URL's address is refused: it must be a public one")
+        return target
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
+        addresses = await self._resolve(host, port)
+        if not self._allow_private and not all(is_public(address) for address in addresses):
+            raise _AddressRefused
+        return addresses
+
+
+class _AddressRefused(Exception):
+    """A name leads to an address that is not public."""
+
+
+class _CheckedResolver(AbstractResolver):
+    """aiohttp's way from a name to the addresses it connects to."""
+
+    def __init__(self, addresses: Resolve) -> None:
+        self._addresses = addresses
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for address in await self._addresses(host, port)
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _parsed(url: str, base: URL | None) -> URL:
+    if len(url) > MAX_URL_CHARACTERS or not url.isprintable() or "\\" in url or " " in url:
+        raise InputFetchFailed("the URL is not a valid one; check its spelling")
+    try:
+        parsed = URL(url)
+        return base.join(parsed) if base is not None else parsed
+    except ValueError as error:
+        raise InputFetchFailed("the URL is not a valid one; check its spelling") from error
+
+
+def _matches(host: str, pattern: str) -> bool:
+    if pattern == "*":
+        return True
+    return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
+
+
+def _authorization(target: URL, token: Token | None) -> Mapping[str, str]:
+    if token is None or target.scheme != "https" or target.host != token.host:
+        return {}
+    return {"Authorization": f"Bearer {token.value.get_secret_value()}"}
+
+
+def _check_status(status: int) -> None:
+    if status == 200:
+        return
+    if status in (401, 403):
+        raise InputFetchFailed(f"the host refuses the download (status {status}): it needs a token or a public link")
+    if status in (404, 410):
+        raise InputFetchFailed(f"there is nothing at the URL (status {status}); check its spelling")
+    is_passing = status in (408, 425, 429) or status >= 500
+    raise InputFetchFailed(f"the host answered with status {status} in place of the file", retryable=is_passing)
+
+
+async def _counted(response: ClientResponse, max_bytes: int) -> AsyncIterator[bytes]:
+    """The body in pieces, until it is over `max_bytes`."""
+    if (response.content_length or 0) > max_bytes:
+        raise _too_large(max_bytes)
+    count = 0
+    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+        count += len(chunk)
+        if count > max_bytes:
+            raise _too_large(max_bytes)
+        yield chunk
+
+
+def _too_large(max_bytes: int) -> InputFetchFailed:
+    return InputFetchFailed(f"the file at the URL is larger than {max_bytes} bytes, the most that is downloaded")

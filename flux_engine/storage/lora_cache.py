@@ -1,0 +1,119 @@
+"""LoRA files on the volume by the SHA-256 of their bytes, shared by all workers and bounded in size.
+
+A file appears whole or not at all: it is written under a name of its own, flushed to the disk and renamed. Two
+workers that store the same bytes rename the same file; a worker that dies leaves a partial file that the next sweep
+removes. Sweeping, which takes the files that were not used for longest, is under a lock that the system frees when
+its holder dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+FOLDER: Final = ".cache"  # no name of a LoRA begins with a dot
+SUFFIX: Final = ".safetensors"
+STALE_PARTIAL_S: Final = 3600.0  # longer than any download may take
+READ_BYTES: Final = 4 * 1024 * 1024
+
+
+class LoraCache:
+    """`folder` is the volume's folder of LoRAs; `max_bytes` bounds what is kept, the file just stored excepted."""
+
+    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+        self._files = folder / FOLDER / "files"
+        self._partial = folder / FOLDER / "partial"
+        self._sources = folder / FOLDER / "sources"
+        self._max_bytes = max_bytes
+
+    def find(self, sha256: str) -> Path | None:
+        """The file with this hash, marked as used now."""
+        path = self._files / f"{sha256}{SUFFIX}"
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        return path
+
+    @contextmanager
+    def partial(self) -> Iterator[Path]:
+        """A name to write to; what is there afterwards and was not stored is removed."""
+        self._partial.mkdir(parents=True, exist_ok=True)
+        path = self._partial / uuid.uuid4().hex
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def store(self, partial: Path, sha256: str) -> Path:
+        """Move a finished file to where its hash says, then make room."""
+        self._files.mkdir(parents=True, exist_ok=True)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        path = self._files / f"{sha256}{SUFFIX}"
+        os.replace(partial, path)
+        os.utime(path)
+        self._sweep(keep=path)
+        return path
+
+    def known_hash(self, source: str, *, max_age_s: float | None = None) -> str | None:
+        """The hash of what `source` gave, where it was noted within the last `max_age_s` seconds."""
+        try:
+            note = json.loads(self._note(source).read_text(encoding="utf-8"))
+            sha256, noted_at = str(note["sha256"]), float(note["at"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # a broken note is no note
+            return None
+        is_current = max_age_s is None or 0 <= time.time() - noted_at <= max_age_s
+        return sha256 if is_current and len(sha256) == 64 and sha256.isalnum() else None
+
+    def remember(self, source: str, sha256: str) -> None:
+        """Note what `source` gave."""
+        self._sources.mkdir(parents=True, exist_ok=True)
+        with self.partial() as partial:
+            partial.write_text(json.dumps({"sha256": sha256, "at": time.time()}), encoding="utf-8")
+            os.replace(partial, self._note(source))
+
+    def _note(self, source: str) -> Path:
+        return self._sources / f"{hashlib.sha256(source.encode()).hexdigest()}.json"
+
+    def _sweep(self, *, keep: Path) -> None:
+        with self._locked():
+            for partial in self._partial.glob("*"):
+                with suppress(FileNotFoundError):
+                    if time.time() - partial.stat().st_mtime > STALE_PARTIAL_S:
+                        partial.unlink()
+            files = []
+            for path in self._files.glob(f"*{SUFFIX}"):
+                with suppress(FileNotFoundError):
+                    state = path.stat()
+                    files.append((state.st_mtime, state.st_size, path))
+            total = sum(size for _, size, _ in files)
+            for _, size, path in sorted(files):
+                if total <= self._max_bytes:
+                    break
+                if path != keep:
+                    path.unlink(missing_ok=True)
+                    total -= size
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self._files.parent / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(READ_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,206 @@
+"""LoraStore: any `path` that a job may name -> a file on the volume and the hash of its bytes.
+
+Downloads go through `fetch`; the hub is asked by huggingface_hub what a revision holds. A hub revision and a Civitai
+version never change, so they are fetched once; the file behind a URL may, so it is fetched again after an hour. What
+a file holds is not looked at here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from flux_engine.errors import InputFetchFailed, InvalidInput
+from flux_engine.settings import Settings
+from flux_engine.storage.fetch import Fetcher, Token
+from flux_engine.storage.lora_cache import LoraCache, hash_file
+from flux_engine.storage.lora_hub import HUB_URL, find_hub_file
+from flux_engine.storage.lora_source import (
+    CivitaiLora,
+    HubLora,
+    InlineLora,
+    LoraSource,
+    UrlLora,
+    VolumeLora,
+    parse_source,
+)
+
+CIVITAI_URL: Final = "https://civitai.com"
+CIVITAI_FILE_HOSTS: Final = (  # where its downloads lead: its own hosts, and its account at a store of files
+    *("civitai.com", "*.civitai.com", "*.5ac0637cfd0766c97916cefa3764fbdf.r2.cloudflarestorage.com"),
+)
+HUB_FILE_HOSTS: Final = ("huggingface.co", "*.huggingface.co", "*.hf.co")
+DOWNLOAD_TIMEOUT_S: Final = 900.0
+URL_MAX_AGE_S: Final = 3600.0
+MAX_INLINE_BYTES: Final = 20_000_000  # the platform's largest job
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLora:
+    """A LoRA on this machine's volume."""
+
+    path: Path
+    sha256: str
+
+
+class LoraStore:
+    """Finds, fetches and keeps LoRA files; any number of jobs may ask at once."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        fetcher: Fetcher,
+        max_file_bytes: int,
+        max_cache_bytes: int,
+        hosts: tuple[str, ...],
+        hf_token: SecretStr | None = None,
+        civitai_token: SecretStr | None = None,
+        hub_url: str = HUB_URL,
+        civitai_url: str = CIVITAI_URL,
+        url_max_age_s: float = URL_MAX_AGE_S,
+    ) -> None:
+        self._folder = folder
+        self._cache = LoraCache(folder, max_bytes=max_cache_bytes)
+        self._fetcher = fetcher
+        self._max_file_bytes = max_file_bytes
+        self._hosts = hosts
+        self._hf_token = hf_token
+        self._civitai_token = civitai_token
+        self._hub_url = hub_url
+        self._civitai_url = civitai_url
+        self._url_max_age_s = url_max_age_s
+        self._hashes: dict[tuple[str, int, int, int], str] = {}
+        self._flights: dict[str, asyncio.Lock] = {}
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> LoraStore:
+        """The store of a worker: the `loras` folder of its volume."""
+        return cls(
+            settings.model_volume / "loras",
+            fetcher=Fetcher(),
+            max_file_bytes=settings.lora_max_bytes,
+            max_cache_bytes=settings.lora_cache_bytes,
+            hosts=settings.lora_hosts,
+            hf_token=settings.hf_token,
+            civitai_token=settings.civitai_token,
+        )
+
+    async def get(self, path: str) -> StoredLora:
+        """The file that `path`, a form of the contract, names.
+
+        Raises InvalidInput and InputFetchFailed, both with field `loras`.
+        """
+        source = parse_source(path, max_inline_bytes=min(MAX_INLINE_BYTES, self._max_file_bytes))
+        try:
+            return await self._get(source)
+        except InputFetchFailed as error:
+            message = f"a LoRA could not be loaded: {error.message}"
+            raise InputFetchFailed(message, field="loras", retryable=error.retryable) from error
+
+    async def _get(self, source: LoraSource) -> StoredLora:
+        match source:
+            case VolumeLora():
+                return await asyncio.to_thread(self._on_volume, source)
+            case InlineLora():
+                return await asyncio.to_thread(self._inline, source)
+            case HubLora():
+                return await self._from_hub(source)
+            case CivitaiLora():
+                return await self._from_civitai(source)
+            case UrlLora():
+                return await self._from_url(source)
+
+    # ------------------------------------------------------------------------------------------- already here
+
+    def _on_volume(self, source: VolumeLora) -> StoredLora:
+        path = self._folder / source.file_name
+        if not path.is_file() or path.resolve().parent != self._folder.resolve():
+            raise InvalidInput(f"the volume has no LoRA `{source.file_name}` in its folder `loras`", field="loras")
+        state = path.stat()
+        key = (str(path), state.st_ino, state.st_size, state.st_mtime_ns)
+        if key not in self._hashes:
+            self._hashes[key] = hash_file(path)
+        return StoredLora(path, self._hashes[key])
+
+    def _inline(self, source: InlineLora) -> StoredLora:
+        sha256 = hashlib.sha256(source.content).hexdigest()
+        if (found := self._cache.find(sha256)) is not None:
+            return StoredLora(found, sha256)
+        with self._cache.partial() as partial:
+            partial.write_bytes(source.content)
+            return StoredLora(self._cache.store(partial, sha256), sha256)
+
+    # --------------------------------------------------------------------------------------------- fetched
+
+    async def _from_url(self, source: UrlLora) -> StoredLora:
+        return await self._fetched(source.url, source.url, self._hosts, None, max_age_s=self._url_max_age_s)
+
+    async def _from_civitai(self, source: CivitaiLora) -> StoredLora:
+        url = f"{self._civitai_url}/api/download/models/{source.version_id}"
+        token = _token(self._civitai_url, self._civitai_token)
+        hosts = (*CIVITAI_FILE_HOSTS, _host(self._civitai_url))
+        try:
+            return await self._fetched(f"civitai:{source.version_id}", url, hosts, token)
+        except InputFetchFailed as error:
+            if "(status 404)" in error.message:
+                raise InputFetchFailed(
+                    f"Civitai has no version {source.version_id}; send the number behind `modelVersionId` in the "
+                    "version's URL: the one behind `/models/` is its page"
+                ) from error
+            if "(status 40" in error.message:
+                needed = (
+                    "set CIVITAI_TOKEN on this endpoint" if token is None else "its owner restricts who may load it"
+                )
+                raise InputFetchFailed(f"Civitai refuses version {source.version_id}: {needed}") from error
+            raise
+
+    async def _from_hub(self, source: HubLora) -> StoredLora:
+        file = await asyncio.to_thread(find_hub_file, source, token=self._hf_token, endpoint=self._hub_url)
+        if file.num_bytes is not None and file.num_bytes > self._max_file_bytes:
+            raise InputFetchFailed(f"it has {file.num_bytes} bytes; this worker takes up to {self._max_file_bytes}")
+        if file.sha256 is not None and (found := await asyncio.to_thread(self._cache.find, file.sha256)) is not None:
+            return StoredLora(found, file.sha256)
+        hosts = (*HUB_FILE_HOSTS, _host(self._hub_url))
+        token = _token(self._hub_url, self._hf_token)
+        return await self._fetched(f"hub:{source.repo}@{file.commit}:{file.name}", file.url, hosts, token)
+
+    async def _fetched(
+        self, key: str, url: str, hosts: tuple[str, ...], token: Token | None, *, max_age_s: float | None = None
+    ) -> StoredLora:
+        """What `key` gave before, or the file behind `url`; one download at a time for each key."""
+        async with self._flights.setdefault(key, asyncio.Lock()):
+            known = await asyncio.to_thread(self._kept, key, max_age_s)
+            if known is not None:
+                return known
+            with self._cache.partial() as partial:
+                fetched = await self._fetcher.fetch_to(
+                    partial,
+                    url,
+                    max_bytes=self._max_file_bytes,
+                    total_timeout_s=DOWNLOAD_TIMEOUT_S,
+                    allowed_hosts=hosts,
+                    token=token,
+                )
+                path = await asyncio.to_thread(self._cache.store, partial, fetched.sha256)
+            await asyncio.to_thread(self._cache.remember, key, fetched.sha256)
+            return StoredLora(path, fetched.sha256)
+
+    def _kept(self, key: str, max_age_s: float | None) -> StoredLora | None:
+        sha256 = self._cache.known_hash(key, max_age_s=max_age_s)
+        path = self._cache.find(sha256) if sha256 is not None else None
+        return StoredLora(path, sha256) if path is not None and sha256 is not None else None
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+def _token(url: str, value: SecretStr | None) -> Token | None:
+    return Token(host=_host(url), value=value) if value is not None else None

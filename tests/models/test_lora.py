@@ -1,0 +1,182 @@
+"""LoRAManager: what acts is what the job asked for, and nothing is left for the next one."""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from flux_engine.errors import JobCancelled
+from flux_engine.models.lora import LoRAManager, Mode, ScaledLora
+from tests.models.tiny import flux1_transformer, flux2_transformer, forward, pipeline_of, random_lora
+
+MODES: list[Mode] = ["adapters", "slot"]
+MODELS = [flux1_transformer, flux2_transformer]
+
+
+def merged(transformer: Any, *loras: ScaledLora) -> Tensor:
+    """The forward pass of a copy whose weights hold the LoRAs: the truth that both modes have to meet."""
+    changed = copy.deepcopy(transformer)
+    for item in loras:
+        for name, layer in item.lora.layers.items():
+            changed.get_submodule(name).weight.data += item.scale * (layer.up.float() @ layer.down.float())
+    return forward(changed)
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("mode", MODES)
+def test_what_acts_is_the_sum_of_the_loras_at_their_scales(make: Callable[[], Any], mode: Mode) -> None:
+    transformer = make()
+    one, two = random_lora(transformer, seed=1), random_lora(transformer, seed=2, rank=7, only="attn")
+    wanted = [
+        [ScaledLora(one, 1.0)],
+        [ScaledLora(one, -0.5)],
+        [ScaledLora(one, 0.7), ScaledLora(two, 1.2)],
+        [ScaledLora(two, 1.0)],
+        [ScaledLora(one, 0.25), ScaledLora(one, 0.25)],
+    ]
+    expected = [merged(transformer, *loras) for loras in wanted]
+    plain, pipeline, manager = forward(transformer), pipeline_of(transformer), LoRAManager(mode=mode)
+    for loras, truth in zip(wanted, expected, strict=True):
+        manager.apply(pipeline, loras)
+        assert (forward(transformer) - truth).abs().max() < 1e-5
+        assert (truth - plain).abs().max() > 0.01
+    manager.apply(pipeline)
+    assert torch.equal(forward(transformer), plain)
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("mode", MODES)
+def test_bytes_after_a_hundred_random_jobs_are_those_of_a_worker_that_never_saw_a_lora(
+    make: Callable[[], Any], mode: Mode
+) -> None:
+    transformer = make()
+    plain = forward(transformer).numpy().tobytes()
+    loras = [random_lora(transformer, seed=i, rank=1 + i, only="attn" if i % 2 else "") for i in range(6)]
+    pipeline, rng = pipeline_of(transformer), random.Random(0)
+    manager = LoRAManager(mode=mode, slot_rank=16, max_resident_bytes=2 * loras[4].num_bytes)
+    for _ in range(100):
+        chosen = rng.sample(loras, rng.randint(0, 3))
+        manager.apply(pipeline, [ScaledLora(lora, rng.choice((-1.0, 0.0, 0.5, 1.0))) for lora in chosen])
+    manager.apply(pipeline, [ScaledLora(loras[3], 0.0)])
+    assert forward(transformer).numpy().tobytes() == plain
+
+
+@contextmanager
+def interrupted_at(function: str, count: int, error: type[BaseException]) -> Iterator[None]:
+    """Raise `error` where `function` is called for the `count`-th time, as a cancellation would from outside."""
+    calls = 0
+
+    def profile(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        if event == "call" and frame.f_code.co_name == function:
+            calls += 1
+            if calls == count:
+                raise error
+
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "function", "count"),
+    [
+        ("adapters", "update_layer", 1),
+        ("adapters", "update_layer", 20),
+        ("adapters", "set_peft_model_state_dict", 1),
+        ("adapters", "set_scale", 5),
+        ("slot", "_write", 1),
+        ("slot", "_write", 20),
+    ],
+)
+@pytest.mark.parametrize("error", [RuntimeError, JobCancelled])
+def test_an_interrupted_swap_leaves_nothing(mode: Mode, function: str, count: int, error: type[BaseException]) -> None:
+    transformer = flux1_transformer()
+    plain, pipeline, manager = forward(transformer), pipeline_of(transformer), LoRAManager(mode=mode)
+    one, two = random_lora(transformer, seed=1), random_lora(transformer, seed=2)
+    truth = merged(transformer, ScaledLora(one, 1.0))
+    manager.apply(pipeline, [ScaledLora(one, 1.0)])
+
+    with pytest.raises(error), interrupted_at(function, count, error):
+        manager.apply(pipeline, [ScaledLora(two, 1.0)])
+    assert manager.applied is None
+
+    manager.apply(pipeline)
+    assert torch.equal(forward(transformer), plain)
+    manager.apply(pipeline, [ScaledLora(one, 1.0)])
+    assert (forward(transformer) - truth).abs().max() < 1e-5
+
+
+def test_an_interrupted_first_load_leaves_nothing() -> None:
+    for mode in MODES:
+        transformer = flux1_transformer()
+        plain, pipeline, manager = forward(transformer), pipeline_of(transformer), LoRAManager(mode=mode)
+        lora = ScaledLora(random_lora(transformer, seed=1), 1.0)
+        truth = merged(transformer, lora)
+        with pytest.raises(JobCancelled), interrupted_at("update_layer", 9, JobCancelled):
+            manager.apply(pipeline, [lora])
+        manager.apply(pipeline)
+        assert torch.equal(forward(transformer), plain)
+        manager.apply(pipeline, [lora])
+        assert (forward(transformer) - truth).abs().max() < 1e-5
+
+
+def test_adapters_that_were_not_used_for_longest_leave_first() -> None:
+    transformer = flux1_transformer()
+    loras = [random_lora(transformer, seed=i) for i in range(3)]
+    pipeline, manager = pipeline_of(transformer), LoRAManager(max_resident_bytes=2 * loras[0].num_bytes)
+    for index in (0, 1, 0, 2):
+        manager.apply(pipeline, [ScaledLora(loras[index], 1.0)])
+    assert set(transformer.peft_config) == {loras[0].content_hash, loras[2].content_hash}
+
+
+def test_a_transformer_that_was_loaded_anew_gets_the_lora_again() -> None:
+    for mode in MODES:
+        manager = LoRAManager(mode=mode)
+        for _ in range(2):
+            transformer = flux1_transformer()
+            lora = ScaledLora(random_lora(transformer, seed=1), 1.0)
+            truth = merged(transformer, lora)
+            manager.apply(pipeline_of(transformer), [lora])
+            assert (forward(transformer) - truth).abs().max() < 1e-5
+
+
+def test_the_slot_grows_for_a_rank_that_it_does_not_hold() -> None:
+    transformer = flux1_transformer()
+    lora = ScaledLora(random_lora(transformer, seed=1, rank=24), 1.0)
+    truth = merged(transformer, lora)
+    manager, pipeline = LoRAManager(mode="slot", slot_rank=8), pipeline_of(transformer)
+    manager.reserve(pipeline)
+    manager.apply(pipeline, [lora])
+    assert (forward(transformer) - truth).abs().max() < 1e-5
+
+
+@pytest.mark.slow
+def test_a_compiled_transformer_is_never_compiled_again_for_a_lora() -> None:
+    import torch._dynamo as dynamo
+
+    transformer = flux1_transformer(num_layers=1, num_single_layers=1)
+    loras = [random_lora(transformer, seed=i, rank=1 + i, only="attn" if i % 2 else "") for i in range(4)]
+    jobs = [[ScaledLora(loras[i], 0.5)] for i in range(4)] + [[ScaledLora(lo, -1.0) for lo in loras[:2]], []]
+    truths = [merged(transformer, *job) for job in jobs]
+    pipeline, manager = pipeline_of(transformer), LoRAManager(mode="slot", slot_rank=16)
+    manager.reserve(pipeline)
+    transformer.compile_repeated_blocks(fullgraph=True, dynamic=True, backend="eager")
+    forward(transformer)
+    before = dict(dynamo.utils.counters["stats"])
+    for job, truth in zip(jobs, truths, strict=True):
+        manager.apply(pipeline, job)
+        assert (forward(transformer) - truth).abs().max() < 1e-5
+    assert before["unique_graphs"] >= 2
+    assert dict(dynamo.utils.counters["stats"]) == before

@@ -1,0 +1,89 @@
+"""The forms of `loras[].path`."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from flux_engine.errors import InvalidInput
+from flux_engine.storage.lora_source import (
+    CivitaiLora,
+    HubLora,
+    InlineLora,
+    LoraSource,
+    UrlLora,
+    VolumeLora,
+    parse_source,
+)
+
+CONTENT = bytes(range(256)) * 3
+TEXT = base64.b64encode(CONTENT).decode()
+MAX = 1000
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("sepia", VolumeLora("sepia.safetensors")),
+        ("sepia.safetensors", VolumeLora("sepia.safetensors")),
+        ("my_Style-2.0", VolumeLora("my_Style-2.0.safetensors")),
+        ("owner/repo", HubLora("owner/repo", None, None)),
+        ("owner/repo@v1.0", HubLora("owner/repo", "v1.0", None)),
+        ("owner/repo@refs/pr/2", HubLora("owner/repo", "refs/pr/2", None)),
+        ("owner/repo:x.safetensors", HubLora("owner/repo", None, "x.safetensors")),
+        ("owner/repo@main:sub dir/x (1).safetensors", HubLora("owner/repo", "main", "sub dir/x (1).safetensors")),
+        ("civitai:691639", CivitaiLora(691639)),
+        ("CIVITAI:691639", CivitaiLora(691639)),
+        ("civitai:618692@691639", CivitaiLora(691639)),
+        ("https://civitai.com/models/618692?modelVersionId=691639", CivitaiLora(691639)),
+        ("https://civitai.com/models/618692/flux?x=1&modelVersionId=691639#top", CivitaiLora(691639)),
+        ("https://civitai.com/api/download/models/691639", CivitaiLora(691639)),
+        ("https://civitai.com/api/download/models/691639?type=Model&format=SafeTensor", CivitaiLora(691639)),
+        ("https://example.com/x.safetensors", UrlLora("https://example.com/x.safetensors")),
+        (f"data:application/octet-stream;base64,{TEXT}", InlineLora(CONTENT)),
+        (f"data:;base64,{TEXT}", InlineLora(CONTENT)),
+        (TEXT, InlineLora(CONTENT)),
+        (TEXT.rstrip("="), InlineLora(CONTENT)),
+        (base64.urlsafe_b64encode(CONTENT).decode(), InlineLora(CONTENT)),
+        ("\n".join(TEXT[i : i + 76] for i in range(0, len(TEXT), 76)), InlineLora(CONTENT)),
+    ],
+)
+def test_what_a_path_means(path: str, source: LoraSource) -> None:
+    assert parse_source(path, max_inline_bytes=MAX) == source
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("", "it must be"),
+        ("../secret", "it must be"),
+        ("/etc/passwd", "it must be"),
+        (".cache", "it must be"),
+        ("a/b/c", "it must be"),
+        ("owner/..", "it must be"),
+        ("owner/repo@../..", "it must be"),
+        ("owner/repo:../../x.safetensors", "it must be"),
+        ("owner/repo:x.bin", "it must be"),
+        ("a\0b", "it must be"),
+        ("ünï", "it must be"),
+        ("http://example.com/x.safetensors", "https://"),
+        ("file:///etc/passwd", "https://"),
+        ("s3://bucket/key", "https://"),
+        ("civitai:", "number of a version"),
+        ("civitai:abc", "number of a version"),
+        ("civitai:²", "number of a version"),
+        ("https://civitai.com/models/618692", "number of a Civitai page"),
+        ("https://civitai.com/models/618692/flux-sepia", "618692"),
+        ("https://civitai.com/user/x", "names no version"),
+        ("data:text/plain,hello", "base64"),
+        ("data:;base64,!!!!", "it must be"),
+        (TEXT[:-3], "broken off"),
+        (base64.b64encode(b"x" * 1200).decode(), "more than 1000 bytes"),
+        ("x" * 300 + "://", "https://"),
+    ],
+)
+def test_what_no_path_can_be(path: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words) as refusal:
+        parse_source(path, max_inline_bytes=MAX)
+    assert refusal.value.field == "loras"
