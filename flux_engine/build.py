@@ -11,6 +11,7 @@ from flux_engine.settings import Settings
 from flux_engine.storage.cache import CacheManager
 from flux_engine.storage.destination import shared_folder, store_from_settings
 from flux_engine.storage.kept import KeptResults
+from flux_engine.storage.loras import LoraStore
 from flux_engine.worker import Worker
 
 
@@ -34,6 +35,7 @@ def build_worker(
         cache=CacheManager.from_settings(settings, cache_folder=cache_folder),
         store=store_from_settings(settings, cache_folder=cache_folder, is_local_run=is_local),
         kept=KeptResults(shared_folder(settings, cache_folder=cache_folder) / "pending"),
+        loras=LoraStore.from_settings(settings),
         url_expiry_s=settings.url_expiry_seconds,
     )
 

@@ -23,8 +23,8 @@ Send = Callable[[Update], Awaitable[None]]
 
 SHARES: Final[dict[Stage, tuple[float, float]]] = {  # of the whole job, from and to
     "queued": (0.0, 0.0),
-    "loading": (0.0, 0.05),
-    "lora": (0.05, 0.08),
+    "lora": (0.0, 0.04),  # fetching; it comes before the model is known to be warm
+    "loading": (0.04, 0.08),
     "text": (0.08, 0.10),
     "denoising": (0.10, 0.90),
     "decoding": (0.90, 0.93),

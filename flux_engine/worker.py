@@ -7,6 +7,7 @@ passes through once the device is free.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -27,6 +28,7 @@ from flux_engine.storage.entry import CacheEntry
 from flux_engine.storage.fingerprint import ModelIdentity, fingerprint
 from flux_engine.storage.flight import Flight
 from flux_engine.storage.kept import KeptResult, KeptResults
+from flux_engine.storage.loras import LoraStore, StoredLora
 from flux_engine.storage.results import ResultStore, put_all
 from flux_engine.storage.s3_config import store_from_s3_config
 
@@ -62,6 +64,7 @@ class Run:
     """One job on its way, with everything that belongs to it alone."""
 
     job: ImageJob
+    loras: tuple[StoredLora, ...]  # in the order of job.loras
     fingerprint: str
     store: ResultStore
     progress: Progress
@@ -79,6 +82,7 @@ class Worker:
         cache: CacheManager,
         store: ResultStore,
         kept: KeptResults,
+        loras: LoraStore,
         url_expiry_s: int,
     ) -> None:
         self._models = models
@@ -86,6 +90,7 @@ class Worker:
         self._cache = cache
         self._store = store
         self._kept = kept
+        self._loras = loras
         self._url_expiry_s = url_expiry_s
         self._images = ImageGenerator()
 
@@ -122,8 +127,9 @@ class Worker:
         job = parse_job(raw, self._parse_context(store))
         progress.stage("queued")
         model = self._models.identity(self._models.named(job.model))
-        key = fingerprint(job.parameters(), model=model)
-        run = Run(job=job, fingerprint=key, store=store, progress=progress, clock=clock)
+        loras = await self._fetch_loras(job, progress, clock)
+        key = fingerprint(job.parameters(), model=model, inputs=_content_of(job, loras))
+        run = Run(job=job, loras=loras, fingerprint=key, store=store, progress=progress, clock=clock)
 
         async with self._cache.flight(
             key, job_id=job.id, store=store, on_progress=progress.relay, use_cache=job.cache
@@ -150,6 +156,13 @@ class Worker:
             result["expires_at"] = as_utc(expires_at)
         log.info("job done", extra={"job_id": job.id, "model": job.model, "ms": round(result["timings"]["total_ms"])})
         return result
+
+    async def _fetch_loras(self, job: ImageJob, progress: Progress, clock: Clock) -> tuple[StoredLora, ...]:
+        if not job.loras:
+            return ()
+        progress.stage("lora")
+        with clock.measure("lora"):
+            return tuple(await asyncio.gather(*(self._loras.get(lora.path) for lora in job.loras)))
 
     async def _finish(self, run: Run, flight: Flight) -> tuple[CacheEntry, dict[str, bytes]]:
         """The job's files, made or kept from an earlier try, stored; and the bytes of each by its key."""
@@ -178,7 +191,8 @@ class Worker:
             files = await encode_images(
                 generated.images, run.job, model=_described(model.identity), prefix=run.store.prefix
             )
-        entry = CacheEntry(fingerprint=run.fingerprint, files=tuple(file.facts for file in files))
+        facts, warnings = tuple(file.facts for file in files), tuple(generated.warnings)
+        entry = CacheEntry(fingerprint=run.fingerprint, files=facts, warnings=warnings)
         return KeptResult(entry, tuple(file.new_file for file in files))
 
     def _generate(self, run: Run, cancellation: Cancellation) -> tuple[LoadedModel, Generated]:
@@ -188,7 +202,10 @@ class Worker:
             run.progress.stage("loading")
         with run.clock.measure("load"):
             model = self._models.load(spec)
+        with run.clock.measure("lora"):
+            warnings = model.apply_loras(zip(run.loras, (lora.scale for lora in run.job.loras), strict=True))
         generated = self._images.generate(model, run.job, run.progress, cancellation)
+        generated.warnings.extend(warnings)
         run.clock.spent |= {"text": generated.text_ms, "denoise": generated.denoise_ms, "decode": generated.decode_ms}
         return model, generated
 
@@ -211,3 +228,11 @@ class Worker:
 
 def _described(model: ModelIdentity) -> JsonObject:
     return {"id": model.id, "revision": model.revision, "precision": model.precision}
+
+
+def _content_of(job: ImageJob, loras: tuple[StoredLora, ...]) -> JsonObject:
+    """What the job's parameters only name, by content, for the fingerprint."""
+    if not loras:
+        return {}
+    pairs = zip(loras, job.loras, strict=True)
+    return {"loras": [{"sha256": stored.sha256, "scale": asked.scale} for stored, asked in pairs]}

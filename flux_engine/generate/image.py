@@ -27,6 +27,7 @@ class Generated:
     """Pictures in the order of `ImageJob.seeds`, and where the time went."""
 
     images: list[Image] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     text_ms: float = 0.0
     denoise_ms: float = 0.0
     decode_ms: float = 0.0

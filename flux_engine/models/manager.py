@@ -9,18 +9,24 @@ from __future__ import annotations
 import gc
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from flux_engine.errors import ModelUnavailable, OutOfMemory
+from flux_engine.errors import InputFetchFailed, ModelUnavailable, OutOfMemory
 from flux_engine.job import ModelLimits
 from flux_engine.models import catalog
 from flux_engine.models.catalog import ModelSpec
 from flux_engine.models.libraries import import_diffusers
+from flux_engine.models.lora import LoRAManager, ScaledLora
+from flux_engine.models.lora_format import PreparedLora
+from flux_engine.models.lora_library import LoraLibrary
+from flux_engine.models.lora_names import layer_names, linear_shapes
 from flux_engine.models.weights import INDEX, Weights, find_weights, has_guidance, pipeline_class_of, revision_of
 from flux_engine.settings import Settings
 from flux_engine.storage.fingerprint import ModelIdentity
+from flux_engine.storage.loras import StoredLora
 
 BUNDLED_ID: Final = "flux-tiny"
 PRECISION: Final = "bfloat16"
@@ -37,6 +43,24 @@ class LoadedModel:
     identity: ModelIdentity
     pipeline: Any
     load_ms: float
+    lora_library: LoraLibrary
+    lora_manager: LoRAManager
+
+    def apply_loras(self, loras: Iterable[tuple[StoredLora, float]]) -> list[str]:
+        """Make these LoRAs, each at its scale, and no others act; returns what is to be said of them.
+
+        Raises LoraInvalid, LoraIncompatible, or InputFetchFailed where a file went while the job waited.
+        """
+        scaled = [ScaledLora(self._prepared(stored), scale) for stored, scale in loras]
+        self.lora_manager.apply(self.pipeline, scaled)
+        return [warning for item in scaled for warning in item.lora.warnings]
+
+    def _prepared(self, stored: StoredLora) -> PreparedLora:
+        try:
+            return self.lora_library.prepare(stored.path, content_hash=stored.sha256)
+        except FileNotFoundError as error:
+            message = "a LoRA had to make room for others while the job waited; send it again"
+            raise InputFetchFailed(message, field="loras", retryable=True) from error
 
 
 class FluxModelManager:
@@ -45,6 +69,7 @@ class FluxModelManager:
     def __init__(self, settings: Settings, *, has_gpu: bool) -> None:
         self._volume = settings.model_volume
         self._configured = settings.flux_model
+        self._lora_max_bytes = settings.lora_max_bytes
         self._has_gpu = has_gpu
         self._loaded: LoadedModel | None = None
         self._identities: dict[str, ModelIdentity] = {}
@@ -132,7 +157,7 @@ class FluxModelManager:
             return self._loaded
         weights = self.weights(spec)
         self.unload()
-        self._loaded = _load(spec, weights, self.identity(spec))
+        self._loaded = _load(spec, weights, self.identity(spec), lora_max_bytes=self._lora_max_bytes)
         log.info("model loaded", extra={"model": spec.id, "ms": round(self._loaded.load_ms)})
         return self._loaded
 
@@ -159,7 +184,7 @@ def _kind_of(folder: Path) -> ModelSpec | None:
     return next(iter([*alike, *kinds]), None)
 
 
-def _load(spec: ModelSpec, weights: Weights, identity: ModelIdentity) -> LoadedModel:
+def _load(spec: ModelSpec, weights: Weights, identity: ModelIdentity, *, lora_max_bytes: int) -> LoadedModel:
     began = time.perf_counter()
     diffusers = import_diffusers()
     import torch
@@ -178,5 +203,12 @@ def _load(spec: ModelSpec, weights: Weights, identity: ModelIdentity) -> LoadedM
             f"`python builder/fetch_models.py {spec.id} --force`"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
-    load_ms = (time.perf_counter() - began) * 1000
-    return LoadedModel(spec=spec, identity=identity, pipeline=pipeline, load_ms=load_ms)
+    names = layer_names(linear_shapes(pipeline.transformer))
+    return LoadedModel(
+        spec=spec,
+        identity=identity,
+        pipeline=pipeline,
+        load_ms=(time.perf_counter() - began) * 1000,
+        lora_library=LoraLibrary(names, max_file_bytes=lora_max_bytes),
+        lora_manager=LoRAManager(),
+    )
