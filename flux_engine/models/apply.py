@@ -137,6 +137,8 @@ def _apply_offload(pipeline: Any, wanted: Offload, *, device: str, refusals: lis
 def _place(pipeline: Any, offload: Offload, *, device: str) -> None:
     import torch
 
+    if device == "cpu" and offload in ("model", "sequential"):
+        raise ValueError("a machine without a GPU has nothing to offload from")
     match offload:
         case "none":
             if getattr(pipeline, "hf_device_map", None) is None:

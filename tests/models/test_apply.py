@@ -99,7 +99,9 @@ def test_what_the_machine_refuses_falls_back_and_is_reported(
 
 def test_fp8_on_a_cpu_falls_down_its_chain(folder: Path, plain: Pixels) -> None:
     plan = plan_of(Preferences(quantisation="int8_weight_only"))
-    parts = tuple(replace(part, quantisation="nvfp4") if part.component == "transformer" else part for part in plan.parts)
+    parts = tuple(
+        replace(part, quantisation="nvfp4") if part.component == "transformer" else part for part in plan.parts
+    )
     pipeline, applied = loaded(folder, replace(plan, parts=parts, compile=False))
 
     assert applied.quantisations["transformer"] == "int8_weight_only"  # dynamic only with compilation
