@@ -106,6 +106,7 @@ class ModelOptimizer:
                 gpu,
                 parts,
                 way,
+                dtype=dtype,
                 is_compiled=is_compiled,
                 steps=steps,
                 has_step_cache=threshold is not None and steps >= MIN_CACHED_STEPS,

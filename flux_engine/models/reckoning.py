@@ -7,7 +7,7 @@ published measurements and stay estimates until `make test-gpu` has run on the c
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from flux_engine.models.gpu_properties import GIB, GpuProperties, Speed
@@ -35,6 +35,7 @@ GROUP_BYTES_PER_S: Final = 2.0e10  # pinned, over PCIe 4 x16, beside the arithme
 EAGER_SHARE: Final = 0.40
 COMPILED_SHARE: Final = 0.55
 CACHED_STEPS_SHARE: Final = 0.6  # of the steps are computed under a step cache of the usual threshold
+FLOAT32_SLOWDOWN: Final = 8  # float32 has no matrix units on the cards that have no bfloat16
 WEIGHT_ONLY_SLOWDOWN: Final = 1.15  # weights are widened before each product
 
 
@@ -120,6 +121,7 @@ def image_seconds(
     parts: tuple[PartPlan, ...],
     way: Way,
     *,
+    dtype: DType,
     is_compiled: bool,
     steps: float,
     has_step_cache: bool,
@@ -128,10 +130,13 @@ def image_seconds(
     if gpu.speed is None:
         return None
     pixels = model.limits.side**2
-    step = _step_seconds(model, gpu.speed, way.transformer, pixels=pixels, is_compiled=is_compiled)
+    speed = (
+        gpu.speed if dtype != "float32" else replace(gpu.speed, half_tflops=gpu.speed.half_tflops / FLOAT32_SLOWDOWN)
+    )
+    step = _step_seconds(model, speed, way.transformer, pixels=pixels, is_compiled=is_compiled)
     step = max(step, parts[0].bytes / (gpu.speed.bandwidth_gb_s * 1e9))
     computed = steps * (CACHED_STEPS_SHARE if has_step_cache else 1)
-    rate = gpu.speed.half_tflops * 1e12 * EAGER_SHARE
+    rate = speed.half_tflops * 1e12 * EAGER_SHARE
     text = sum(2 * part.parameters * model.limits.max_sequence_length for part in model.text_encoders) / rate
     decode = VAE_FLOP_OF_PIXEL * vae_share(model) * pixels / rate
     match way.offload:

@@ -61,9 +61,8 @@ def loaded(folder: Path, plan: Plan) -> tuple[Any, AppliedPlan]:
         (Preferences(), {"dtype": "bfloat16"}, 30),
         (Preferences(quantisation="int8_weight_only"), {}, 40),
         (Preferences(profile="memory"), {}, 40),
-        (Preferences(), {"vae_tile_side": 32}, 20),
     ],
-    ids=["plain", "slicing", "group", "bfloat16", "int8", "memory", "tiles"],
+    ids=["plain", "slicing", "group", "bfloat16", "int8", "memory"],
 )
 def test_a_plan_on_the_cpu_paints_the_plain_picture(
     folder: Path, plain: Pixels, wishes: Preferences, changes: dict[str, Any], least_psnr: float
@@ -76,6 +75,15 @@ def test_a_plan_on_the_cpu_paints_the_plain_picture(
     assert applied.offload == plan.offload
     assert applied.dtype == plan.dtype
     assert applied.quantisations["transformer"] == plan.transformer_quantisation
+
+
+def test_tiles_are_as_small_as_the_plan_says(folder: Path) -> None:
+    whole, _ = loaded(folder, plan_of(Preferences()))
+    tiled, applied = loaded(folder, plan_of(Preferences(), vae_tile_side=64))
+
+    assert applied.vae_tile_side == 64
+    assert psnr(paint(tiled, side=64), paint(whole, side=64)) == float("inf")  # one tile: the same computation
+    assert 15 < psnr(paint(tiled, side=128), paint(whole, side=128)) < float("inf")
 
 
 @pytest.mark.parametrize(
