@@ -129,9 +129,9 @@ def save_checkpoint(pipeline: Any, folder: Path) -> None:
 
 
 def refusal_text(error: BaseException) -> str:
-    """An error of a library in one short line."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
+    """An error of a library in one short line; compilers put what happened on the second."""
+    text = " ".join(str(error).split("\n\n")[0].split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
 # ------------------------------------------------------------------------------------------------- schemes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ Pixels = npt.NDArray[np.float32]
 
 def random_flux(dtype: torch.dtype = torch.float32) -> FluxPipeline:
     torch.manual_seed(0)
-    clip_tokenizer, t5_tokenizer = new_clip_tokenizer(), new_t5_tokenizer()
+    clip_tokenizer, t5_tokenizer = _tokenizers()
     vae = new_autoencoder()
     vae.register_to_config(shift_factor=0.1, scaling_factor=0.5)
     pipeline = FluxPipeline(
@@ -42,6 +43,12 @@ def random_flux(dtype: torch.dtype = torch.float32) -> FluxPipeline:
     )
     pipeline.to(dtype)
     return pipeline
+
+
+@cache
+def _tokenizers() -> tuple[Any, Any]:
+    """They are trained on the bundled model's captions, which takes seconds."""
+    return new_clip_tokenizer(), new_t5_tokenizer()
 
 
 def save_random_flux(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
