@@ -1,6 +1,6 @@
 """Cold start of a 2 GB random FLUX: diffusers' own loading against the same with its files read ahead.
 
-    python -m benchmarks.read_ahead [--gigabytes 2] [--threads 12]
+    python -m benchmarks.read_ahead [--gigabytes 2] [--threads 12] [--folder /runpod-volume]
 
 Each load is a fresh process, since imports are part of a cold start; before each the files leave the page cache
 (`posix_fadvise`). Prints seconds from the process's start to loaded weights that were all touched, and the peak of its
@@ -47,8 +47,9 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--threads", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="on the disk to be measured; not a RAM disk")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         _write_random_flux(folder, options.gigabytes)
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
@@ -64,7 +65,7 @@ def _write_random_flux(folder: Path, gigabytes: float) -> None:
     import torch
     from diffusers import FluxTransformer2DModel
 
-    blocks = max(1, round(gigabytes * 1e9 / 2 / 113e6))
+    blocks = max(1, round((gigabytes * 1e9 / 2 - 350e6) / 141.6e6))  # beside one double block and the embedders
     with torch.device("meta"):
         model = FluxTransformer2DModel(num_layers=1, num_single_layers=blocks, joint_attention_dim=256)
     model = model.to(torch.bfloat16).to_empty(device="cpu")

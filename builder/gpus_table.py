@@ -1,4 +1,4 @@
-"""docs/gpus.md from the optimizer: `python -m builder.gpus_table` writes it, a test checks that it is current."""
+"""docs/gpus.md from the optimizer: `make docs` writes it, a test checks that it is current."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def page() -> str:
     return "\n".join(parts)
 
 
-if __name__ == "__main__":
+def write() -> None:
+    """Bring the page up to date."""
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page(), encoding="utf-8")

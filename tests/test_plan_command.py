@@ -59,4 +59,4 @@ def test_the_plan_of_a_card_needs_no_torch() -> None:
 
 
 def test_the_page_of_gpus_is_current() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "run `python -m builder.gpus_table`"
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `make docs`"
