@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check docs train-tiny clean
+.PHONY: run test test-gpu check docs train-tiny clean
 
 run: $(VENV)/.runtime
 	@$(BIN)/python handler.py
 
 test: $(VENV)/.development
 	@$(BIN)/python -m pytest
+
+test-gpu: $(VENV)/.development
+	@$(BIN)/python -m pytest tests/gpu -m gpu -rs
 
 check: $(VENV)/.development
 	@$(BIN)/ruff format --check .

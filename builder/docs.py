@@ -13,6 +13,7 @@ from typing import Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from builder import gpus_table
 from flux_engine.fields import ImageFields, describe
 from flux_engine.job import ALIASES, SIZE_ALIASES
 from flux_engine.models.catalog import CATALOG, ModelSpec
@@ -26,8 +27,9 @@ def main() -> int:
     text = README.read_text(encoding="utf-8")
     current = rendered(text)
     if "--check" in sys.argv:
-        return int(current != text)
+        return int(current != text or gpus_table.PAGE.read_text(encoding="utf-8") != gpus_table.page())
     README.write_text(current, encoding="utf-8")
+    gpus_table.write()
     return 0
 
 

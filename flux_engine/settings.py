@@ -42,6 +42,9 @@ class Settings(BaseModel):
     warmup: Literal["lazy", "eager"] = Field(
         "lazy", description="`lazy` loads the model at the first job that needs it, `eager` begins at start"
     )
+    profile: Literal["quality", "balanced", "speed", "memory"] = Field(
+        "balanced", description="What a plan for the GPU favours where it must choose"
+    )
     hf_token: SecretStr | None = Field(None, description="Hugging Face token, sent to its own host only")
     civitai_token: SecretStr | None = Field(None, description="Civitai token, sent to its own host only")
 

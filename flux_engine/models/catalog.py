@@ -7,354 +7,283 @@ optimizer's matter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final
 
 from flux_engine.job import ModelLimits
+from flux_engine.models.spec import ModelSpec, Part, TransformerShape
 
-ImageUse = Literal["start", "reference", "fill"]
+__all__ = ["CATALOG", "ModelSpec", "find"]
+
 MEGAPIXEL: Final = 1024 * 1024
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One component of a pipeline that has weights."""
-
-    component: str  # its attribute on the pipeline, and its folder in the repository
-    library: Literal["diffusers", "transformers"]
-    class_name: str
-    parameters: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransformerShape:
-    """What the work of one denoising step depends on.
-
-    `token_weights` counts the weights that one token is multiplied by on its way through all blocks. It is less than
-    the parameters: a double block has one set for image tokens and one for text tokens, and modulation is computed
-    once a step.
-    """
-
-    width: int
-    blocks: int
-    token_weights: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSpec:
-    """One model of the catalogue."""
-
-    id: str  # Hugging Face id; the bundled model's is its name
-    name: str
-    aliases: tuple[str, ...] = ()
-    limits: ModelLimits
-    pipeline_class: str  # of diffusers, for a prompt alone
-    image_to_image_class: str | None
-    inpaint_class: str | None
-    image_use: ImageUse = "start"  # what a given image is: the first state (with `strength`), a reference, a canvas
-    needs_image: bool = False
-    is_modular: bool = False  # diffusers offers it as a ModularPipeline alone, without a callback at each step
-    licence: str
-    is_gated: bool  # needs HF_TOKEN of an account that accepted the licence
-    transformer: Part
-    text_encoders: tuple[Part, ...]
-    vae: Part
-    shape: TransformerShape
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        return (self.transformer, *self.text_encoders, self.vae)
-
-    @property
-    def is_commercial_use_allowed(self) -> bool:
-        return self.licence in ("Apache-2.0", "MIT")
-
-    @property
-    def largest_text_encoder(self) -> Part:
-        return max(self.text_encoders, key=lambda part: part.parameters)
-
-
-FLUX_1_SHAPE: Final = TransformerShape(width=3072, blocks=57, token_weights=6.455e9)
-FLUX_1_VAE: Final = Part(component="vae", library="diffusers", class_name="AutoencoderKL", parameters=83_819_683)
-FLUX_2_VAE: Final = Part(component="vae", library="diffusers", class_name="AutoencoderKLFlux2", parameters=84_046_115)
 CLIP_L: Final = Part(
-    component="text_encoder", library="transformers", class_name="CLIPTextModel", parameters=123_060_480
+    component="text_encoder",
+    library="transformers",
+    class_name="CLIPTextModel",
+    parameters=123_060_480,
+    linear_parameters=84_934_656,
+    largest_layer=37_945_344,
 )
 T5_XXL: Final = Part(
-    component="text_encoder_2", library="transformers", class_name="T5EncoderModel", parameters=4_762_310_656
+    component="text_encoder_2",
+    library="transformers",
+    class_name="T5EncoderModel",
+    parameters=4_762_310_656,
+    linear_parameters=4_630_511_616,
+    largest_layer=131_596_288,
+    float32_parameters=24 * 4096 * 10240,
 )
-DEV_LICENCE: Final = "FLUX.1-dev non-commercial"
-KONTEXT_MAX_PIXELS: Final = 800 * 1328  # the largest of the sizes that Kontext was trained on
 
 
-def _flux_1(parameters: int) -> Part:
+def _transformer(class_name: str, parameters: int, *, linear: int, largest_layer: int) -> Part:
     return Part(
-        component="transformer", library="diffusers", class_name="FluxTransformer2DModel", parameters=parameters
+        component="transformer",
+        library="diffusers",
+        class_name=class_name,
+        parameters=parameters,
+        linear_parameters=linear,
+        largest_layer=largest_layer,
     )
 
 
-def _flux_2(parameters: int) -> Part:
+def _language_model(class_name: str, parameters: int, *, linear: int, vocabulary: int) -> Part:
     return Part(
-        component="transformer", library="diffusers", class_name="Flux2Transformer2DModel", parameters=parameters
+        component="text_encoder",
+        library="transformers",
+        class_name=class_name,
+        parameters=parameters,
+        linear_parameters=linear,
+        largest_layer=vocabulary,
     )
 
 
-def _language_model(class_name: str, parameters: int) -> tuple[Part, ...]:
-    return (Part(component="text_encoder", library="transformers", class_name=class_name, parameters=parameters),)
+def _vae(class_name: str, parameters: int, *, linear: int, largest_layer: int) -> Part:
+    return Part(
+        component="vae",
+        library="diffusers",
+        class_name=class_name,
+        parameters=parameters,
+        linear_parameters=linear,
+        largest_layer=largest_layer,
+    )
 
 
-CATALOG: Final[tuple[ModelSpec, ...]] = (
-    ModelSpec(
-        id="flux-tiny",
-        name="flux-tiny",
-        aliases=("tiny",),
-        limits=ModelLimits(
-            id="flux-tiny",
-            num_inference_steps=16,
-            num_inference_steps_bounds=(1, 50),
-            guidance_scale=2.5,
-            guidance_scale_bounds=(1.0, 4.0),
-            max_sequence_length=32,
-            max_sequence_length_limit=32,
-            side=256,
-            max_pixels=512 * 512,
-        ),
-        pipeline_class="FluxPipeline",
-        image_to_image_class="FluxImg2ImgPipeline",
-        inpaint_class="FluxInpaintPipeline",
-        licence="MIT",
-        is_gated=False,
-        transformer=_flux_1(3_203_200),
-        text_encoders=(
-            Part(component="text_encoder", library="transformers", class_name="CLIPTextModel", parameters=150_272),
-            Part(component="text_encoder_2", library="transformers", class_name="T5EncoderModel", parameters=250_400),
-        ),
-        vae=Part(component="vae", library="diffusers", class_name="AutoencoderKL", parameters=845_715),
-        shape=TransformerShape(width=128, blocks=8, token_weights=1.573e6),
-    ),
-    ModelSpec(
-        id="black-forest-labs/FLUX.1-schnell",
-        name="FLUX.1-schnell",
-        aliases=("schnell", "flux-schnell"),
-        limits=ModelLimits(
-            id="black-forest-labs/FLUX.1-schnell",
-            num_inference_steps=4,
-            num_inference_steps_bounds=(1, 12),
-            guidance_scale=None,
-            max_sequence_length=256,
-            max_sequence_length_limit=256,
-            max_pixels=2 * MEGAPIXEL,
-        ),
-        pipeline_class="FluxPipeline",
-        image_to_image_class="FluxImg2ImgPipeline",
-        inpaint_class="FluxInpaintPipeline",
-        licence="Apache-2.0",
-        is_gated=True,
-        transformer=_flux_1(11_891_178_560),
-        text_encoders=(CLIP_L, T5_XXL),
-        vae=FLUX_1_VAE,
-        shape=FLUX_1_SHAPE,
-    ),
-    ModelSpec(
+def _renamed(spec: ModelSpec, identity: str, *, aliases: tuple[str, ...]) -> ModelSpec:
+    """`spec` under another id; what else differs is replaced by the caller."""
+    return replace(
+        spec,
+        id=identity,
+        name=identity.rpartition("/")[2],
+        aliases=aliases,
+        limits=replace(spec.limits, id=identity),
+    )
+
+
+FLUX_1_DEV: Final = ModelSpec(
+    id="black-forest-labs/FLUX.1-dev",
+    name="FLUX.1-dev",
+    aliases=("dev", "flux-dev"),
+    limits=ModelLimits(
         id="black-forest-labs/FLUX.1-dev",
-        name="FLUX.1-dev",
-        aliases=("dev", "flux-dev"),
-        limits=ModelLimits(
-            id="black-forest-labs/FLUX.1-dev",
-            num_inference_steps=28,
-            num_inference_steps_bounds=(1, 50),
-            guidance_scale=3.5,
-            max_sequence_length=512,
-            max_sequence_length_limit=512,
-            max_pixels=2 * MEGAPIXEL,
-        ),
-        pipeline_class="FluxPipeline",
-        image_to_image_class="FluxImg2ImgPipeline",
-        inpaint_class="FluxInpaintPipeline",
-        licence=DEV_LICENCE,
-        is_gated=True,
-        transformer=_flux_1(11_901_408_320),
-        text_encoders=(CLIP_L, T5_XXL),
-        vae=FLUX_1_VAE,
-        shape=FLUX_1_SHAPE,
+        num_inference_steps=28,
+        num_inference_steps_bounds=(1, 50),
+        guidance_scale=3.5,
+        max_sequence_length=512,
+        max_sequence_length_limit=512,
+        max_pixels=2 * MEGAPIXEL,
     ),
-    ModelSpec(
-        id="black-forest-labs/FLUX.1-Krea-dev",
-        name="FLUX.1-Krea-dev",
-        aliases=("krea-dev", "krea", "flux-krea-dev"),
-        limits=ModelLimits(
-            id="black-forest-labs/FLUX.1-Krea-dev",
-            num_inference_steps=28,
-            num_inference_steps_bounds=(1, 50),
-            guidance_scale=4.5,
-            max_sequence_length=512,
-            max_sequence_length_limit=512,
-            max_pixels=2 * MEGAPIXEL,
-        ),
-        pipeline_class="FluxPipeline",
-        image_to_image_class="FluxImg2ImgPipeline",
-        inpaint_class="FluxInpaintPipeline",
-        licence=DEV_LICENCE,
-        is_gated=True,
-        transformer=_flux_1(11_901_408_320),
-        text_encoders=(CLIP_L, T5_XXL),
-        vae=FLUX_1_VAE,
-        shape=FLUX_1_SHAPE,
+    pipeline_class="FluxPipeline",
+    image_to_image_class="FluxImg2ImgPipeline",
+    inpaint_class="FluxInpaintPipeline",
+    licence="FLUX.1-dev non-commercial",
+    is_gated=True,
+    transformer=_transformer("FluxTransformer2DModel", 11_901_408_320, linear=11_898_322_944, largest_layer=56_623_104),
+    text_encoders=(CLIP_L, T5_XXL),
+    vae=_vae("AutoencoderKL", 83_819_683, linear=2_097_152, largest_layer=2_359_296),
+    shape=TransformerShape(width=3072, blocks=57, token_weights=6.455e9),
+)
+_SCHNELL: Final = _renamed(FLUX_1_DEV, "black-forest-labs/FLUX.1-schnell", aliases=("schnell", "flux-schnell"))
+FLUX_1_SCHNELL: Final = replace(
+    _SCHNELL,
+    limits=replace(
+        _SCHNELL.limits,
+        num_inference_steps=4,
+        num_inference_steps_bounds=(1, 12),
+        guidance_scale=None,
+        max_sequence_length=256,
+        max_sequence_length_limit=256,
     ),
-    ModelSpec(
-        id="black-forest-labs/FLUX.1-Kontext-dev",
-        name="FLUX.1-Kontext-dev",
-        aliases=("kontext-dev", "kontext", "flux-kontext-dev"),
-        limits=ModelLimits(
-            id="black-forest-labs/FLUX.1-Kontext-dev",
-            num_inference_steps=28,
-            num_inference_steps_bounds=(4, 50),
-            guidance_scale=2.5,
-            max_sequence_length=512,
-            max_sequence_length_limit=512,
-            max_pixels=KONTEXT_MAX_PIXELS,
-        ),
-        pipeline_class="FluxKontextPipeline",
-        image_to_image_class="FluxKontextPipeline",
-        inpaint_class="FluxKontextInpaintPipeline",
-        image_use="reference",
-        licence=DEV_LICENCE,
-        is_gated=True,
-        transformer=_flux_1(11_901_408_320),
-        text_encoders=(CLIP_L, T5_XXL),
-        vae=FLUX_1_VAE,
-        shape=FLUX_1_SHAPE,
+    licence="Apache-2.0",
+    transformer=_transformer("FluxTransformer2DModel", 11_891_178_560, linear=11_888_099_328, largest_layer=56_623_104),
+)
+_KREA: Final = _renamed(FLUX_1_DEV, "black-forest-labs/FLUX.1-Krea-dev", aliases=("krea-dev", "krea", "flux-krea-dev"))
+FLUX_1_KREA_DEV: Final = replace(_KREA, limits=replace(_KREA.limits, guidance_scale=4.5))
+_KONTEXT: Final = _renamed(
+    FLUX_1_DEV, "black-forest-labs/FLUX.1-Kontext-dev", aliases=("kontext-dev", "kontext", "flux-kontext-dev")
+)
+FLUX_1_KONTEXT_DEV: Final = replace(
+    _KONTEXT,
+    limits=replace(
+        _KONTEXT.limits,
+        num_inference_steps_bounds=(4, 50),
+        guidance_scale=2.5,
+        max_pixels=800 * 1328,  # the largest of the sizes that it was trained on
     ),
-    ModelSpec(
-        id="black-forest-labs/FLUX.1-Fill-dev",
-        name="FLUX.1-Fill-dev",
-        aliases=("fill-dev", "fill", "flux-fill-dev"),
-        limits=ModelLimits(
-            id="black-forest-labs/FLUX.1-Fill-dev",
-            num_inference_steps=50,
-            num_inference_steps_bounds=(1, 50),
-            guidance_scale=30.0,
-            guidance_scale_bounds=(0.0, 100.0),
-            max_sequence_length=512,
-            max_sequence_length_limit=512,
-            max_pixels=2 * MEGAPIXEL,
-        ),
-        pipeline_class="FluxFillPipeline",
-        image_to_image_class=None,
-        inpaint_class="FluxFillPipeline",
-        image_use="fill",
-        needs_image=True,
-        licence=DEV_LICENCE,
-        is_gated=True,
-        transformer=_flux_1(11_902_391_360),
-        text_encoders=(CLIP_L, T5_XXL),
-        vae=FLUX_1_VAE,
-        shape=FLUX_1_SHAPE,
-    ),
-    ModelSpec(
-        id="black-forest-labs/FLUX.2-klein-4B",
-        name="FLUX.2-klein-4B",
-        aliases=("klein-4B", "klein", "flux-2-klein-4b"),
-        limits=ModelLimits(
-            id="black-forest-labs/FLUX.2-klein-4B",
-            num_inference_steps=4,
-            num_inference_steps_bounds=(1, 8),
-            guidance_scale=1.0,
-            guidance_scale_bounds=(1.0, 1.0),
-            max_sequence_length=512,
-            max_sequence_length_limit=512,
-            max_pixels=4 * MEGAPIXEL,
-        ),
-        pipeline_class="Flux2KleinPipeline",
-        image_to_image_class="Flux2KleinPipeline",
-        inpaint_class="Flux2KleinInpaintPipeline",
-        image_use="reference",
-        licence="Apache-2.0",
-        is_gated=False,
-        transformer=_flux_2(3_875_544_576),
-        text_encoders=_language_model("Qwen3ForCausalLM", 4_022_468_096),
-        vae=FLUX_2_VAE,
-        shape=TransformerShape(width=3072, blocks=25, token_weights=3.067e9),
-    ),
-    ModelSpec(
-        id="black-forest-labs/FLUX.2-klein-9B",
-        name="FLUX.2-klein-9B",
-        aliases=("klein-9B", "flux-2-klein-9b"),
-        limits=ModelLimits(
-            id="black-forest-labs/FLUX.2-klein-9B",
-            num_inference_steps=4,
-            num_inference_steps_bounds=(1, 8),
-            guidance_scale=1.0,
-            guidance_scale_bounds=(1.0, 1.0),
-            max_sequence_length=512,
-            max_sequence_length_limit=512,
-            max_pixels=4 * MEGAPIXEL,
-        ),
-        pipeline_class="Flux2KleinPipeline",
-        image_to_image_class="Flux2KleinPipeline",
-        inpaint_class="Flux2KleinInpaintPipeline",
-        image_use="reference",
-        licence="FLUX non-commercial",
-        is_gated=True,
-        transformer=_flux_2(9_078_581_248),
-        text_encoders=_language_model("Qwen3ForCausalLM", 8_190_735_360),
-        vae=FLUX_2_VAE,
-        shape=TransformerShape(width=4096, blocks=32, token_weights=6.979e9),
-    ),
-    ModelSpec(
+    pipeline_class="FluxKontextPipeline",
+    image_to_image_class="FluxKontextPipeline",
+    inpaint_class="FluxKontextInpaintPipeline",
+    image_use="reference",
+)
+_FILL: Final = _renamed(FLUX_1_DEV, "black-forest-labs/FLUX.1-Fill-dev", aliases=("fill-dev", "fill", "flux-fill-dev"))
+FLUX_1_FILL_DEV: Final = replace(
+    _FILL,
+    limits=replace(_FILL.limits, num_inference_steps=50, guidance_scale=30.0, guidance_scale_bounds=(0.0, 100.0)),
+    pipeline_class="FluxFillPipeline",
+    image_to_image_class=None,
+    inpaint_class="FluxFillPipeline",
+    image_use="fill",
+    needs_image=True,
+    transformer=_transformer("FluxTransformer2DModel", 11_902_391_360, linear=11_899_305_984, largest_layer=56_623_104),
+)
+FLUX_2_DEV: Final = ModelSpec(
+    id="black-forest-labs/FLUX.2-dev",
+    name="FLUX.2-dev",
+    aliases=("flux-2-dev",),
+    limits=ModelLimits(
         id="black-forest-labs/FLUX.2-dev",
-        name="FLUX.2-dev",
-        aliases=("flux-2-dev",),
-        limits=ModelLimits(
-            id="black-forest-labs/FLUX.2-dev",
-            num_inference_steps=28,
-            num_inference_steps_bounds=(4, 50),
-            guidance_scale=4.0,
-            max_sequence_length=512,
-            max_sequence_length_limit=512,
-            max_pixels=4 * MEGAPIXEL,
-        ),
-        pipeline_class="Flux2Pipeline",
-        image_to_image_class="Flux2Pipeline",
-        inpaint_class=None,
-        image_use="reference",
-        licence="FLUX.2-dev non-commercial",
-        is_gated=True,
-        transformer=_flux_2(32_223_281_152),
-        text_encoders=_language_model("Mistral3ForConditionalGeneration", 24_011_361_280),
-        vae=FLUX_2_VAE,
-        shape=TransformerShape(width=6144, blocks=56, token_weights=2.748e10),
+        num_inference_steps=28,
+        num_inference_steps_bounds=(4, 50),
+        guidance_scale=4.0,
+        max_sequence_length=512,
+        max_sequence_length_limit=512,
+        max_pixels=4 * MEGAPIXEL,
     ),
-    ModelSpec(
+    pipeline_class="Flux2Pipeline",
+    image_to_image_class="Flux2Pipeline",
+    inpaint_class=None,
+    image_use="reference",
+    licence="FLUX.2-dev non-commercial",
+    is_gated=True,
+    transformer=_transformer(
+        "Flux2Transformer2DModel", 32_223_281_152, linear=32_223_264_768, largest_layer=339_738_624
+    ),
+    text_encoders=(
+        _language_model(
+            "Mistral3ForConditionalGeneration",
+            24_011_361_280,
+            linear=22_668_115_968,
+            vocabulary=671_088_640,
+        ),
+    ),
+    vae=_vae("AutoencoderKLFlux2", 84_046_115, linear=2_097_152, largest_layer=2_359_296),
+    shape=TransformerShape(width=6144, blocks=56, token_weights=2.748e10),
+)
+_KLEIN_4B: Final = _renamed(
+    FLUX_2_DEV, "black-forest-labs/FLUX.2-klein-4B", aliases=("klein-4B", "klein", "flux-2-klein-4b")
+)
+FLUX_2_KLEIN_4B: Final = replace(
+    _KLEIN_4B,
+    limits=replace(
+        _KLEIN_4B.limits,
+        num_inference_steps=4,
+        num_inference_steps_bounds=(1, 8),
+        guidance_scale=1.0,
+        guidance_scale_bounds=(1.0, 1.0),
+    ),
+    pipeline_class="Flux2KleinPipeline",
+    image_to_image_class="Flux2KleinPipeline",
+    inpaint_class="Flux2KleinInpaintPipeline",
+    licence="Apache-2.0",
+    is_gated=False,
+    transformer=_transformer("Flux2Transformer2DModel", 3_875_544_576, linear=3_875_536_896, largest_layer=84_934_656),
+    text_encoders=(_language_model("Qwen3ForCausalLM", 4_022_468_096, linear=3_633_315_840, vocabulary=388_956_160),),
+    shape=TransformerShape(width=3072, blocks=25, token_weights=3.067e9),
+)
+_KLEIN_9B: Final = _renamed(
+    FLUX_2_KLEIN_4B, "black-forest-labs/FLUX.2-klein-9B", aliases=("klein-9B", "flux-2-klein-9b")
+)
+FLUX_2_KLEIN_9B: Final = replace(
+    _KLEIN_9B,
+    licence="FLUX non-commercial",
+    is_gated=True,
+    transformer=_transformer("Flux2Transformer2DModel", 9_078_581_248, linear=9_078_571_008, largest_layer=150_994_944),
+    text_encoders=(_language_model("Qwen3ForCausalLM", 8_190_735_360, linear=6_945_767_424, vocabulary=622_329_856),),
+    shape=TransformerShape(width=4096, blocks=32, token_weights=6.979e9),
+)
+FLUX_3_KLEIN: Final = ModelSpec(
+    id="black-forest-labs/flux-3-image-klein",
+    name="FLUX.3-klein",
+    aliases=("flux-3-klein", "flux-3-image-klein"),
+    limits=ModelLimits(
         id="black-forest-labs/flux-3-image-klein",
-        name="FLUX.3-klein",
-        aliases=("flux-3-klein", "flux-3-image-klein"),
-        limits=ModelLimits(
-            id="black-forest-labs/flux-3-image-klein",
-            num_inference_steps=16,
-            num_inference_steps_bounds=(1, 50),
-            guidance_scale=None,
-            max_sequence_length=512,
-            max_sequence_length_limit=512,
-            max_pixels=4 * MEGAPIXEL,
-        ),
-        pipeline_class="Flux3DistilledModularPipeline",
-        image_to_image_class="Flux3DistilledModularPipeline",
-        inpaint_class=None,
-        image_use="reference",
-        is_modular=True,
-        licence="FLUX Kommunity",
-        is_gated=True,
-        transformer=Part(
-            component="transformer",
-            library="diffusers",
-            class_name="Flux3Transformer2DModel",
-            parameters=5_548_681_984,
-        ),
-        text_encoders=_language_model("Qwen3VLForConditionalGeneration", 4_437_815_808),
-        vae=FLUX_2_VAE,
-        shape=TransformerShape(width=3072, blocks=33, token_weights=4.049e9),
+        num_inference_steps=16,
+        num_inference_steps_bounds=(1, 50),
+        guidance_scale=None,
+        max_sequence_length=512,
+        max_sequence_length_limit=512,
+        max_pixels=4 * MEGAPIXEL,
     ),
+    pipeline_class="Flux3DistilledModularPipeline",
+    image_to_image_class="Flux3DistilledModularPipeline",
+    inpaint_class=None,
+    image_use="reference",
+    is_modular=True,
+    licence="FLUX Kommunity",
+    is_float16_safe=False,
+    is_gated=True,
+    transformer=_transformer("Flux3Transformer2DModel", 5_548_681_984, linear=5_548_670_976, largest_layer=62_914_560),
+    text_encoders=(
+        _language_model(
+            "Qwen3VLForConditionalGeneration",
+            4_437_815_808,
+            linear=4_044_357_632,
+            vocabulary=388_956_160,
+        ),
+    ),
+    vae=FLUX_2_DEV.vae,
+    shape=TransformerShape(width=3072, blocks=33, token_weights=4.049e9),
+)
+FLUX_TINY: Final = ModelSpec(
+    id="flux-tiny",
+    name="flux-tiny",
+    aliases=("tiny",),
+    limits=ModelLimits(
+        id="flux-tiny",
+        num_inference_steps=16,
+        num_inference_steps_bounds=(1, 50),
+        guidance_scale=2.5,
+        guidance_scale_bounds=(1.0, 4.0),
+        max_sequence_length=32,
+        max_sequence_length_limit=32,
+        side=256,
+        max_pixels=512 * 512,
+    ),
+    pipeline_class="FluxPipeline",
+    image_to_image_class="FluxImg2ImgPipeline",
+    inpaint_class="FluxInpaintPipeline",
+    licence="MIT",
+    is_gated=False,
+    transformer=_transformer("FluxTransformer2DModel", 3_203_200, linear=3_182_592, largest_layer=98_304),
+    text_encoders=(
+        replace(CLIP_L, parameters=150_272, linear_parameters=98_304, largest_layer=47_104),
+        replace(T5_XXL, parameters=250_400, linear_parameters=221_184, largest_layer=28_608, float32_parameters=49_152),
+    ),
+    vae=_vae("AutoencoderKL", 845_715, linear=0, largest_layer=36_864),
+    shape=TransformerShape(width=128, blocks=8, token_weights=1.573e6),
+)
+
+CATALOG: Final = (
+    FLUX_TINY,
+    FLUX_1_SCHNELL,
+    FLUX_1_DEV,
+    FLUX_1_KREA_DEV,
+    FLUX_1_KONTEXT_DEV,
+    FLUX_1_FILL_DEV,
+    FLUX_2_KLEIN_4B,
+    FLUX_2_KLEIN_9B,
+    FLUX_2_DEV,
+    FLUX_3_KLEIN,
 )
 
 

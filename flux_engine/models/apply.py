@@ -1,0 +1,187 @@
+"""Carrying out a Plan on a loaded pipeline, in the order that works, and saying what really took effect.
+
+Attention, then the VAE, then where the parts are, then the step cache, and compilation last, since it freezes what the
+others change. Each choice falls back along its chain when a package or the hardware refuses; a refusal is reported,
+never raised. Dtype and quantisation belong to loading (`quantisation.loading`) and are only looked at here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flux_engine.models.compilation import compile_refusal
+from flux_engine.models.plan import Offload, Plan, Quantisation
+from flux_engine.models.quantisation import REFUSALS, Refusal, quantisation_of, refusal_text
+from flux_engine.models.step_cache import begin_job, enable_step_cache
+
+OFFLOAD_CHAIN: Final[dict[Offload, tuple[Offload, ...]]] = {
+    "none": ("none",),
+    "balanced": ("balanced",),
+    "model": ("model", "group", "none"),
+    "group": ("group", "model", "none"),
+    "sequential": ("sequential", "group", "none"),
+}
+LATENT_SCALE: Final = 8  # pixels of a latent's side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedPlan:
+    """What took effect of a plan, and what was refused."""
+
+    plan: Plan
+    dtype: str
+    quantisations: dict[str, Quantisation]
+    attention: str
+    offload: Offload
+    vae_tile_side: int
+    has_step_cache: bool
+    is_compiled: bool
+    refused: tuple[Refusal, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the result under `model`, the log, or a file."""
+        return {
+            "profile": self.plan.profile,
+            "dtype": self.dtype,
+            "quantisation": {name: scheme for name, scheme in self.quantisations.items() if scheme != "none"},
+            "attention": self.attention,
+            "offload": self.offload,
+            "vae_tile_side": self.vae_tile_side,
+            "step_cache": self.plan.step_cache_threshold if self.has_step_cache else None,
+            "compiled": self.is_compiled,
+            "peak_bytes_planned": self.plan.peak_bytes,
+            "refused": [f"{refusal.choice} {refusal.wanted}: {refusal.why}" for refusal in self.refused],
+            "reasons": self.plan.reasons,
+        }
+
+    def begin_job(self, pipeline: Any, *, num_inference_steps: int, has_true_cfg: bool = False) -> None:
+        """To be called before each job, so that nothing of the one before stays in the step cache."""
+        if self.has_step_cache and self.plan.step_cache_threshold is not None:
+            begin_job(
+                pipeline,
+                self.plan.step_cache_threshold,
+                num_inference_steps=num_inference_steps,
+                has_true_cfg=has_true_cfg,
+                blocks=_block_count(pipeline.transformer),
+            )
+
+
+def apply(pipeline: Any, plan: Plan, *, device: str, refused: tuple[Refusal, ...] = ()) -> AppliedPlan:
+    """Carry out `plan` on a pipeline loaded with its `loading` arguments, whose refusals come in as `refused`."""
+    refusals = list(refused)
+    quantisations = {part.component: quantisation_of(getattr(pipeline, part.component)) for part in plan.parts}
+    attention = _apply_attention(pipeline.transformer, plan.attention, device=device, refusals=refusals)
+    _apply_vae(pipeline.vae, plan)
+    offload = _apply_offload(pipeline, plan.offload, device=device, refusals=refusals)
+    has_step_cache = _apply_step_cache(pipeline, plan, refusals)
+    is_compiled = plan.compile and _apply_compile(pipeline.transformer, device=device, refusals=refusals)
+    return AppliedPlan(
+        plan=plan,
+        dtype=str(pipeline.transformer.dtype).removeprefix("torch."),
+        quantisations=quantisations,
+        attention=attention,
+        offload=offload,
+        vae_tile_side=plan.vae_tile_side,
+        has_step_cache=has_step_cache,
+        is_compiled=is_compiled,
+        refused=tuple(refusals),
+    )
+
+
+def _apply_attention(transformer: Any, candidates: tuple[str, ...], *, device: str, refusals: list[Refusal]) -> str:
+    """The first backend that runs one small attention here: some are accepted by name and fail when called."""
+    import torch
+    from diffusers.models.attention_dispatch import dispatch_attention_fn
+
+    heads, width = transformer.config.num_attention_heads, transformer.config.attention_head_dim
+    for name in candidates:
+        try:
+            transformer.set_attention_backend(name)
+            query = torch.ones(1, 128, heads, width, device=device, dtype=transformer.dtype)
+            dispatch_attention_fn(query, query, query)
+        except torch.OutOfMemoryError:
+            raise
+        except REFUSALS as error:
+            refusals.append(Refusal(choice="attention", wanted=name, why=refusal_text(error)))
+            continue
+        return name
+    transformer.set_attention_backend("native")
+    return "native"
+
+
+def _apply_vae(vae: Any, plan: Plan) -> None:
+    """Slices and tiles. The tile's side is set too: FLUX's own, 1024 pixels, would leave a 1024 picture whole."""
+    if plan.vae_slicing:
+        vae.enable_slicing()
+    vae.enable_tiling()
+    vae.tile_sample_min_size = plan.vae_tile_side
+    vae.tile_latent_min_size = plan.vae_tile_side // LATENT_SCALE
+
+
+def _apply_offload(pipeline: Any, wanted: Offload, *, device: str, refusals: list[Refusal]) -> Offload:
+    import torch
+
+    for offload in OFFLOAD_CHAIN[wanted]:
+        try:
+            _place(pipeline, offload, device=device)
+        except torch.OutOfMemoryError:
+            raise
+        except REFUSALS as error:
+            refusals.append(Refusal(choice="offload", wanted=offload, why=refusal_text(error)))
+            continue
+        return offload
+    return "none"
+
+
+def _place(pipeline: Any, offload: Offload, *, device: str) -> None:
+    import torch
+
+    if device == "cpu" and offload in ("model", "sequential"):
+        raise ValueError("a machine without a GPU has nothing to offload from")
+    match offload:
+        case "none":
+            if getattr(pipeline, "hf_device_map", None) is None:
+                pipeline.to(device)
+        case "balanced":
+            pass  # `from_pretrained` has spread the parts already
+        case "model":
+            pipeline.enable_model_cpu_offload(device=device)
+        case "group":
+            pipeline.enable_group_offload(
+                onload_device=torch.device(device),
+                offload_device=torch.device("cpu"),
+                offload_type="block_level",
+                num_blocks_per_group=1,
+                use_stream=device == "cuda",
+            )
+        case "sequential":
+            pipeline.enable_sequential_cpu_offload(device=device)
+
+
+def _apply_step_cache(pipeline: Any, plan: Plan, refusals: list[Refusal]) -> bool:
+    if plan.step_cache_threshold is None:
+        return False
+    try:
+        enable_step_cache(pipeline, plan.step_cache_threshold, blocks=_block_count(pipeline.transformer))
+    except REFUSALS as error:
+        refusals.append(Refusal(choice="step_cache", wanted="cache-dit", why=refusal_text(error)))
+        return False
+    return True
+
+
+def _apply_compile(transformer: Any, *, device: str, refusals: list[Refusal]) -> bool:
+    """Compile the repeated blocks for any size: whole-model compilation takes seven times as long."""
+    why = compile_refusal(device)
+    if why is None:
+        try:
+            transformer.compile_repeated_blocks(fullgraph=True, dynamic=True)
+        except REFUSALS as error:
+            why = refusal_text(error)
+    if why is not None:
+        refusals.append(Refusal(choice="compile", wanted="repeated blocks", why=why))
+    return why is None
+
+
+def _block_count(transformer: Any) -> int:
+    return int(transformer.config.num_layers) + int(transformer.config.num_single_layers)

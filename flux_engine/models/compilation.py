@@ -1,0 +1,98 @@
+"""torch.compile: whether this machine can, and its caches kept on the volume.
+
+A cache is one blob of `torch.compiler.save_cache_artifacts`. It holds code, so only what this endpoint wrote on its own
+volume is ever loaded, under a key of everything that the code depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from flux_engine.models.plan import Plan
+
+KEY_PACKAGES: Final = ("torch", "triton", "diffusers", "torchao", "cache-dit")
+
+
+@cache
+def compile_refusal(device: str) -> str | None:
+    """Why `device` cannot run compiled code, found by compiling one line; None where it can."""
+    import torch
+
+    from flux_engine.models.quantisation import REFUSALS, refusal_text
+
+    def one_line(values: torch.Tensor) -> torch.Tensor:
+        return values * 2 + 1
+
+    try:
+        compiled = torch.compile(one_line, fullgraph=True)
+        compiled(torch.ones(8, device=device))
+    except torch.OutOfMemoryError:
+        raise
+    except REFUSALS as error:
+        return refusal_text(error)
+    return None
+
+
+def cache_file(volume: Path, plan: Plan, *, compute_capability: tuple[int, int] | None) -> Path:
+    """Where the compiled code of `plan` belongs; another GPU, library or way to run is another file."""
+    versions = {name: _version(name) for name in KEY_PACKAGES}
+    ways = [(part.component, part.quantisation) for part in plan.parts]
+    identity = [
+        plan.model,
+        plan.gpu,
+        list(compute_capability or ()),
+        platform.machine(),
+        versions,
+        plan.dtype,
+        ways,
+        plan.offload,
+        plan.attention,
+        plan.step_cache_threshold is not None,
+        plan.lora_mode,
+    ]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    return volume / "compiled" / f"{plan.model}-{digest}.bin"
+
+
+def load_compiled(file: Path) -> bool:
+    """Bring the blob at `file` into torch's caches, before the first call; False where there is none."""
+    import torch
+
+    if not file.is_file():
+        return False
+    return torch.compiler.load_cache_artifacts(file.read_bytes()) is not None
+
+
+def save_compiled(file: Path) -> int:
+    """Write what was compiled so far, after the warm-up, atomically; returns its bytes, 0 where nothing was."""
+    import torch
+
+    saved = torch.compiler.save_cache_artifacts()
+    if saved is None:
+        return 0
+    blob, _ = saved
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as output:
+            output.write(blob)
+            output.flush()
+            os.fsync(output.fileno())
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return len(blob)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"

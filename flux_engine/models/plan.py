@@ -1,0 +1,108 @@
+"""A Plan: how one model runs on one GPU, as data, with a reason for each choice.
+
+It is made by `optimizer.py`, which is pure, and carried out by `apply.py`, which says what really took effect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Literal
+
+from flux_engine.models.gpu_properties import GIB
+
+Profile = Literal["quality", "balanced", "speed", "memory"]
+DType = Literal["bfloat16", "float16", "float32"]
+Quantisation = Literal["none", "int8_weight_only", "int8_dynamic", "fp8_dynamic", "nvfp4"]
+Offload = Literal["none", "balanced", "model", "group", "sequential"]
+LoraMode = Literal["hot_swap", "adapters"]
+
+DYNAMIC: Final = ("int8_dynamic", "fp8_dynamic", "nvfp4")
+PROFILES: Final[tuple[Profile, ...]] = ("quality", "balanced", "speed", "memory")
+MIN_CACHED_STEPS: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preferences:
+    """What the operator wishes. None leaves a choice to the plan; a wish that breaks a rule is declined, with a reason.
+
+    `max_batch` in images; `num_inference_steps` is what seconds are estimated for, by default the model's own.
+    """
+
+    profile: Profile = "balanced"
+    attention_slicing: bool = False
+    compile: bool | None = None
+    step_cache: bool | None = None
+    quantisation: Quantisation | None = None
+    text_quantisation: Quantisation | None = None
+    offload: Offload | None = None
+    max_batch: int = 4
+    num_inference_steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartPlan:
+    """One component: how its weights are kept, and their bytes."""
+
+    component: str
+    quantisation: Quantisation
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a model runs. Bytes are of device memory, seconds of one image at the model's own size."""
+
+    model: str
+    gpu: str
+    profile: Profile
+    fits: bool  # False: this is the leanest plan, and still more than the device has
+    dtype: DType
+    parts: tuple[PartPlan, ...]
+    offload: Offload
+    attention: tuple[str, ...]  # tried in this order
+    compile: bool
+    step_cache_threshold: float | None  # None: every step is computed
+    vae_slicing: bool
+    vae_tile_side: int  # pixels; larger pictures are decoded in tiles of that side
+    lora_mode: LoraMode
+    largest_batch: int  # images of the model's own size in one call
+    activation_bytes: int
+    peak_bytes: int
+    limit_bytes: int  # what the plan may use: the device's free memory less a margin
+    host_bytes: int  # of the host's memory, while the model runs
+    seconds: float | None
+    reasons: dict[str, str] = field(hash=False)
+    next_leaner: Plan | None = field(default=None, repr=False, compare=False)
+
+    def leaner(self) -> Plan | None:
+        """The next plan down the ladder, for when memory ran out under this one; None at its end."""
+        return self.next_leaner
+
+    def quantisation_of(self, component: str) -> Quantisation:
+        return next((part.quantisation for part in self.parts if part.component == component), "none")
+
+    @property
+    def transformer_quantisation(self) -> Quantisation:
+        return self.quantisation_of("transformer")
+
+    @property
+    def is_quantised(self) -> bool:
+        return any(part.quantisation != "none" for part in self.parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan for a log, a file or a script; the ladder is left out."""
+        values = asdict(replace(self, next_leaner=None))
+        del values["next_leaner"]
+        return values
+
+    def line(self) -> str:
+        """The plan in one line for a reader."""
+        quantised = {part.quantisation for part in self.parts if part.quantisation != "none"}
+        words = [
+            self.dtype + (f" with {' and '.join(sorted(quantised))}" if quantised else ""),
+            f"offload {self.offload}" if self.offload != "none" else "",
+            "compiled" if self.compile else "",
+            "step cache" if self.step_cache_threshold else "",
+            f"{self.peak_bytes / GIB:.1f} of {self.limit_bytes / GIB:.1f} GiB",
+        ]
+        return ", ".join(word for word in words if word) + ("" if self.fits else " - does not fit")

@@ -1,0 +1,105 @@
+"""Why a plan is as it is, in one sentence for each choice."""
+
+from __future__ import annotations
+
+from flux_engine.models.gpu_properties import GIB, GpuProperties
+from flux_engine.models.plan import DYNAMIC, MIN_CACHED_STEPS, Plan, Preferences
+from flux_engine.models.spec import ModelSpec
+
+DTYPES = {
+    "bfloat16": "bfloat16 runs at full rate from compute capability 8.0",
+    "float16": "no bfloat16 before compute capability 8.0, and this model's blocks clip what float16 cannot hold",
+    "float32": "exact, and a small model on a CPU is as quick in it",
+}
+QUANTISATIONS = {
+    "none": "the weights fit as they are",
+    "int8_weight_only": "half the bytes, each product at full precision",
+    "int8_dynamic": "half the bytes, and int8 matrix units, which this card has and fp8 ones it has not",
+    "fp8_dynamic": "half the bytes, and fp8 matrix units, from compute capability 8.9",
+    "nvfp4": "a quarter of the bytes and the fastest matrix units, from compute capability 10.0",
+}
+OFFLOADS = {
+    "none": "everything stays on the device",
+    "balanced": "one GPU does not hold the model: its parts are spread over all of them",
+    "model": "the parts take turns on the device",
+    "group": "the blocks come to the device one after the other, the next one while one runs",
+    "sequential": "layer by layer: slow, but it needs least",
+}
+
+
+def reasons_of(plan: Plan, gpu: GpuProperties, model: ModelSpec, wishes: Preferences) -> dict[str, str]:
+    """A sentence for each choice of `plan`, the wishes that were declined included."""
+    reasons = {
+        "fits": _fits(plan),
+        "dtype": "the model's blocks overflow float16" if _is_widened(plan, gpu) else DTYPES[plan.dtype],
+        "quantisation": QUANTISATIONS[plan.transformer_quantisation],
+        "text_quantisation": QUANTISATIONS[plan.quantisation_of(model.largest_text_encoder.component)],
+        "offload": "a CPU has nowhere to offload to" if gpu.is_cpu else OFFLOADS[plan.offload],
+        "attention": "PyTorch's memory-efficient attention; faster kernels are tried first where the card has them",
+        "compile": _compile(plan, gpu, model, wishes),
+        "step_cache": _step_cache(plan, model, wishes),
+        "vae": f"pictures are decoded one at a time, over {plan.vae_tile_side} pixels a side in tiles",
+        "lora_mode": "compiled blocks take LoRAs into one slot of fixed shape"
+        if plan.lora_mode == "hot_swap"
+        else "adapters come and go freely where nothing is compiled",
+        "largest_batch": "a step cache decides for all pictures of a call at once"
+        if plan.step_cache_threshold
+        else "what fits beside the weights",
+    }
+    if wishes.attention_slicing:
+        reasons["attention_slicing"] = (
+            "FLUX has no sliced attention: its attention never holds the whole matrix. "
+            "The VAE is sliced and tiled instead, which is where memory peaks"
+        )
+    return reasons | _declined(plan, wishes)
+
+
+def _fits(plan: Plan) -> str:
+    figures = f"{plan.peak_bytes / GIB:.1f} GiB at the peak, {plan.limit_bytes / GIB:.1f} GiB may be used"
+    if plan.fits:
+        return figures
+    if plan.peak_bytes <= plan.limit_bytes:
+        return f"the host's memory does not hold {plan.host_bytes / GIB:.1f} GiB of offloaded weights"
+    return f"nothing fits: even the leanest way needs {figures}"
+
+
+def _is_widened(plan: Plan, gpu: GpuProperties) -> bool:
+    return plan.dtype == "float32" and not gpu.is_cpu
+
+
+def _compile(plan: Plan, gpu: GpuProperties, model: ModelSpec, wishes: Preferences) -> str:
+    if plan.compile:
+        return "asked for" if wishes.compile else "repeated blocks are compiled once, in about ten seconds"
+    if wishes.compile is False:
+        return "asked not to"
+    if plan.offload not in ("none", "model"):
+        return "offloaded blocks move while they run"
+    if gpu.is_cpu or not gpu.has_capability(8, 0):
+        return "it gains little on this device"
+    return "the memory profile starts quickest without" if wishes.profile == "memory" else "the model is too small"
+
+
+def _step_cache(plan: Plan, model: ModelSpec, wishes: Preferences) -> str:
+    if plan.step_cache_threshold:
+        return f"blocks that change less than {plan.step_cache_threshold:g} from step to step are reused"
+    steps = wishes.num_inference_steps or model.limits.num_inference_steps
+    if steps < MIN_CACHED_STEPS:
+        return f"{steps} steps are too few: from {MIN_CACHED_STEPS} on"
+    if plan.offload not in ("none", "model"):
+        return "not together with offloaded blocks"
+    return "every step is computed in this profile"
+
+
+def _declined(plan: Plan, wishes: Preferences) -> dict[str, str]:
+    """The wishes that a rule kept from being fulfilled."""
+    declined = {}
+    if wishes.quantisation not in (None, plan.transformer_quantisation):
+        needs = "compilation and " if wishes.quantisation in DYNAMIC and not plan.compile else ""
+        declined["declined_quantisation"] = f"{wishes.quantisation} needs {needs}a card that has it"
+    if wishes.offload not in (None, plan.offload):
+        declined["declined_offload"] = f"{wishes.offload} cannot run on this machine"
+    if wishes.compile and not plan.compile:
+        declined["declined_compile"] = "not together with this offload, or on this card"
+    if wishes.step_cache and plan.step_cache_threshold is None:
+        declined["declined_step_cache"] = f"only from {MIN_CACHED_STEPS} steps, without offloaded blocks"
+    return declined

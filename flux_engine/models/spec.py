@@ -1,0 +1,72 @@
+"""What the worker has to know about a FLUX model to offer, load and plan it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flux_engine.job import ModelLimits
+
+ImageUse = Literal["start", "reference", "fill"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One component of a pipeline that has weights."""
+
+    component: str  # its attribute on the pipeline, and its folder in the repository
+    library: Literal["diffusers", "transformers"]
+    class_name: str
+    parameters: int
+    linear_parameters: int  # the weights of its Linear layers, which quantisation makes smaller
+    largest_layer: int  # parameters of the layer that has most, mostly the vocabulary
+    float32_parameters: int = 0  # kept in float32 where the rest is float16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerShape:
+    """What the work of one denoising step depends on.
+
+    `token_weights` counts the weights that one token is multiplied by on its way through all blocks. It is less than
+    the parameters: a double block has one set for image tokens and one for text tokens, and modulation is computed
+    once a step.
+    """
+
+    width: int
+    blocks: int
+    token_weights: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One model of the catalogue."""
+
+    id: str  # Hugging Face id; the bundled model's is its name
+    name: str
+    aliases: tuple[str, ...] = ()
+    limits: ModelLimits
+    pipeline_class: str  # of diffusers, for a prompt alone
+    image_to_image_class: str | None
+    inpaint_class: str | None
+    image_use: ImageUse = "start"  # what a given image is: the first state (with `strength`), a reference, a canvas
+    needs_image: bool = False
+    is_modular: bool = False  # diffusers offers it as a ModularPipeline alone, without a callback at each step
+    licence: str
+    is_float16_safe: bool = True  # its blocks clip what float16 cannot hold
+    is_gated: bool  # needs HF_TOKEN of an account that accepted the licence
+    transformer: Part
+    text_encoders: tuple[Part, ...]
+    vae: Part
+    shape: TransformerShape
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (self.transformer, *self.text_encoders, self.vae)
+
+    @property
+    def is_commercial_use_allowed(self) -> bool:
+        return self.licence in ("Apache-2.0", "MIT")
+
+    @property
+    def largest_text_encoder(self) -> Part:
+        return max(self.text_encoders, key=lambda part: part.parameters)

@@ -1,0 +1,111 @@
+"""A pipeline loaded by a plan, which steps down to a leaner one where memory runs out.
+
+The caller keeps the `Tuned` it got: `leaner` of it begins where memory ran out last, so a plan that failed is not
+tried again.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flux_engine.errors import OutOfMemory
+from flux_engine.models.apply import AppliedPlan, apply
+from flux_engine.models.libraries import import_diffusers
+from flux_engine.models.plan import Plan
+from flux_engine.models.quantisation import Loading, checkpoint_folder, loading, save_checkpoint
+from flux_engine.models.spec import ModelSpec
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where weights come from: a diffusers folder of a known revision, and the volume that keeps what is made of it.
+
+    `volume` None: quantised checkpoints are neither read nor written.
+    """
+
+    folder: Path
+    revision: str
+    volume: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """A pipeline and what took effect of its plan."""
+
+    pipeline: Any
+    applied: AppliedPlan
+    is_from_checkpoint: bool
+    load_ms: float
+    apply_ms: float
+
+
+def load_tuned(spec: ModelSpec, source: Source, plan: Plan, *, device: str) -> Tuned:
+    """Load and apply `plan`, or the first leaner one that memory holds. Raises OutOfMemory after the last of them.
+
+    What `from_pretrained` raises for a broken folder passes through.
+    """
+    import torch
+
+    current: Plan | None = plan
+    while current is not None:
+        try:
+            return _load(spec, source, current, device=device)
+        except torch.OutOfMemoryError as error:
+            log.warning("out of memory", extra={"model": spec.id, "detail": current.line()})
+            last_error: BaseException = error
+            current = current.leaner()
+        release_memory()
+    raise OutOfMemory(f"{spec.id} does not fit this GPU; choose a larger one or a smaller model") from last_error
+
+
+def leaner(tuned: Tuned) -> Plan:
+    """The plan to load next after memory ran out under `tuned`. Raises OutOfMemory where there is none."""
+    below = tuned.applied.plan.leaner()
+    if below is None:
+        raise OutOfMemory("the job did not fit even at the leanest setting; ask for a smaller picture")
+    return below
+
+
+def release_memory() -> None:
+    """Give freed device memory back, once no reference to the pipeline is left."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _load(spec: ModelSpec, source: Source, plan: Plan, *, device: str) -> Tuned:
+    began = time.perf_counter()
+    pipeline_class = getattr(import_diffusers(), spec.pipeline_class)
+    how = loading(plan, device=device)
+    pipeline, is_from_checkpoint = _pipeline(pipeline_class, spec, source, how)
+    loaded = time.perf_counter()
+    applied = apply(pipeline, plan, device=device, refused=how.refused)
+    pipeline.set_progress_bar_config(disable=True)
+    return Tuned(
+        pipeline=pipeline,
+        applied=applied,
+        is_from_checkpoint=is_from_checkpoint,
+        load_ms=(loaded - began) * 1000,
+        apply_ms=(time.perf_counter() - loaded) * 1000,
+    )
+
+
+def _pipeline(pipeline_class: Any, spec: ModelSpec, source: Source, how: Loading) -> tuple[Any, bool]:
+    """From the quantised checkpoint where one was made, else from the weights, making one for the next worker."""
+    if source.volume is None or "quantization_config" not in how.arguments:
+        return pipeline_class.from_pretrained(source.folder, use_safetensors=True, **how.arguments), False
+    made = checkpoint_folder(source.volume, model_id=spec.id, revision=source.revision, quantisations=how.quantisations)
+    if made.is_dir():
+        return pipeline_class.from_pretrained(made, use_safetensors=True, **how.of_quantised()), True
+    pipeline = pipeline_class.from_pretrained(source.folder, use_safetensors=True, **how.arguments)
+    save_checkpoint(pipeline, made)
+    return pipeline, False

@@ -1,0 +1,153 @@
+"""Plans carried out on the CPU, and the pictures they give against the plain pipeline's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import FluxPipeline
+
+from flux_engine.models.apply import AppliedPlan, apply
+from flux_engine.models.catalog import FLUX_TINY
+from flux_engine.models.gpu_properties import GIB, cpu_machine
+from flux_engine.models.optimizer import ModelOptimizer
+from flux_engine.models.plan import Plan, Preferences
+from flux_engine.models.quantisation import checkpoint_folder, loading, save_checkpoint
+from flux_engine.models.step_cache import cached_steps
+from tests.models.tiny_flux import Pixels, paint, psnr, save_random_flux
+
+CPU = cpu_machine(total_bytes=16 * GIB)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_flux(tmp_path_factory.mktemp("flux"))
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> Pixels:
+    return paint(FluxPipeline.from_pretrained(folder, dtype=torch.float32))
+
+
+@pytest.fixture(autouse=True)
+def native_attention() -> Iterator[None]:
+    """`set_attention_backend` sets the process's default too."""
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+    yield
+    _AttentionBackendRegistry.set_active_backend(AttentionBackendName.NATIVE)
+
+
+def plan_of(wishes: Preferences, **changes: Any) -> Plan:
+    return replace(ModelOptimizer().plan(CPU, FLUX_TINY, wishes), **changes)
+
+
+def loaded(folder: Path, plan: Plan) -> tuple[Any, AppliedPlan]:
+    how = loading(plan, device="cpu")
+    pipeline = FluxPipeline.from_pretrained(folder, **how.arguments)
+    return pipeline, apply(pipeline, plan, device="cpu", refused=how.refused)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "changes", "least_psnr"),
+    [
+        (Preferences(), {}, float("inf")),
+        (Preferences(attention_slicing=True), {}, float("inf")),
+        (Preferences(offload="group"), {}, float("inf")),
+        (Preferences(), {"dtype": "bfloat16"}, 30),
+        (Preferences(quantisation="int8_weight_only"), {}, 40),
+        (Preferences(profile="memory"), {}, 40),
+    ],
+    ids=["plain", "slicing", "group", "bfloat16", "int8", "memory"],
+)
+def test_a_plan_on_the_cpu_paints_the_plain_picture(
+    folder: Path, plain: Pixels, wishes: Preferences, changes: dict[str, Any], least_psnr: float
+) -> None:
+    plan = plan_of(wishes, **changes)
+    pipeline, applied = loaded(folder, plan)
+
+    assert psnr(paint(pipeline), plain) >= least_psnr
+    assert applied.refused == ()
+    assert applied.offload == plan.offload
+    assert applied.dtype == plan.dtype
+    assert applied.quantisations["transformer"] == plan.transformer_quantisation
+
+
+def test_tiles_are_as_small_as_the_plan_says(folder: Path) -> None:
+    whole, _ = loaded(folder, plan_of(Preferences()))
+    tiled, applied = loaded(folder, plan_of(Preferences(), vae_tile_side=64))
+
+    assert applied.vae_tile_side == 64
+    assert psnr(paint(tiled, side=64), paint(whole, side=64)) == float("inf")  # one tile: the same computation
+    assert 15 < psnr(paint(tiled, side=128), paint(whole, side=128)) < float("inf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "choice", "outcome"),
+    [
+        ({"attention": ("_flash_3_hub", "_native_cudnn", "native")}, "attention", {"attention": "native"}),
+        ({"offload": "model"}, "offload", {"offload": "group"}),
+        ({"offload": "sequential"}, "offload", {"offload": "group"}),
+    ],
+)
+def test_what_the_machine_refuses_falls_back_and_is_reported(
+    folder: Path, plain: Pixels, changes: dict[str, Any], choice: str, outcome: dict[str, Any]
+) -> None:
+    pipeline, applied = loaded(folder, plan_of(Preferences(), **changes))
+
+    assert {name: getattr(applied, name) for name in outcome} == outcome
+    assert {refusal.choice for refusal in applied.refused} == {choice}
+    assert all(refusal.why for refusal in applied.refused)
+    assert psnr(paint(pipeline), plain) == float("inf")
+
+
+def test_fp8_on_a_cpu_falls_down_its_chain(folder: Path, plain: Pixels) -> None:
+    plan = plan_of(Preferences(quantisation="int8_weight_only"))
+    parts = tuple(
+        replace(part, quantisation="nvfp4") if part.component == "transformer" else part for part in plan.parts
+    )
+    pipeline, applied = loaded(folder, replace(plan, parts=parts, compile=False))
+
+    assert applied.quantisations["transformer"] == "int8_weight_only"  # dynamic only with compilation
+    assert psnr(paint(pipeline), plain) >= 40
+
+
+def test_a_quantised_checkpoint_is_smaller_and_paints_the_same(folder: Path, tmp_path: Path) -> None:
+    plan = plan_of(Preferences(profile="memory"))
+    how = loading(plan, device="cpu")
+    pipeline = FluxPipeline.from_pretrained(folder, **how.arguments)
+    place = checkpoint_folder(tmp_path, model_id="flux-tiny", revision="1", quantisations=how.quantisations)
+    save_checkpoint(pipeline, place)
+    save_checkpoint(pipeline, place)  # made already: kept
+    again = FluxPipeline.from_pretrained(place, **how.of_quantised())
+
+    assert psnr(paint(pipeline), paint(again)) == float("inf")
+    assert apply(again, plan, device="cpu").quantisations == how.quantisations
+    assert _bytes(place) < 0.6 * _bytes(folder)
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+    assert place != checkpoint_folder(tmp_path, model_id="flux-tiny", revision="2", quantisations=how.quantisations)
+
+
+def test_a_step_cache_skips_steps_of_long_jobs_only(folder: Path) -> None:
+    pipeline, applied = loaded(folder, plan_of(Preferences(), step_cache_threshold=0.5))
+    reference = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
+    assert applied.has_step_cache
+
+    applied.begin_job(pipeline, num_inference_steps=20)
+    long = paint(pipeline, steps=20)
+    assert 0 < cached_steps(pipeline) < 20
+
+    applied.begin_job(pipeline, num_inference_steps=4)
+    assert psnr(paint(pipeline, steps=4), paint(reference, steps=4)) == float("inf")
+    assert cached_steps(pipeline) == 0
+
+    applied.begin_job(pipeline, num_inference_steps=20)
+    assert psnr(paint(pipeline, steps=20), long) == float("inf")  # nothing stayed of the job before
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))

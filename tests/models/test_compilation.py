@@ -1,0 +1,71 @@
+"""Compiled blocks: no new compilation for another size, prompt or length, and caches that are kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FluxPipeline
+
+from flux_engine.models.apply import apply
+from flux_engine.models.catalog import FLUX_TINY
+from flux_engine.models.compilation import cache_file, compile_refusal, load_compiled, save_compiled
+from flux_engine.models.gpu_properties import GIB, cpu_machine
+from flux_engine.models.optimizer import ModelOptimizer
+from flux_engine.models.plan import Plan, Preferences
+from flux_engine.models.quantisation import loading
+from tests.models.tiny_flux import paint, psnr, save_random_flux
+
+# torch's own compiler warns of torch's own scripting.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+
+CPU = cpu_machine(total_bytes=16 * GIB)
+SIZES = ((64, 64), (96, 64), (64, 96), (128, 64), (96, 96))
+
+
+def compiled_plan() -> Plan:
+    return ModelOptimizer().plan(CPU, FLUX_TINY, Preferences(compile=True))
+
+
+@pytest.mark.slow
+def test_compiled_blocks_serve_every_size_and_prompt(tmp_path: Path) -> None:
+    if (why := compile_refusal("cpu")) is not None:
+        pytest.skip(f"nothing can be compiled here: {why}")
+    folder = save_random_flux(tmp_path / "flux")
+    plain = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline = FluxPipeline.from_pretrained(folder, **loading(compiled_plan(), device="cpu").arguments)
+    applied = apply(pipeline, compiled_plan(), device="cpu")
+    assert applied.is_compiled
+    assert applied.refused == ()
+
+    paint(pipeline, side=64)
+    paint(pipeline, side=96, width=64)  # the second size is where the sizes become symbols
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for height, width in SIZES:
+            picture = paint(pipeline, side=height, width=width)
+            assert psnr(picture, paint(plain, side=height, width=width)) > 60
+        for prompt in ("a red sun", "mountains in the night", "x"):
+            paint(pipeline, prompt, side=64)
+
+    file = cache_file(tmp_path, compiled_plan(), compute_capability=None)
+    assert save_compiled(file) == file.stat().st_size > 0
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    assert load_compiled(file)
+
+
+def test_dynamic_quantisation_without_a_compiler_becomes_weight_only() -> None:
+    plan = compiled_plan()
+    parts = tuple(replace(p, quantisation="int8_dynamic") if p.component == "transformer" else p for p in plan.parts)
+    how = loading(replace(plan, parts=parts, compile=False), device="cpu")
+    assert how.quantisations["transformer"] == "int8_weight_only"
+
+
+def test_caches_of_other_plans_are_other_files(tmp_path: Path) -> None:
+    plan = compiled_plan()
+    others = [replace(plan, dtype="bfloat16"), replace(plan, gpu="another"), replace(plan, attention=("_native_math",))]
+    files = {cache_file(tmp_path, one, compute_capability=None) for one in (plan, *others)}
+    files.add(cache_file(tmp_path, plan, compute_capability=(8, 9)))
+    assert len(files) == 5
+    assert not load_compiled(next(iter(files)))

@@ -1,0 +1,47 @@
+"""Every model of the catalogue, small and random, of its real classes: saved, planned, loaded, applied, called."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+
+from flux_engine.models.apply import apply
+from flux_engine.models.catalog import CATALOG, ModelSpec
+from flux_engine.models.gpu_properties import GIB, cpu_machine
+from flux_engine.models.optimizer import ModelOptimizer
+from flux_engine.models.plan import Preferences
+from flux_engine.models.quantisation import loading
+from tests.models.tiny_models import call_arguments, tiny_model
+
+CPU = cpu_machine(total_bytes=400 * GIB)
+PIPELINES = [spec for spec in CATALOG if not spec.is_modular]
+
+
+@pytest.mark.parametrize("spec", PIPELINES, ids=lambda spec: spec.name)
+def test_a_model_goes_through_load_plan_generate_and_unload(spec: ModelSpec, tmp_path: Path) -> None:
+    tiny_model(spec).save_pretrained(tmp_path)
+    plan = ModelOptimizer().plan(CPU, spec, Preferences())
+    how = loading(plan, device="cpu")
+
+    pipeline = getattr(diffusers, spec.pipeline_class).from_pretrained(tmp_path, **how.arguments)
+    for part in spec.parts:
+        assert type(getattr(pipeline, part.component)).__name__ == part.class_name
+    applied = apply(pipeline, plan, device="cpu", refused=how.refused)
+    assert applied.refused == ()
+    assert applied.dtype == plan.dtype
+    assert applied.to_dict()["offload"] == "none"
+
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline(prompt="a red sun", **call_arguments(spec)).images[0]
+    assert picture.shape == (32, 32, 3)
+    assert np.isfinite(picture).all()
+
+    transformer = weakref.ref(pipeline.transformer)
+    del pipeline
+    gc.collect()
+    assert transformer() is None

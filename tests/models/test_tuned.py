@@ -1,0 +1,52 @@
+"""Loading by a plan: quantised checkpoints made once, and the ladder when memory runs out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flux_engine.errors import OutOfMemory
+from flux_engine.models.catalog import FLUX_TINY
+from flux_engine.models.gpu_properties import GIB, cpu_machine
+from flux_engine.models.optimizer import ModelOptimizer
+from flux_engine.models.plan import Preferences
+from flux_engine.models.tuned import Source, leaner, load_tuned
+from tests.models.tiny_flux import paint, psnr, save_random_flux
+
+CPU = cpu_machine(total_bytes=16 * GIB)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_flux(tmp_path_factory.mktemp("flux"))
+
+
+def test_the_first_worker_makes_the_quantised_checkpoint_and_the_second_loads_it(folder: Path, tmp_path: Path) -> None:
+    source = Source(folder=folder, revision="1", volume=tmp_path)
+    plan = ModelOptimizer().plan(CPU, FLUX_TINY, Preferences(profile="memory"))
+    first = load_tuned(FLUX_TINY, source, plan, device="cpu")
+    second = load_tuned(FLUX_TINY, source, plan, device="cpu")
+
+    assert (first.is_from_checkpoint, second.is_from_checkpoint) == (False, True)
+    assert first.applied == second.applied
+    assert psnr(paint(first.pipeline), paint(second.pipeline)) == float("inf")
+
+
+def test_a_plain_plan_writes_nothing_to_the_volume(folder: Path, tmp_path: Path) -> None:
+    plan = ModelOptimizer().plan(CPU, FLUX_TINY)
+    tuned = load_tuned(FLUX_TINY, Source(folder=folder, revision="1", volume=tmp_path), plan, device="cpu")
+    assert not tuned.is_from_checkpoint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_ladder_leads_to_leaner_plans_and_ends(folder: Path) -> None:
+    plan = ModelOptimizer().plan(CPU, FLUX_TINY)
+    tuned = load_tuned(FLUX_TINY, Source(folder=folder, revision="1"), plan, device="cpu")
+    below = leaner(tuned)
+    assert below.peak_bytes < plan.peak_bytes
+
+    end = replace(tuned, applied=replace(tuned.applied, plan=replace(plan, next_leaner=None)))
+    with pytest.raises(OutOfMemory, match="smaller picture"):
+        leaner(end)

@@ -1,0 +1,62 @@
+"""`python -m flux_engine plan`, and the page that is made of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from builder.gpus_table import PAGE, page
+from flux_engine.plan_command import main
+
+
+def test_a_plan_for_a_card_gives_each_choice_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--gpu", "A10G", "--model", "FLUX.1-dev", "--profile", "speed"]) == 0
+    out = capsys.readouterr().out
+    assert "FLUX.1-dev on NVIDIA A10G, profile speed" in out
+    for word in ("int8_dynamic", "compile", "step_cache", "peak on the device", "an estimate"):
+        assert word in out
+
+
+def test_json_is_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--gpu", "l4", "--model", "klein", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["model"] == "FLUX.2-klein-4B"
+    assert plan["fits"] is True
+    assert {part["component"] for part in plan["parts"]} == {"transformer", "text_encoder", "vae"}
+
+
+def test_this_machine_is_a_gpu_or_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", "flux-tiny"]) == 0
+    assert "flux-tiny on " in capsys.readouterr().out
+
+
+def test_the_table_has_every_card(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--all", "--profile", "memory"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 24
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--gpu", "GTX 970"], "no such card; one of"), (["--gpu", "L4", "--model", "SDXL"], "no such model; one of")],
+)
+def test_unknown_names_are_refused_with_the_known_ones(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_the_plan_of_a_card_needs_no_torch() -> None:
+    code = (
+        "import sys; from flux_engine.plan_command import main; main(['--gpu', 'L4']); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_the_page_of_gpus_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `make docs`"
