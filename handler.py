@@ -57,7 +57,7 @@ def _serve(worker: Worker, settings: Settings) -> None:
         """Called before every take, within the running loop: the first moment when warming may begin."""
         if settings.warmup == "eager" and not warming:
             warming.append(asyncio.get_running_loop().create_task(worker.warm()))
-        return settings.worker_concurrency
+        return 0 if worker.is_broken else settings.worker_concurrency
 
     runpod.serverless.start({"handler": handler, "concurrency_modifier": concurrency})
 

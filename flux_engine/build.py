@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 from flux_engine.generate.gpu import GpuThread
+from flux_engine.models.gpu_properties import has_gpu, read_device
 from flux_engine.models.manager import FluxModelManager
+from flux_engine.models.served import ServedModels
 from flux_engine.settings import Settings
 from flux_engine.storage.cache import CacheManager
 from flux_engine.storage.destination import shared_folder, store_from_settings
@@ -30,7 +32,7 @@ def build_worker(
     """
     cache_folder = cache_folder or default_cache_folder()
     return Worker(
-        models or FluxModelManager(settings, has_gpu=has_gpu()),
+        models or build_models(settings),
         gpu=gpu or GpuThread(),
         cache=CacheManager.from_settings(settings, cache_folder=cache_folder),
         store=store_from_settings(settings, cache_folder=cache_folder, is_local_run=is_local),
@@ -40,9 +42,13 @@ def build_worker(
     )
 
 
-def has_gpu() -> bool:
-    """Whether an NVIDIA device is in sight, told without importing torch."""
-    return Path("/dev/nvidia0").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+def build_models(settings: Settings) -> FluxModelManager:
+    """The models of a worker with these settings."""
+    volume = settings.model_volume
+    served = ServedModels(settings.flux_model, volume=volume, has_gpu=has_gpu())
+    return FluxModelManager(
+        served, gpu=read_device, volume=volume, profile=settings.profile, lora_max_bytes=settings.lora_max_bytes
+    )
 
 
 def default_cache_folder() -> Path:

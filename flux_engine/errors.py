@@ -123,6 +123,10 @@ class Internal(WorkerError):
     retryable = True
 
 
+class DeviceBroken(Internal):
+    """The GPU's context is lost: nothing but a new process brings it back."""
+
+
 class JobCancelled(BaseException):
     """Raised on the GPU thread at the next step of a cancelled job.
 

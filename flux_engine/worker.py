@@ -14,10 +14,11 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from flux_engine.delivery import as_utc, encode_images, handed_out, within_limit
-from flux_engine.errors import FluxError, Internal, StorageFailed
+from flux_engine.errors import DeviceBroken, FluxError, Internal, StorageFailed
 from flux_engine.generate.gpu import Cancellation, GpuThread
 from flux_engine.generate.image import Generated, ImageGenerator
 from flux_engine.job import ImageJob, JsonObject, ParseContext, job_id, parse_job
@@ -53,6 +54,9 @@ class Clock:
         finally:
             self.spent[part] += (time.perf_counter() - began) * 1000
 
+    def total_ms(self) -> int:
+        return round((time.perf_counter() - self.began) * 1000)
+
     def stop(self) -> JsonObject:
         """The result's `timings`."""
         self.spent["total"] = (time.perf_counter() - self.began) * 1000
@@ -65,10 +69,20 @@ class Run:
 
     job: ImageJob
     loras: tuple[StoredLora, ...]  # in the order of job.loras
+    model: ModelIdentity  # by the plan; a leaner one makes it where memory runs out
     fingerprint: str
     store: ResultStore
     progress: Progress
     clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A job's files, described and, where they were just made, at hand by their keys."""
+
+    entry: CacheEntry
+    model: JsonObject
+    at_hand: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Worker:
@@ -85,6 +99,7 @@ class Worker:
         loras: LoraStore,
         url_expiry_s: int,
     ) -> None:
+        self.is_broken = False  # the device is lost: this process should take no further job
         self._models = models
         self._gpu = gpu
         self._cache = cache
@@ -100,6 +115,10 @@ class Worker:
         progress = Progress(send, min_interval_s=min_interval_s)
         try:
             return within_limit(await self._run(job, progress), identity)
+        except DeviceBroken as error:
+            self.is_broken = True
+            log.error("device broken", extra={"job_id": identity, "code": error.code})
+            return {"error": error.to_json(identity), "refresh_worker": True}
         except FluxError as error:
             log.warning("job refused", extra={"job_id": identity, "code": error.code, "detail": error.field})
             return {"error": error.to_json(identity)}
@@ -113,8 +132,8 @@ class Worker:
 
     async def warm(self) -> None:
         """Load the default model before the first job asks for it. Raises ModelUnavailable or OutOfMemory."""
-        spec = self._models.default()
-        await self._gpu.run(lambda _: self._models.load(spec))
+        spec = self._models.served.default()
+        await self._gpu.run(lambda _: self._models.use(spec, lambda model: None))
 
     async def close(self) -> None:
         """Leave the cache's server and the store. The GPU thread is its owner's to end."""
@@ -126,36 +145,28 @@ class Worker:
         store = self._store_of(raw)
         job = parse_job(raw, self._parse_context(store))
         progress.stage("queued")
-        model = self._models.identity(self._models.named(job.model))
+        model = self._models.identity(self._models.served.named(job.model))
         loras = await self._fetch_loras(job, progress, clock)
         key = fingerprint(job.parameters(), model=model, inputs=_content_of(job, loras))
-        run = Run(job=job, loras=loras, fingerprint=key, store=store, progress=progress, clock=clock)
-
+        run = Run(
+            job=job, loras=loras, model=model, fingerprint=key, store=store, progress=progress, clock=clock
+        )  # fmt: skip
         async with self._cache.flight(
             key, job_id=job.id, store=store, on_progress=progress.relay, use_cache=job.cache
         ) as flight:
             progress.also_tell(flight.share_progress)
-            entry, at_hand = (flight.hit, {}) if flight.hit else await self._finish(run, flight)
+            if flight.hit is not None:
+                finished = Finished(entry=flight.hit, model=_described(model))
+            else:
+                finished = await self._finish(run, flight)
             with clock.measure("upload"):
-                files, expires_at = await handed_out(entry, store, job.response_format, at_hand=at_hand)
+                files, expires_at = await handed_out(
+                    finished.entry, store, job.response_format, at_hand=finished.at_hand
+                )
         if store is not self._store:
             store.close()
-
-        result: JsonObject = {
-            **files,
-            "seed": job.seed,
-            "model": _described(model),
-            "parameters": job.parameters(),
-            "cached": flight.hit is not None,
-            "timings": clock.stop(),
-            "warnings": [*job.warnings, *entry.warnings, *([flight.warning] if flight.warning else [])],
-        }
-        if job.metadata is not None:
-            result["metadata"] = job.metadata
-        if expires_at is not None:
-            result["expires_at"] = as_utc(expires_at)
-        log.info("job done", extra={"job_id": job.id, "model": job.model, "ms": round(result["timings"]["total_ms"])})
-        return result
+        log.info("job done", extra={"job_id": job.id, "model": job.model, "ms": clock.total_ms()})
+        return _result(run, finished, flight, files=files, expires_at=expires_at)
 
     async def _fetch_loras(self, job: ImageJob, progress: Progress, clock: Clock) -> tuple[StoredLora, ...]:
         if not job.loras:
@@ -164,9 +175,14 @@ class Worker:
         with clock.measure("lora"):
             return tuple(await asyncio.gather(*(self._loras.get(lora.path) for lora in job.loras)))
 
-    async def _finish(self, run: Run, flight: Flight) -> tuple[CacheEntry, dict[str, bytes]]:
-        """The job's files, made or kept from an earlier try, stored; and the bytes of each by its key."""
-        kept = await self._kept.find(run.fingerprint, prefix=run.store.prefix) or await self._make(run)
+    async def _finish(self, run: Run, flight: Flight) -> Finished:
+        """The job's files, made or kept from an earlier try, and stored."""
+        kept = await self._kept.find(run.fingerprint, prefix=run.store.prefix)
+        model, is_as_planned = _described(run.model), True
+        if kept is None:
+            kept, made_by = await self._make(run)
+            model = _described(made_by.identity) | {"plan": made_by.tuned.applied.to_dict()}
+            is_as_planned = made_by.identity == run.model
         run.progress.stage("uploading")
         must_store = run.job.response_format == "url"
         try:
@@ -179,11 +195,12 @@ class Worker:
                 raise
             flight.warning = NOT_STORED
         else:
-            await flight.complete(kept.entry)
+            if is_as_planned:
+                await flight.complete(kept.entry)
             await self._kept.drop(run.fingerprint)
-        return kept.entry, {file.key: file.data for file in kept.files}
+        return Finished(entry=kept.entry, model=model, at_hand={file.key: file.data for file in kept.files})
 
-    async def _make(self, run: Run) -> KeptResult:
+    async def _make(self, run: Run) -> tuple[KeptResult, LoadedModel]:
         """Generate and encode."""
         model, generated = await self._gpu.run(lambda cancellation: self._generate(run, cancellation))
         run.progress.stage("encoding")
@@ -193,21 +210,25 @@ class Worker:
             )
         facts, warnings = tuple(file.facts for file in files), tuple(generated.warnings)
         entry = CacheEntry(fingerprint=run.fingerprint, files=facts, warnings=warnings)
-        return KeptResult(entry, tuple(file.new_file for file in files))
+        return KeptResult(entry, tuple(file.new_file for file in files)), model
 
     def _generate(self, run: Run, cancellation: Cancellation) -> tuple[LoadedModel, Generated]:
-        """On the GPU thread: the model, warmed if it is cold, and the job's pictures."""
-        spec = self._models.named(run.job.model)
+        """On the GPU thread: the model, warmed if it is cold, the job's LoRAs, and its pictures."""
+        began = time.perf_counter()
+        spec = self._models.served.named(run.job.model)
         if not self._models.is_warm(spec):
             run.progress.stage("loading")
-        with run.clock.measure("load"):
-            model = self._models.load(spec)
-        with run.clock.measure("lora"):
-            warnings = model.apply_loras(zip(run.loras, (lora.scale for lora in run.job.loras), strict=True))
-        generated = self._images.generate(model, run.job, run.progress, cancellation)
-        generated.warnings.extend(warnings)
-        run.clock.spent |= {"text": generated.text_ms, "denoise": generated.denoise_ms, "decode": generated.decode_ms}
-        return model, generated
+
+        def work(model: LoadedModel) -> tuple[LoadedModel, Generated]:
+            run.clock.spent["load"] = (time.perf_counter() - began) * 1000
+            with run.clock.measure("lora"):
+                warnings = model.apply_loras(zip(run.loras, (lora.scale for lora in run.job.loras), strict=True))
+            generated = self._images.generate(model, run.job, run.progress, cancellation)
+            generated.warnings.extend(warnings)
+            run.clock.spent |= generated.spent_ms()
+            return model, generated
+
+        return self._models.use(spec, work)
 
     def _store_of(self, raw: object) -> ResultStore:
         """The bucket that the job brings along, or the worker's own store. Raises InvalidInput."""
@@ -218,12 +239,33 @@ class Worker:
 
     def _parse_context(self, store: ResultStore) -> ParseContext:
         return ParseContext(
-            default_model=self._models.default().limits,
-            find_model=self._models.find_limits,
-            served_models=self._models.served(),
+            default_model=self._models.served.default().limits,
+            find_model=self._models.served.find_limits,
+            served_models=self._models.served.ids(),
             default_response_format="url" if store.has_urls else "b64_json",
             can_return_urls=store.has_urls,
         )
+
+
+def _result(
+    run: Run, finished: Finished, flight: Flight, *, files: JsonObject, expires_at: datetime | None
+) -> JsonObject:
+    """The contract's result."""
+    job = run.job
+    result: JsonObject = {
+        **files,
+        "seed": job.seed,
+        "model": finished.model,
+        "parameters": job.parameters(),
+        "cached": flight.hit is not None,
+        "timings": run.clock.stop(),
+        "warnings": [*job.warnings, *finished.entry.warnings, *([flight.warning] if flight.warning else [])],
+    }
+    if job.metadata is not None:
+        result["metadata"] = job.metadata
+    if expires_at is not None:
+        result["expires_at"] = as_utc(expires_at)
+    return result
 
 
 def _described(model: ModelIdentity) -> JsonObject:

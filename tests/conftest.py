@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from flux_engine.build import build_worker
+from flux_engine.build import build_models, build_worker
 from flux_engine.generate.gpu import GpuThread
 from flux_engine.job import ModelLimits, ParseContext
 from flux_engine.models import catalog
-from flux_engine.models.catalog import ModelSpec
 from flux_engine.models.manager import FluxModelManager
+from flux_engine.models.spec import ModelSpec
 from flux_engine.settings import Settings
 from flux_engine.worker import Worker
 
@@ -50,7 +50,7 @@ def context_for(spec: ModelSpec) -> ParseContext:
 def warm() -> Iterator[tuple[FluxModelManager, GpuThread]]:
     """The bundled model and the thread it runs on; loaded by the first test that needs it."""
     gpu = GpuThread()
-    yield FluxModelManager(Settings.from_environment({}), has_gpu=False), gpu
+    yield build_models(Settings.from_environment({})), gpu
     gpu.close()
 
 

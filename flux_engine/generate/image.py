@@ -32,6 +32,9 @@ class Generated:
     denoise_ms: float = 0.0
     decode_ms: float = 0.0
 
+    def spent_ms(self) -> dict[str, float]:
+        return {"text": self.text_ms, "denoise": self.denoise_ms, "decode": self.decode_ms}
+
 
 class ImageGenerator:
     """Turns jobs into pictures; keeps nothing but prompt embeddings between them."""
@@ -44,6 +47,9 @@ class ImageGenerator:
         done = Generated()
         progress.stage("text")
         began = time.perf_counter()
+        model.tuned.applied.begin_job(
+            model.pipeline, num_inference_steps=job.num_inference_steps, has_true_cfg=job.true_cfg_scale > 1
+        )
         embeddings = self._embeddings(model, job)
         done.text_ms = _ms_since(began)
         cancellation.check()

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 GIB: Final = 1024**3
+MIB: Final = 1024**2
+DRIVER_TIMEOUT_S: Final = 10.0
 CONTEXT_BYTES: Final = GIB // 2  # CUDA's context and kernels, which a fresh process loses before any tensor
 USUAL_HOST_BYTES: Final = 62 * GIB
 
@@ -113,6 +117,54 @@ def find_card(name: str) -> GpuProperties | None:
 def short_name(card: GpuProperties) -> str:
     """The card's name without its maker: `A10G`, `RTX 4090`."""
     return " ".join(re.sub(r"\b(NVIDIA|GeForce|Tesla|Generation|Server|Edition)\b", " ", card.name).split())
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA device is in sight, told without importing torch."""
+    return Path("/dev/nvidia0").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+
+
+def read_device() -> GpuProperties:
+    """The device that this worker runs on; torch is imported only where the driver's own tool cannot tell.
+
+    A job that is answered from the cache needs the plan's precision, and must not pay for torch.
+    """
+    if not has_gpu():
+        return cpu_machine(total_bytes=host_memory())
+    query = "--query-gpu=name,compute_cap,memory.total,memory.free,mig.mode.current"
+    try:
+        told = subprocess.run(  # noqa: S603  (nothing in it comes from outside)
+            ["nvidia-smi", query, "--format=csv,noheader,nounits"],  # noqa: S607  (the driver's place differs)
+            capture_output=True,
+            text=True,
+            timeout=DRIVER_TIMEOUT_S,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return read_gpu()
+    return parse_driver(told, host_bytes=host_memory()) or read_gpu()
+
+
+def parse_driver(told: str, *, host_bytes: int) -> GpuProperties | None:
+    """The first device in nvidia-smi's lines; None where it cannot be told, as for a slice of a card (MIG)."""
+    lines = told.strip().splitlines()
+    fields = [field.strip() for field in lines[0].split(",")] if lines else []
+    if len(fields) != 5 or fields[4] == "Enabled" or os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("0", "all"):
+        return None
+    name, capability, total_mib, free_mib, _ = fields
+    major, _, minor = capability.partition(".")
+    if not all(part.isdigit() for part in (major, minor, total_mib, free_mib)):
+        return None
+    known = find_card(name)
+    return GpuProperties(
+        name=name,
+        compute_capability=(int(major), int(minor)),
+        total_bytes=int(total_mib) * MIB,
+        free_bytes=max(0, int(free_mib) * MIB - CONTEXT_BYTES),  # torch asks after the context is made
+        host_bytes=host_bytes,
+        count=len(lines),
+        speed=known.speed if known else None,
+    )
 
 
 def read_gpu(index: int = 0) -> GpuProperties:

@@ -1,50 +1,54 @@
-"""FluxModelManager: which models this worker serves, and the one that is loaded.
+"""FluxModelManager: the one model that is loaded, warm, and as lean as memory asks for.
 
-Naming a model reads no weights; `load` does, once, on the GPU thread, so that two jobs that wait for one model wait
-for one load. Loading another model lets the one before it go.
+`load` and `use` belong to the GPU thread, so two jobs that wait for one model wait for one load. Another model lets
+the one before it go. Where memory runs out, the model is loaded once more by its next leaner plan, which is kept.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from flux_engine.errors import InputFetchFailed, ModelUnavailable, OutOfMemory
-from flux_engine.job import ModelLimits
-from flux_engine.models import catalog
-from flux_engine.models.catalog import ModelSpec
-from flux_engine.models.libraries import import_diffusers
+from flux_engine.errors import DeviceBroken, InputFetchFailed, ModelUnavailable
+from flux_engine.models.compilation import cache_file, load_compiled, save_compiled
+from flux_engine.models.gpu_properties import GpuProperties
 from flux_engine.models.lora import LoRAManager, ScaledLora
 from flux_engine.models.lora_format import PreparedLora
 from flux_engine.models.lora_library import LoraLibrary
 from flux_engine.models.lora_names import layer_names, linear_shapes
-from flux_engine.models.weights import INDEX, Weights, find_weights, has_guidance, pipeline_class_of, revision_of
-from flux_engine.settings import Settings
+from flux_engine.models.optimizer import ModelOptimizer
+from flux_engine.models.plan import Plan, Preferences, Profile
+from flux_engine.models.read_ahead import ReadAhead
+from flux_engine.models.served import ServedModels
+from flux_engine.models.spec import ModelSpec
+from flux_engine.models.tuned import Source, Tuned, leaner, load_tuned, release_memory
+from flux_engine.models.weights import Weights
 from flux_engine.storage.fingerprint import ModelIdentity
 from flux_engine.storage.loras import StoredLora
 
-BUNDLED_ID: Final = "flux-tiny"
-PRECISION: Final = "bfloat16"
-DEFAULT_ON_GPU: Final = "black-forest-labs/FLUX.1-schnell"
+Result = TypeVar("Result")
+WARM_UP_STEPS: Final = 2
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A pipeline that is ready to be called, and what it is made of."""
+    """A pipeline that is ready to be called, what it is made of, and the LoRAs that it holds."""
 
     spec: ModelSpec
     identity: ModelIdentity
-    pipeline: Any
-    load_ms: float
+    tuned: Tuned
     lora_library: LoraLibrary
     lora_manager: LoRAManager
+
+    @property
+    def pipeline(self) -> Any:
+        return self.tuned.pipeline
 
     def apply_loras(self, loras: Iterable[tuple[StoredLora, float]]) -> list[str]:
         """Make these LoRAs, each at its scale, and no others act; returns what is to be said of them.
@@ -64,151 +68,138 @@ class LoadedModel:
 
 
 class FluxModelManager:
-    """Serves the default model and every model of the catalogue that is on the volume."""
+    """Finds, loads, warms and serves one pipeline at a time."""
 
-    def __init__(self, settings: Settings, *, has_gpu: bool) -> None:
-        self._volume = settings.model_volume
-        self._configured = settings.flux_model
-        self._lora_max_bytes = settings.lora_max_bytes
-        self._has_gpu = has_gpu
+    def __init__(
+        self,
+        served: ServedModels,
+        *,
+        gpu: Callable[[], GpuProperties],
+        volume: Path,
+        profile: Profile = "balanced",
+        lora_max_bytes: int,
+        optimizer: ModelOptimizer | None = None,
+    ) -> None:
+        """`gpu` tells the device that plans are made for; it is asked once, when a plan is first needed."""
+        self.served = served
+        self._gpu = gpu
+        self._volume = volume
+        self._preferences = Preferences(profile=profile)
+        self._lora_max_bytes = lora_max_bytes
+        self._optimizer = optimizer or ModelOptimizer()
+        self._device: GpuProperties | None = None
+        self._plans: dict[str, Plan] = {}
+        self._weights: dict[str, Weights] = {}
         self._loaded: LoadedModel | None = None
-        self._identities: dict[str, ModelIdentity] = {}
-
-    # ---------------------------------------------------------------------------------------- naming
-
-    def default(self) -> ModelSpec:
-        """The model of a job that names none. Raises ModelUnavailable where FLUX_MODEL names nothing known."""
-        name = self._configured or (DEFAULT_ON_GPU if self._has_gpu else BUNDLED_ID)
-        spec = self.find(name)
-        if spec is None:
-            raise ModelUnavailable(
-                "FLUX_MODEL names neither a model of the catalogue nor a diffusers folder; see the README's table"
-            )
-        return spec
-
-    def find(self, name: str) -> ModelSpec | None:
-        """The model called `name`: of the catalogue, or the one that FLUX_MODEL set."""
-        spec = catalog.find(name)
-        if spec is None and self._configured is not None and name in (self._configured, self._configured_id()):
-            return self._configured_spec()
-        return spec
-
-    def named(self, name: str) -> ModelSpec:
-        """As `find`, for a name that a parsed job holds. Raises ModelUnavailable."""
-        spec = self.find(name)
-        if spec is None:
-            raise ModelUnavailable(f"{name} is not a model of this worker")
-        return spec
-
-    def served(self) -> tuple[str, ...]:
-        """The models that a job may name, the default first."""
-        ids = [self.default().id, *(spec.id for spec in catalog.CATALOG)]
-        return tuple(dict.fromkeys(ids))
-
-    def find_limits(self, name: str) -> ModelLimits | None:
-        spec = self.find(name)
-        return spec.limits if spec is not None else None
-
-    def weights(self, spec: ModelSpec) -> Weights:
-        """Where the weights of `spec` are. Raises ModelUnavailable."""
-        folder = self._configured_folder()
-        if folder is not None and spec.id == self._configured_id():
-            return Weights(folder, revision_of(folder))
-        return find_weights(spec.id, self._volume, bundled=spec.id == BUNDLED_ID)
 
     def identity(self, spec: ModelSpec) -> ModelIdentity:
         """What results of `spec` are made by, told without loading it. Raises ModelUnavailable."""
-        if spec.id not in self._identities:
-            self._identities[spec.id] = ModelIdentity(
-                id=spec.id, revision=self.weights(spec).revision, precision=PRECISION
-            )
-        return self._identities[spec.id]
+        return ModelIdentity(
+            id=spec.id, revision=self._weights_of(spec).revision, precision=_precision(self.plan(spec))
+        )
 
-    def _configured_id(self) -> str | None:
-        folder = self._configured_folder()
-        return folder.name if folder is not None else self._configured
-
-    def _configured_folder(self) -> Path | None:
-        """FLUX_MODEL as a folder of its own or of the volume, if it is one."""
-        if self._configured is None:
-            return None
-        for folder in (Path(self._configured), self._volume / self._configured):
-            if (folder / INDEX).is_file():
-                return folder
-        return None
-
-    def _configured_spec(self) -> ModelSpec | None:
-        """A fine-tune or a folder: its own name, with the defaults of the catalogue's model of its kind."""
-        name = self._configured_id()
-        if name is None:
-            return None
-        folder = self._configured_folder() or find_weights(name, self._volume).folder
-        kind = _kind_of(folder)
-        return replace(kind, id=name, limits=replace(kind.limits, id=name)) if kind is not None else None
-
-    # --------------------------------------------------------------------------------------- loading
-
-    def load(self, spec: ModelSpec) -> LoadedModel:
-        """The loaded model of `spec`, loading it where it is not. On the GPU thread only.
-
-        Raises ModelUnavailable or OutOfMemory.
-        """
-        if self._loaded is not None and self._loaded.spec.id == spec.id:
-            return self._loaded
-        weights = self.weights(spec)
-        self.unload()
-        self._loaded = _load(spec, weights, self.identity(spec), lora_max_bytes=self._lora_max_bytes)
-        log.info("model loaded", extra={"model": spec.id, "ms": round(self._loaded.load_ms)})
-        return self._loaded
+    def plan(self, spec: ModelSpec) -> Plan:
+        """How `spec` runs on this machine's device; a leaner plan once memory has run out."""
+        if self._device is None:
+            self._device = self._gpu()
+        if spec.id not in self._plans:
+            self._plans[spec.id] = self._optimizer.plan(self._device, spec, self._preferences)
+        return self._plans[spec.id]
 
     def is_warm(self, spec: ModelSpec) -> bool:
         return self._loaded is not None and self._loaded.spec.id == spec.id
 
-    def unload(self) -> None:
-        """Let the loaded model go and give its memory back."""
-        if self._loaded is None:
-            return
+    def load(self, spec: ModelSpec) -> LoadedModel:
+        """The loaded model of `spec`, loading it where it is not. Raises ModelUnavailable or OutOfMemory."""
+        if self._loaded is None or self._loaded.spec.id != spec.id:
+            self.unload()
+            self._loaded = self._load(spec)
+        return self._loaded
+
+    def use(self, spec: ModelSpec, work: Callable[[LoadedModel], Result]) -> Result:
+        """`work` done with the model of `spec`; where memory runs out, once more by a leaner plan.
+
+        Raises OutOfMemory where that does not fit either, and DeviceBroken where the device answers no more.
+        """
         import torch
 
-        self._loaded = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        try:
+            return work(self.load(spec))
+        except torch.OutOfMemoryError:
+            log.warning("out of memory", extra={"model": spec.id, "detail": self.plan(spec).line()})
+        except torch.AcceleratorError as error:
+            raise DeviceBroken("the GPU stopped answering; another worker can take the job: send it again") from error
+        self._step_down(spec)
+        return work(self.load(spec))
+
+    def unload(self) -> None:
+        """Let the loaded model go and give its memory back."""
+        if self._loaded is not None:
+            self._loaded = None
+            release_memory()
+
+    def _step_down(self, spec: ModelSpec) -> None:
+        tuned = self._loaded.tuned if self._loaded is not None else None
+        self.unload()
+        if tuned is not None:
+            self._plans[spec.id] = leaner(tuned)
+
+    def _weights_of(self, spec: ModelSpec) -> Weights:
+        if spec.id not in self._weights:
+            self._weights[spec.id] = self.served.weights(spec)
+        return self._weights[spec.id]
+
+    def _load(self, spec: ModelSpec) -> LoadedModel:
+        import torch
+
+        began = time.perf_counter()
+        weights, plan = self._weights_of(spec), self.plan(spec)
+        device = "cpu" if self._device is None or self._device.is_cpu else "cuda"
+        reading = ReadAhead(weights.folder).start()
+        try:
+            source = Source(folder=weights.folder, revision=weights.revision, volume=self._volume)
+            tuned = load_tuned(spec, source, plan, device=device)
+        except torch.AcceleratorError:
+            raise  # not the model's fault; `use` says what it means
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            log.exception("model broken", extra={"model": spec.id})
+            raise ModelUnavailable(
+                f"{spec.id} is on the volume but cannot be loaded; fetch it again with "
+                f"`python builder/fetch_models.py {spec.id} --force`"
+            ) from error
+        finally:
+            reading.stop()
+        self._plans[spec.id] = tuned.applied.plan
+        model = LoadedModel(
+            spec=spec,
+            identity=self.identity(spec),
+            tuned=tuned,
+            lora_library=LoraLibrary(
+                layer_names(linear_shapes(tuned.pipeline.transformer)), max_file_bytes=self._lora_max_bytes
+            ),
+            lora_manager=LoRAManager(mode="slot" if tuned.applied.is_compiled else "adapters"),
+        )
+        self._warm_up(model)
+        detail = {"model": spec.id, "ms": round((time.perf_counter() - began) * 1000), "detail": plan.line()}
+        log.info("model loaded", extra=detail)
+        for refusal in tuned.applied.refused:
+            log.warning("plan: refused", extra={"model": spec.id, "detail": f"{refusal.choice} {refusal.wanted}"})
+        return model
+
+    def _warm_up(self, model: LoadedModel) -> None:
+        """Compile before the first job, with what an earlier worker of this endpoint left on the volume."""
+        if not model.tuned.applied.is_compiled:
+            return
+        capability = self._device.compute_capability if self._device is not None else None
+        file = cache_file(self._volume, model.tuned.applied.plan, compute_capability=capability)
+        is_known = load_compiled(file)
+        side = model.spec.limits.side
+        model.pipeline(prompt="a picture", width=side, height=side, num_inference_steps=WARM_UP_STEPS)
+        if not is_known:
+            save_compiled(file)
 
 
-def _kind_of(folder: Path) -> ModelSpec | None:
-    """The catalogue's model whose pipeline class `folder` names, and which takes guidance or not as it does."""
-    pipeline_class, takes_guidance = pipeline_class_of(folder), has_guidance(folder)
-    kinds = [spec for spec in catalog.CATALOG if spec.pipeline_class == pipeline_class and spec.id != BUNDLED_ID]
-    alike = [spec for spec in kinds if (spec.limits.guidance_scale is not None) == takes_guidance]
-    return next(iter([*alike, *kinds]), None)
-
-
-def _load(spec: ModelSpec, weights: Weights, identity: ModelIdentity, *, lora_max_bytes: int) -> LoadedModel:
-    began = time.perf_counter()
-    diffusers = import_diffusers()
-    import torch
-
-    pipeline_class = getattr(diffusers, spec.pipeline_class)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        pipeline = pipeline_class.from_pretrained(weights.folder, dtype=torch.bfloat16, use_safetensors=True)
-        pipeline.to(device)
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"{spec.id} does not fit this GPU; choose a larger one or a smaller model") from error
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        log.exception("model broken", extra={"model": spec.id})
-        raise ModelUnavailable(
-            f"{spec.id} is on the volume but cannot be loaded; fetch it again with "
-            f"`python builder/fetch_models.py {spec.id} --force`"
-        ) from error
-    pipeline.set_progress_bar_config(disable=True)
-    names = layer_names(linear_shapes(pipeline.transformer))
-    return LoadedModel(
-        spec=spec,
-        identity=identity,
-        pipeline=pipeline,
-        load_ms=(time.perf_counter() - began) * 1000,
-        lora_library=LoraLibrary(names, max_file_bytes=lora_max_bytes),
-        lora_manager=LoRAManager(),
-    )
+def _precision(plan: Plan) -> str:
+    """Dtype and quantisation in one word: `bfloat16`, `bfloat16+fp8_dynamic`."""
+    schemes = sorted({part.quantisation for part in plan.parts if part.quantisation != "none"})
+    return "+".join([plan.dtype, *schemes])
