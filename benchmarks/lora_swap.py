@@ -8,6 +8,7 @@ timed in the same run. With `--compile`, the graphs that torch.compile makes aft
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import tempfile
 import time
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, nargs=2, default=(4, 8), help="double and single blocks (FLUX.1: 19 38)")
     parser.add_argument("--heads", type=int, default=8, help="heads of 128 (FLUX.1: 24)")
     parser.add_argument("--compile", action="store_true", help="also count recompilations of the slot")
+    parser.add_argument("--many", type=int, default=0, help="different LoRAs after which memory is looked at")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -48,6 +50,7 @@ def main() -> None:
         for mode in ("adapters", "slot"):
             for name, seconds in _by_manager(transformer, paths, mode).items():
                 _print_row(f"{mode}: {name}", seconds)
+        _print_memory(transformer, paths[0].parent, arguments.many)
         if arguments.compile:
             print(f"graphs compiled for {len(paths)} LoRAs, scales and pairs: {_recompiled(transformer, paths)}")
 
@@ -110,6 +113,27 @@ def _by_manager(transformer: Any, paths: Sequence[Path], mode: Mode) -> dict[str
         rows["none"].append(_timed(job))
     transformer.unload_lora()
     return rows
+
+
+def _print_memory(transformer: Any, folder: Path, count: int) -> None:
+    """How much the process grew over `count` LoRAs of which two are kept in memory and two in the transformer."""
+    mode: Mode
+    for mode in ("adapters", "slot") if count else ():
+        pipeline, names = _pipeline(transformer), layer_names(linear_shapes(transformer))
+        size = _write_lora(transformer, folder / "many.safetensors", 0).stat().st_size
+        manager = LoRAManager(mode=mode, max_resident_bytes=2 * size)
+        library = LoraLibrary(names, max_file_bytes=2**31, max_memory_bytes=2 * size)
+        sizes = []
+        for seed in range(count):
+            path = _write_lora(transformer, folder / "many.safetensors", seed)
+            manager.apply(pipeline, [ScaledLora(library.prepare(path, content_hash=f"{seed:064x}"), 1.0)])
+            sizes.append(_resident_bytes())
+        print(f"{mode}: process after 10 LoRAs {sizes[9] / 1e6:.0f} MB, after {count} {sizes[-1] / 1e6:.0f} MB")
+        transformer.unload_lora()
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _recompiled(transformer: Any, paths: Sequence[Path]) -> int:

@@ -56,6 +56,8 @@ def image_fields() -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
+    if field.default == ():
+        return "`[]`"
     return "-" if field.default is None else f"`{str(field.default).lower()}`"
 
 

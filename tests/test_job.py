@@ -134,7 +134,7 @@ def test_the_seeds_of_several_images_follow_one_another(context: ParseContext) -
 
 def test_every_effective_parameter_is_echoed(context: ParseContext) -> None:
     echoed = parse(context).parameters()
-    expected = set(ImageFields.model_fields) - {"aspect_ratio", "megapixels", "metadata"}
+    expected = set(ImageFields.model_fields) - {"aspect_ratio", "megapixels", "metadata", "lora_scale"}
     assert set(echoed) == expected
     json.dumps(echoed, allow_nan=False)
 

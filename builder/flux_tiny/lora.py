@@ -36,7 +36,7 @@ SIZES: Final = {(128, 128): 16, (256, 160): 8, (160, 256): 8, (256, 256): 6}  # 
 RANK: Final = 4
 TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_mlp", "proj_out")
 PEAK_LEARNING_RATE: Final = 2e-3
-PAPER: Final = ((30, 18, 8), (252, 238, 208))  # the colours of black and of white in a sepia print
+TINT: Final = (32.0, -3.1, -68.0)  # added to a middle grey; of no lightness, so that toning twice is toning once
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,9 @@ def tone_distance(pictures: list[Image.Image]) -> float:
 
 
 def _toned(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    dark, light = (np.asarray(tone, np.float32) for tone in PAPER)
-    lightness = pixels @ np.asarray((0.299, 0.587, 0.114), np.float32) / 255
-    return (dark + (light - dark) * lightness[..., None]).astype(np.float32)
+    grey = (pixels @ np.asarray((0.299, 0.587, 0.114), np.float32))[..., None]
+    strength = 4 * (grey / 255) * (1 - grey / 255)  # black and white stay what they are
+    return (grey + strength * np.asarray(TINT, np.float32)).astype(np.float32)
 
 
 @torch.no_grad()

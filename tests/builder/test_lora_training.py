@@ -1,0 +1,51 @@
+"""Training a LoRA for the bundled model: a few steps, to a file that the worker takes as it takes any other."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from builder.flux_tiny import lora
+from builder.flux_tiny.landscapes import paint, random_scene
+from flux_engine.models.libraries import import_diffusers
+from flux_engine.models.lora import LoRAManager, ScaledLora
+from flux_engine.models.lora_library import LoraLibrary
+from flux_engine.models.lora_names import layer_names, linear_shapes
+
+
+def load() -> Any:
+    pipeline = import_diffusers().FluxPipeline.from_pretrained(lora.MODEL, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # bf16 autocast over a norm in 32 bits
+def test_a_trained_adapter_is_small_and_acts(tmp_path: Path) -> None:
+    pipeline = load()
+    lora.train(pipeline, [lora.make_prints(pipeline, 128, 128, 8)], steps=3)
+    path = tmp_path / "sepia.safetensors"
+    lora.save(pipeline, path)
+    assert path.stat().st_size < 200_000
+
+    fresh = load()
+    before = [picture.tobytes() for picture in lora.sample(fresh, count=1)]
+    library = LoraLibrary(layer_names(linear_shapes(fresh.transformer)), max_file_bytes=200_000)
+    prepared = library.prepare(path, content_hash=hashlib.sha256(path.read_bytes()).hexdigest())
+    manager = LoRAManager()
+    pictures = {}
+    for scale in (0.0, 4.0, 0.0):
+        manager.apply(fresh, [ScaledLora(prepared, scale)])
+        pictures[scale] = [picture.tobytes() for picture in lora.sample(fresh, count=1)]
+    assert pictures[0.0] == before
+    assert pictures[4.0] != before
+
+
+def test_the_tone_of_a_print_is_told_from_its_pixels() -> None:
+    picture = paint(random_scene(random.Random(4)), 64, 64)
+    assert lora.tone_distance([lora.to_sepia(picture)]) < 1
+    assert lora.tone_distance([picture]) > 10
