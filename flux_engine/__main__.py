@@ -2,6 +2,7 @@
 
 python -m flux_engine "a red sun on the left over purple mountains at dusk" --seed 7 -o sun.png
 python -m flux_engine "a white moon" --json            the contract's result alone on standard output
+python -m flux_engine plan --gpu A10G                  how a model would run on a GPU: see plan_command.py
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from flux_engine import plan_command
 from flux_engine.build import build_worker
 from flux_engine.job import JsonObject
 from flux_engine.local import summary
@@ -26,6 +28,8 @@ FORMATS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
 
 
 def main(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["plan"]:
+        return plan_command.main(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
         settings = Settings.from_environment(os.environ)
