@@ -22,7 +22,7 @@ from flux_engine.errors import FluxError, InputFetchFailed, InvalidInput
 from flux_engine.storage.fetch import Fetcher
 from flux_engine.storage.lora_cache import LoraCache
 from flux_engine.storage.loras import LoraStore
-from tests.storage.servers import loopback, own_certificate, server
+from tests.storage.web_server import loopback, own_certificate, server
 
 CONTENT = os.urandom(3000)
 SHA = hashlib.sha256(CONTENT).hexdigest()
