@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -130,14 +130,6 @@ def _comes_up(path: Path, lifeline: int, deadline: float) -> bool:
         if select.select([lifeline], [], [], POLL_S)[0]:  # end of file: the guard has gone, and so has the server
             return False
     return False
-
-
-def cache_folder(environment: Mapping[str, str]) -> Path:
-    """Where this machine keeps what may be lost: the user's cache folder, or one under the temporary folder."""
-    base = environment.get("XDG_CACHE_HOME") or (f"{home}/.cache" if (home := environment.get("HOME")) else "")
-    if base and Path(base).is_absolute():
-        return Path(base) / "flux-engine"
-    return Path(tempfile.gettempdir()) / f"flux-engine-{os.getuid()}"
 
 
 def socket_path(folder: Path) -> Path:

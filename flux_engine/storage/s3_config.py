@@ -7,7 +7,6 @@ second time is not caught here; the keys that it would get are the client's own,
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,12 +15,12 @@ from typing import Final
 from pydantic import SecretStr
 
 from flux_engine.errors import InvalidInput
+from flux_engine.storage.addresses import is_public
 from flux_engine.storage.bucket import Bucket, BucketStore, TimeBounds
 from flux_engine.storage.bucket_address import bucket_address
 
 FIELD: Final = "s3Config"
 REQUIRED: Final = ("endpointUrl", "accessId", "accessSecret")
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def store_from_s3_config(
@@ -72,19 +71,8 @@ def require_public_host(host: str, port: int) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise InvalidInput("`s3Config` cannot be used: the host of endpointUrl is not known", field=FIELD) from None
-    if not all(_is_public(str(address[0])) for *_, address in found):
+    if not all(is_public(str(address[0])) for *_, address in found):
         raise InvalidInput("`s3Config` cannot be used: the host of endpointUrl is not public", field=FIELD)
-
-
-def _is_public(text: str) -> bool:
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64 or (address.packed[8:12] in (b"\0\0\x5e\xfe", b"\2\0\x5e\xfe")):  # NAT64 and ISATAP
-            inner = ipaddress.IPv4Address(address.packed[12:])
-        if inner is not None:
-            return inner.is_global and not inner.is_multicast
-    return address.is_global and not address.is_multicast
 
 
 def _text(config: Mapping[object, object], name: str) -> str:

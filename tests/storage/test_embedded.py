@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from flux_engine.settings import Settings
 from flux_engine.storage.cache import CacheManager
-from flux_engine.storage.embedded import EmbeddedServer, answers, cache_folder, socket_path
+from flux_engine.storage.embedded import EmbeddedServer, answers, socket_path
 from flux_engine.storage.redis_link import CacheAway
 from flux_engine.storage.results import FolderStore
 from tests.storage.results_of import stored
@@ -185,16 +185,3 @@ async def test_a_long_path_has_a_short_socket(tmp_path: Path) -> None:
     assert len(str(socket_path(folder))) < 100
     server.close()
     gone_within(folder, 10)
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({"XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/c/flux-engine"),
-        ({"HOME": "/h"}, "/h/.cache/flux-engine"),
-        ({"HOME": ""}, f"flux-engine-{os.getuid()}"),
-        ({"XDG_CACHE_HOME": "relative"}, f"flux-engine-{os.getuid()}"),
-    ],
-)
-def test_where_the_cache_folder_is(environment: dict[str, str], expected: str) -> None:
-    assert str(cache_folder(environment)).endswith(expected)
