@@ -66,9 +66,7 @@ class ClientApi:
         return web.json_response({"status": status, "stream": [{"output": part} for part in parts]})
 
     async def cancel(self, request: web.Request) -> web.Response:
-        job = self._endpoint.queue.cancel(request.match_info["job"], now=self._endpoint.now())
-        self._endpoint.changed()
-        return _brief(job)
+        return _brief(self._endpoint.cancel(request.match_info["job"]))
 
     async def retry(self, request: web.Request) -> web.Response:
         job = self._endpoint.queue.retry(request.match_info["job"], now=self._endpoint.now())
@@ -90,16 +88,12 @@ class ClientApi:
             raise refusal(400, f"the request has {len(raw)} bytes; at most {most} are taken")
         body = _parse(raw)
         policy = _policy(body)
-        job = self._endpoint.queue.submit(
-            self._endpoint.new_job_id(is_sync=is_sync),
+        return self._endpoint.submit(
             {name: body[name] for name in PASSED_ON if name in body},
-            now=self._endpoint.now(),
             is_sync=is_sync,
             execution_timeout_s=policy.execution_timeout_s,
             ttl_s=policy.ttl_s,
         )
-        self._endpoint.changed()
-        return job
 
     def _full(self, job: Job) -> web.Response:
         return web.json_response(job.to_client(self._endpoint.now()))

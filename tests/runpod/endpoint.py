@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from tests.runpod.job import Job, Limits
+from tests.runpod.job import Job, JsonObject, Limits
 from tests.runpod.queue import JobQueue
 
 Found = TypeVar("Found")
@@ -52,6 +52,34 @@ class Endpoint:
         identity = uuid.UUID(int=self._ids.getrandbits(128), version=4)
         return f"sync-{identity}-u1" if is_sync else f"{identity}-u1"
 
+    # --------------------------------------------------------------------------------------- jobs
+
+    def submit(
+        self,
+        payload: JsonObject,
+        *,
+        is_sync: bool = False,
+        execution_timeout_s: float | None = None,
+        ttl_s: float | None = None,
+    ) -> Job:
+        """Queue a job; `payload` holds `input`, and what else the worker gets."""
+        job = self.queue.submit(
+            self.new_job_id(is_sync=is_sync),
+            payload,
+            now=self.now(),
+            is_sync=is_sync,
+            execution_timeout_s=execution_timeout_s,
+            ttl_s=ttl_s,
+        )
+        self.changed()
+        return job
+
+    def cancel(self, job_id: str) -> Job:
+        """Take a job back and tell its worker."""
+        job = self.queue.cancel(job_id, now=self.now())
+        self.changed()
+        return job
+
     # ------------------------------------------------------------------------------------ waiting
 
     def changed(self) -> None:
@@ -71,6 +99,11 @@ class Endpoint:
             except TimeoutError:
                 return attempt()
         return found
+
+    async def until(self, claim: Callable[[], bool], *, timeout_s: float = 30) -> None:
+        """Wait until `claim` holds. Raises TimeoutError."""
+        if await self.wait_for(lambda: claim() or None, timeout_s=timeout_s) is None:
+            raise TimeoutError(f"not within {timeout_s:g} s")
 
     async def finished(self, job_id: str, *, timeout_s: float) -> Job:
         """The job once it is final, or as it stands after `timeout_s`."""

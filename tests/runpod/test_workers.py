@@ -31,15 +31,8 @@ async def running(workers: int = 1, **options: Any) -> AsyncIterator[tuple[Platf
             yield platform, pool
 
 
-async def until(platform: Platform, claim: Callable[[], bool], *, timeout_s: float = 20) -> None:
-    assert await platform.endpoint.wait_for(lambda: claim() or None, timeout_s=timeout_s), "it did not happen in time"
-
-
 def submit(platform: Platform, order: dict[str, object], *, is_sync: bool = False) -> str:
-    job_id = platform.endpoint.new_job_id(is_sync=is_sync)
-    platform.endpoint.queue.submit(job_id, {"input": order}, now=platform.endpoint.now(), is_sync=is_sync)
-    platform.endpoint.changed()
-    return job_id
+    return platform.endpoint.submit({"input": order}, is_sync=is_sync).id
 
 
 async def done(platform: Platform, job_id: str, *, timeout_s: float = 30) -> Job:
@@ -89,7 +82,7 @@ async def test_a_job_outlives_its_worker() -> None:
     async with running(2, limits=Limits(lease_s=2)) as (platform, pool):
         kept = submit(platform, {"sleep_s": 3})  # longer than a lease: heartbeats renew it
         killed = submit(platform, {"sleep_s": 1, "echo": 1})
-        await until(platform, lambda: platform.endpoint.queue[killed].worker is not None)
+        await platform.endpoint.until(lambda: platform.endpoint.queue[killed].worker is not None)
         victim = next(w for w in pool.workers if w.id == platform.endpoint.queue[killed].worker)
         await victim.kill()
         assert group_is_empty(victim.pid)
@@ -100,10 +93,10 @@ async def test_a_job_outlives_its_worker() -> None:
         assert (await done(platform, kept)).attempts == 1
 
         frozen = submit(platform, {"sleep_s": 0.5})
-        await until(platform, lambda: platform.endpoint.queue[frozen].worker is not None)
+        await platform.endpoint.until(lambda: platform.endpoint.queue[frozen].worker is not None)
         survivor = next(w for w in pool.workers if w is not victim)
         survivor.freeze()
-        await until(platform, lambda: bool(platform.endpoint.queue[frozen].events_of("lost")))
+        await platform.endpoint.until(lambda: bool(platform.endpoint.queue[frozen].events_of("lost")))
         survivor.thaw()
         assert (await done(platform, frozen)).status is Status.COMPLETED
         pids = [worker.pid for worker in pool.workers]
@@ -124,7 +117,7 @@ async def test_what_becomes_of_a_result() -> None:
             assert (await done(platform, next_one)).status is Status.COMPLETED
             status = platform.endpoint.queue[struck].status
             assert status is (Status.COMPLETED if is_delivered else Status.IN_PROGRESS), kind
-            platform.endpoint.queue.cancel(struck, now=platform.endpoint.now())
+            platform.endpoint.cancel(struck)
 
         await done(platform, submit(platform, {"refresh": True}))
         assert pool.outgoing() == pool.workers
