@@ -28,8 +28,8 @@ from tests.runpod.workers import REPOSITORY, WorkerPool, WorkerProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SUN = {"prompt": "a red sun on the left over purple mountains", "seed": 7, "num_inference_steps": 2}
-LONG = {"prompt": "a white moon over a lake", "num_inference_steps": 50}
+SUN = {"prompt": "a red sun on the left over purple mountains", "seed": 7, "num_inference_steps": 2, "cache": False}
+LONG = {"prompt": "a white moon over a lake", "num_inference_steps": 50, "cache": False}
 REFUSED = {"prompt": "a sun", "width": 1}
 STAGES = ["queued", "loading", "lora", "text", "denoising", "decoding", "encoding", "uploading"]
 JOB_TIMEOUT_S = 120.0
@@ -258,7 +258,7 @@ async def test_importing_the_handler_starts_nothing() -> None:
 
 
 async def test_a_killed_worker_s_job_gives_the_same_picture_elsewhere(live: Live) -> None:
-    job_input = {"prompt": SUN["prompt"], "num_inference_steps": 6}
+    job_input = {"prompt": SUN["prompt"], "num_inference_steps": 6, "cache": False}
     job_id = live.platform.endpoint.new_job_id(is_sync=False)
     expected = picture(await live.run({**job_input, "seed": derived_seed(job_id)}))
     live.platform.endpoint.queue.submit(job_id, {"input": job_input}, now=live.platform.endpoint.now())
