@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-gpu check docs train-tiny clean
+.PHONY: run test test-gpu check docs platform train-tiny clean
 
 run: $(VENV)/.runtime
 	@$(BIN)/python handler.py
@@ -21,6 +21,9 @@ check: $(VENV)/.development
 
 docs: $(VENV)/.development
 	@$(BIN)/python -m builder.docs
+
+platform: $(VENV)/.development
+	@$(BIN)/python -m tests.runpod --workers $(or $(WORKERS),2) --port $(or $(PORT),8000)
 
 train-tiny: $(VENV)/.runtime
 	@$(BIN)/python -m builder.flux_tiny.train

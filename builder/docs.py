@@ -1,4 +1,6 @@
-"""The README's tables, made from the code: `python -m builder.docs` writes them, `--check` says whether they are old.
+"""What is made from the code: `python -m builder.docs` writes it, `--check` says whether it is old.
+
+The README's tables, the page of GPUs, and the form of the hub's entry.
 
 A table stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`.
 """
@@ -13,7 +15,7 @@ from typing import Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from builder import gpus_table
+from builder import gpus_table, hub_form
 from flux_engine.fields import ImageFields, describe
 from flux_engine.job import ALIASES, SIZE_ALIASES
 from flux_engine.models.catalog import CATALOG, ModelSpec
@@ -27,9 +29,11 @@ def main() -> int:
     text = README.read_text(encoding="utf-8")
     current = rendered(text)
     if "--check" in sys.argv:
-        return int(current != text or gpus_table.PAGE.read_text(encoding="utf-8") != gpus_table.page())
+        pages = ((gpus_table.PAGE, gpus_table.page), (hub_form.PAGE, hub_form.page))
+        return int(current != text or any(path.read_text(encoding="utf-8") != made() for path, made in pages))
     README.write_text(current, encoding="utf-8")
     gpus_table.write()
+    hub_form.write()
     return 0
 
 

@@ -1,0 +1,41 @@
+# The worker's image: the code and the bundled model. FLUX's weights are not in it; they are on the volume or among
+# RunPod's cached models (docs/deploy.md), so that an update of the code moves megabytes and not tens of gigabytes.
+#
+#   docker build --tag flux-worker .
+#   docker run --rm flux-worker                        # one picture by the bundled model, on any machine
+#   docker run --rm --gpus all flux-worker python -u -m flux_engine "a red sun" --model flux-tiny
+#
+# The layers stand in the order in which they change: system, requirements, bundled model, code.
+FROM python:3.11-slim-bookworm
+
+# torch.compile builds its kernels on the worker: triton calls a C compiler, inductor's CPU side a C++ one.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc g++ libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /app
+ENV PATH=/opt/venv/bin:$PATH
+
+# torch's default wheel carries CUDA 13 and needs driver 580 or newer: select CUDA 13.0 for the endpoint. For older
+# drivers give an index with builds for them: --build-arg PIP_EXTRA_INDEX_URL=... No secret goes in here: what a private
+# index or a private model needs would stay in the image's history.
+ARG PIP_EXTRA_INDEX_URL
+COPY builder/setup.sh builder/requirements.txt builder/
+RUN PIP_NO_CACHE_DIR=1 PYTHON=python3 VENV=/opt/venv bash builder/setup.sh builder/requirements.txt
+
+COPY flux_engine/models/flux_tiny flux_engine/models/flux_tiny
+COPY builder/__init__.py builder/fetch_models.py builder/
+COPY flux_engine flux_engine
+COPY handler.py test_input.json LICENSE ./
+RUN chmod -R a+rX /app && useradd --create-home --uid 1000 flux
+
+# The SDK's default level logs prompts and results.
+ENV RUNPOD_LOG_LEVEL=INFO
+
+# RunPod mounts a network volume that only root can write to, and LoRAs and compile caches are kept there. Where the
+# volume is writable for uid 1000, or nothing has to be written: --build-arg RUN_AS=flux
+ARG RUN_AS=root
+USER ${RUN_AS}
+
+# Python as process 1: signals reach the worker itself, and no heartbeat outlives it.
+CMD ["python", "-u", "handler.py"]

@@ -1,0 +1,1 @@
+"""Small real handlers that the stand-in itself is tested with."""

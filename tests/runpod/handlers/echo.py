@@ -1,0 +1,31 @@
+"""A small real handler for tests of the stand-in itself: it does what its input says, through the real SDK.
+
+sleep_s     wait that long          progress    a list, posted one after the other before the result
+bytes       size of the output      error       the text of an error
+raises      raise an exception      refresh     ask for a new worker
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import runpod
+
+
+async def handler(job: dict[str, Any]) -> dict[str, Any]:
+    order = job["input"]
+    for update in order.get("progress", []):
+        runpod.serverless.progress_update(job, update)
+        await asyncio.sleep(0.3)
+    await asyncio.sleep(order.get("sleep_s", 0))
+    if "raises" in order:
+        raise RuntimeError(order["raises"])
+    if "error" in order:
+        return {"error": order["error"]}
+    answer = {"id": job["id"], "echo": order.get("echo"), "filler": "x" * order.get("bytes", 0)}
+    return answer | ({"refresh_worker": True} if order.get("refresh") else {})
+
+
+if __name__ == "__main__":
+    runpod.serverless.start({"handler": handler})

@@ -1,0 +1,132 @@
+"""Real worker processes and the official clients against the stand-in, with a small handler of our own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.runpod.conftest import ECHO
+from tests.runpod.faults import FaultKind
+from tests.runpod.job import Job, Limits, Status
+from tests.runpod.server import Platform
+from tests.runpod.workers import WorkerDied, WorkerPool
+
+Official = Callable[[Platform], Any]
+
+# The reason for a worker's own retries: the plain SDK loses a result to all but a 5xx.
+SDK_RETRIES: dict[FaultKind, bool] = {"503": True, "lost_answer": True, "reset": False, "408": False, "429": False}
+
+
+@asynccontextmanager
+async def running(workers: int = 1, **options: Any) -> AsyncIterator[tuple[Platform, WorkerPool]]:
+    async with Platform(**options) as platform:
+        async with WorkerPool(platform, command=ECHO) as pool:
+            await pool.start(workers)
+            yield platform, pool
+
+
+def submit(platform: Platform, order: dict[str, object], *, is_sync: bool = False) -> str:
+    return platform.endpoint.submit({"input": order}, is_sync=is_sync).id
+
+
+async def done(platform: Platform, job_id: str, *, timeout_s: float = 30) -> Job:
+    return await platform.endpoint.finished(job_id, timeout_s=timeout_s)
+
+
+def group_is_empty(group: int) -> bool:
+    """Whether no process of the group runs; one that is dead but not yet reaped does not."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, process_group = stat.read_text().rsplit(")", 1)[1].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(process_group) == group and state != "Z":
+            return False
+    return True
+
+
+async def test_the_official_clients(official: Official) -> None:
+    async with running() as (platform, _):
+        runpod = official(platform)
+        endpoint = runpod.Endpoint("local")
+        run = await asyncio.to_thread(endpoint.run, {"echo": "hello"})
+        assert (await asyncio.to_thread(run.output, 20))["echo"] == "hello"
+        assert await asyncio.to_thread(run.status) == "COMPLETED"
+        synced = await asyncio.to_thread(endpoint.run_sync, {"echo": "sync"})
+        assert synced["echo"] == "sync"
+        assert synced["id"].startswith("sync-")
+        failed = await asyncio.to_thread(endpoint.run, {"error": "no"})
+        assert await asyncio.to_thread(failed.output, 20) is None
+        assert await asyncio.to_thread(failed.status) == "FAILED"
+        long = await asyncio.to_thread(endpoint.run, {"sleep_s": 30})
+        await asyncio.sleep(0.5)  # the SDK forgets a stop signal for a job that it has taken but not begun
+        assert (await asyncio.to_thread(long.cancel))["status"] == "CANCELLED"
+        health = await asyncio.to_thread(endpoint.health)
+        assert (health["jobs"]["completed"], health["jobs"]["failed"]) == (2, 1)
+        assert (await asyncio.to_thread(endpoint.purge_queue))["status"] == "completed"
+
+        async with aiohttp.ClientSession() as session:
+            asynchronous = runpod.AsyncioEndpoint("local", session)
+            job = await asynchronous.run({"echo": "async"})
+            assert (await job.output(timeout=20))["echo"] == "async"
+            assert (await asynchronous.health())["jobs"]["completed"] == 3
+
+
+async def test_a_job_outlives_its_worker() -> None:
+    async with running(2, limits=Limits(lease_s=2)) as (platform, pool):
+        kept = submit(platform, {"sleep_s": 3})  # longer than a lease: heartbeats renew it
+        killed = submit(platform, {"sleep_s": 1, "echo": 1})
+        await platform.endpoint.until(lambda: platform.endpoint.queue[killed].worker is not None)
+        victim = next(w for w in pool.workers if w.id == platform.endpoint.queue[killed].worker)
+        await victim.kill()
+        assert group_is_empty(victim.pid)
+        assert [w.id for w in pool.outgoing()] == [victim.id]
+        moved = await done(platform, killed)
+        assert (moved.status, moved.attempts) == (Status.COMPLETED, 2)
+        assert moved.worker != victim.id
+        assert (await done(platform, kept)).attempts == 1
+
+        frozen = submit(platform, {"sleep_s": 0.5})
+        await platform.endpoint.until(lambda: platform.endpoint.queue[frozen].worker is not None)
+        survivor = next(w for w in pool.workers if w is not victim)
+        survivor.freeze()
+        await platform.endpoint.until(lambda: bool(platform.endpoint.queue[frozen].events_of("lost")))
+        survivor.thaw()
+        assert (await done(platform, frozen)).status is Status.COMPLETED
+        pids = [worker.pid for worker in pool.workers]
+        assert not all(group_is_empty(pid) for pid in pids)
+    assert all(group_is_empty(pid) for pid in pids)
+
+
+async def test_what_becomes_of_a_result() -> None:
+    """Sizes, what the plain SDK retries, and a worker's wish to be replaced."""
+    async with running(limits=Limits(run_max_bytes=10_000)) as (platform, pool):
+        big = await done(platform, submit(platform, {"bytes": 10_000}))
+        assert (big.status, dict(big.result)) == (Status.COMPLETED, {})
+        assert (await done(platform, submit(platform, {"bytes": 10_000}, is_sync=True))).result["output"]
+
+        for kind, is_delivered in SDK_RETRIES.items():
+            platform.faults.script("job-done", kind)
+            struck, next_one = submit(platform, {}), submit(platform, {})
+            assert (await done(platform, next_one)).status is Status.COMPLETED
+            status = platform.endpoint.queue[struck].status
+            assert status is (Status.COMPLETED if is_delivered else Status.IN_PROGRESS), kind
+            platform.endpoint.cancel(struck)
+
+        await done(platform, submit(platform, {"refresh": True}))
+        assert pool.outgoing() == pool.workers
+        successor = await pool.replace(pool.workers[0])
+        assert (await done(platform, submit(platform, {"echo": 2}))).worker == successor.id
+
+
+async def test_a_worker_that_cannot_start_says_why() -> None:
+    async with Platform() as platform:
+        async with WorkerPool(platform, command=("python3", "-c", "raise SystemExit('no model')")) as pool:
+            with pytest.raises(WorkerDied, match="no model"):
+                await pool.start()
