@@ -12,6 +12,7 @@ the platform's ping process is forked after this module's import.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ import runpod
 from flux_engine.build import build_worker
 from flux_engine.local import TestInputError, print_summary, with_test_input
 from flux_engine.logs import set_up_logs
-from flux_engine.progress import platform_sender
+from flux_engine.platform import GracefulStop, progress_sender, retry_results
 from flux_engine.settings import Settings, SettingsError
 from flux_engine.worker import Worker
 
@@ -49,17 +50,21 @@ def main() -> None:
 
 def _serve(worker: Worker, settings: Settings) -> None:
     warming: list[asyncio.Task[None]] = []
+    stop = GracefulStop()
 
     async def handler(job: dict[str, Any]) -> dict[str, Any]:
-        return await worker.run(job, platform_sender(job))
+        return await worker.run(job, progress_sender(job))
 
     def concurrency(_current: int) -> int:
         """Called before every take, within the running loop: the first moment when warming may begin."""
+        stop.watch()
         if settings.warmup == "eager" and not warming:
             warming.append(asyncio.get_running_loop().create_task(worker.warm()))
-        return 0 if worker.is_broken else settings.worker_concurrency
+        return 0 if worker.is_broken or stop.is_stopping else settings.worker_concurrency
 
-    runpod.serverless.start({"handler": handler, "concurrency_modifier": concurrency})
+    retry_results()
+    with contextlib.suppress(asyncio.CancelledError):  # the end of GracefulStop
+        runpod.serverless.start({"handler": handler, "concurrency_modifier": concurrency})
 
 
 def _run_once(worker: Worker) -> None:

@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypeVar, get_args
@@ -32,6 +33,7 @@ SIZE_MULTIPLE: Final = 16
 SIDE_BOUNDS: Final = (64, 2048)
 MIN_MEGAPIXELS: Final = 0.25
 MAX_METADATA_BYTES: Final = 4096
+LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 MAX_SHOWN_PATH: Final = 256
 DEFAULT_LORA_SCALE: Final = 1.0
 
@@ -465,6 +467,7 @@ def _metadata(value: JsonObject | None) -> JsonObject | None:
     if value is None:
         return None
     try:
+        value = json.loads(LONE_SURROGATE.sub("", json.dumps(value, allow_nan=False, ensure_ascii=False)))
         size = len(json.dumps(value, allow_nan=False).encode())
     except (ValueError, TypeError, RecursionError):
         raise InvalidInput("`metadata` must be a JSON object without NaN or infinity", field="metadata") from None

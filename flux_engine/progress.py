@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
 Stage = Literal["queued", "loading", "lora", "text", "denoising", "decoding", "encoding", "uploading"]
@@ -33,7 +31,6 @@ SHARES: Final[dict[Stage, tuple[float, float]]] = {  # of the whole job, from an
 }
 MIN_INTERVAL_S: Final = 1.0
 CLOSE_WITHIN_S: Final = 2.0
-POST_TIMEOUT_S: Final = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +48,7 @@ class Progress:
         self._reached = 0.0
         self._seq = 0
         self._sent_at = float("-inf")
+        self._preview_at = float("-inf")
         self._stage_began_at = time.monotonic()
         self._wake = asyncio.Event()
         self._closing = False
@@ -69,6 +67,7 @@ class Progress:
         update["eta_seconds"] = round(elapsed_s / done * (total - done), 1) if done else None
         if preview is not None:
             update["preview"] = preview
+            self._preview_at = time.monotonic()
         self._put({k: v for k, v in update.items() if v is not None}, low + (high - low) * done / total)
 
     def relay(self, update: Update) -> None:
@@ -82,8 +81,8 @@ class Progress:
         self._listener = listener
 
     def wants_preview(self) -> bool:
-        """Whether a preview made now would be sent, and not replaced by a later one first."""
-        return self._send is not None and time.monotonic() - self._sent_at >= self._min_interval_s
+        """Whether the last preview is old enough for another: it leaves with the next update."""
+        return self._send is not None and time.monotonic() - self._preview_at >= self._min_interval_s
 
     async def close(self) -> None:
         """End the stream; no update leaves afterwards."""
@@ -106,7 +105,8 @@ class Progress:
             return
         with self._lock:
             if self._waiting and self._waiting[-1]["stage"] == update["stage"]:
-                self._waiting[-1] = update
+                unseen = {"preview": self._waiting[-1]["preview"]} if "preview" in self._waiting[-1] else {}
+                self._waiting[-1] = unseen | update
             else:
                 self._waiting.append(update)
         self._loop.call_soon_threadsafe(self._wake.set)
@@ -148,29 +148,3 @@ class Progress:
             await send({**update, "seq": self._seq})
         except (OSError, TimeoutError, ValueError) as error:  # aiohttp's errors of the network are OSErrors or these
             log.debug("progress update dropped", extra={"detail": type(error).__name__})
-
-
-def platform_sender(job: Mapping[str, Any]) -> Send | None:
-    """A sender to the platform's result URL, or None where there is no platform."""
-    if not os.environ.get("RUNPOD_WEBHOOK_POST_OUTPUT"):
-        return None
-    import aiohttp
-    from runpod.http_client import AsyncClientSession
-    from runpod.serverless.modules import rp_http
-
-    url = rp_http.JOB_DONE_URL.replace("$ID", str(job["id"])) + "&isStream=false"
-
-    async def send(update: Update) -> None:
-        body = json.dumps({"status": "IN_PROGRESS", "output": update}, ensure_ascii=False)
-        headers = {"X-Request-ID": str(job["id"]), "Content-Type": "application/x-www-form-urlencoded"}
-        timeout = aiohttp.ClientTimeout(total=POST_TIMEOUT_S)
-        try:
-            async with (
-                AsyncClientSession() as session,
-                session.post(url, data=body, headers=headers, timeout=timeout) as response,
-            ):
-                await response.read()
-        except aiohttp.ClientError as error:
-            raise OSError(type(error).__name__) from error
-
-    return send

@@ -131,9 +131,12 @@ class Worker:
             await progress.close()
 
     async def warm(self) -> None:
-        """Load the default model before the first job asks for it. Raises ModelUnavailable or OutOfMemory."""
-        spec = self._models.served.default()
-        await self._gpu.run(lambda _: self._models.use(spec, lambda model: None))
+        """Load the default model before the first job asks for it; where it cannot be, that job will say so."""
+        try:
+            spec = self._models.served.default()
+            await self._gpu.run(lambda _: self._models.use(spec, lambda model: None))
+        except FluxError as error:
+            log.error("not warmed", extra={"code": error.code})
 
     async def close(self) -> None:
         """Leave the cache's server and the store. The GPU thread is its owner's to end."""

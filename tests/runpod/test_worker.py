@@ -128,7 +128,6 @@ async def test_a_lone_surrogate_in_the_prompt_is_dropped(live: Live) -> None:
     assert output(await live.run({**SUN, "prompt": "a red \ud800sun"}))["parameters"]["prompt"] == "a red sun"
 
 
-@pytest.mark.xfail(strict=True, reason="metadata is echoed as it came and fails the whole job after the GPU's work")
 async def test_a_lone_surrogate_in_metadata_costs_no_picture(live: Live) -> None:
     job = await live.run({**SUN, "metadata": {"note": "\ud800"}})
     assert job.status is Status.COMPLETED or error(job)["code"] == "invalid_input"
@@ -142,14 +141,10 @@ async def test_the_limits_are_the_platform_s() -> None:
 # --------------------------------------------------------------------------------------------- delivery
 
 
-NOT_RETRIED = pytest.mark.xfail(strict=True, reason="the SDK's own retries know the 5xx alone")
-
-
 @pytest.mark.parametrize(
     "kind",
     [
-        *("500", "503", "lost_answer", "close", "slow"),
-        *(pytest.param(kind, marks=NOT_RETRIED) for kind in ("reset", "408", "429")),
+        *("500", "503", "408", "429", "reset", "lost_answer", "close", "slow"),
     ],
 )
 async def test_a_result_gets_through(live: Live, kind: FaultKind) -> None:
@@ -187,7 +182,6 @@ async def test_progress_as_a_client_sees_it(live: Live) -> None:
         assert stages[earlier] != stages[later] or events[later].at - events[earlier].at > 0.8
 
 
-@pytest.mark.xfail(strict=True, reason="the sender leaves at the second with an update that was made without a preview")
 async def test_previews_arrive(live: Live) -> None:
     job = await live.run({**LONG, "preview": True})
     updates: list[Any] = [event.detail for event in job.events_of("progress")]
@@ -281,7 +275,6 @@ async def test_sigterm_delivers_the_job_in_hand_and_loses_none(live: Live) -> No
     assert error(await live.result(later))["code"] == "invalid_input"
 
 
-@pytest.mark.xfail(strict=True, reason="the SDK waits for its long poll to end, on the platform up to 90 s")
 async def test_an_idle_worker_ends_promptly_on_sigterm(live: Live) -> None:
     (worker,) = await live.pool.start()
     worker.terminate()
