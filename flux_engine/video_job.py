@@ -195,7 +195,7 @@ def _check_work(job: VideoJob, bound: float) -> None:
     if work > bound:
         raise InvalidInput(
             f"this video is {frames} frames x {job.num_inference_steps} steps x {megapixels:.3g} megapixels = "
-            f"{work:.0f}, and this worker's bound is {bound:g}; lower one of them, or `generated_fps`",
+            f"{work:.6g}, and this worker's bound is {bound:g}; lower one of them, or `generated_fps`",
             field="num_frames",
         )
 

@@ -267,7 +267,7 @@ def test_a_slow_encoder_slows_the_writer() -> None:
     """Frames wait with the writer: while ffmpeg stands still only what the pipe and its queue hold is taken."""
     with VideoEncoder(a_spec(num_frames=400)) as encoder:
         os.kill(encoder.pid, signal.SIGSTOP)
-        taken = []
+        taken: list[int] = []
         blocked = threading.Thread(target=_write_all, args=(encoder, taken))
         blocked.start()
         time.sleep(0.5)
