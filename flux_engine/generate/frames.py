@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, dtype
 
     from flux_engine.generate.gpu import Cancellation
+    from flux_engine.models.manager import LoadedModel
     from flux_engine.progress import Progress
 
 Frame = NDArray[np.uint8]  # (height, width, 3), RGB
@@ -70,10 +71,11 @@ class Report:
 class FrameSampler:
     """Calls the pipeline for the frames of one job."""
 
-    def __init__(self, pipeline: Any, job: VideoJob, report: Report, spent: Spent, *, dtype: dtype) -> None:
-        self.device = pipeline._execution_device
+    def __init__(self, model: LoadedModel, job: VideoJob, report: Report, spent: Spent, *, dtype: dtype) -> None:
+        self.device = model.pipeline._execution_device
         self._dtype = dtype
-        self._pipeline = pipeline
+        self._model = model
+        self._pipeline = model.pipeline
         self._image_to_image: Any = None
         self._job = job
         self._report = report
@@ -102,7 +104,8 @@ class FrameSampler:
         import torch
 
         together = {name: torch.cat([e[name] for e in embeddings]) for name in embeddings[0]}
-        return self._call(self._pipeline, together, latents=torch.cat(list(noise)))
+        steps = self._job.num_inference_steps
+        return self._call(self._pipeline, together, steps=steps, latents=torch.cat(list(noise)))
 
     def from_picture(self, picture: Tensor, embeddings: Embeddings, *, strength: float, seed: int) -> Tensor:
         """`picture` redrawn at `strength`, above 0 to 1."""
@@ -123,8 +126,13 @@ class FrameSampler:
         self._report.frame(frame)
         return frame
 
-    def _call(self, pipeline: Any, embeddings: Embeddings, **start: Any) -> Tensor:
+    def _call(self, pipeline: Any, embeddings: Embeddings, *, steps: int, **start: Any) -> Tensor:
+        """Pictures (pictures, 3, height, width). Of the last call, maybe another pipeline's, the step cache knows
+        nothing any more."""
         job = self._job
+        self._model.tuned.applied.begin_job(
+            self._pipeline, num_inference_steps=steps, has_true_cfg=job.true_cfg_scale > 1
+        )
         guided: dict[str, Any] = {} if job.guidance_scale is None else {"guidance_scale": job.guidance_scale}
         if job.true_cfg_scale > 1:
             guided["true_cfg_scale"] = job.true_cfg_scale

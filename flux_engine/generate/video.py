@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from flux_engine.errors import InvalidInput
 from flux_engine.generate.blend import blended, slerp
@@ -17,6 +17,7 @@ from flux_engine.generate.feedback import FeedbackChain, chain_steps
 from flux_engine.generate.frames import Frame, FrameSampler, Report, Spent
 from flux_engine.generate.schedule import eased, place_at
 from flux_engine.generate.text import Embeddings, PromptEncoder
+from flux_engine.video_fields import MAX_KEYFRAMES
 from flux_engine.video_job import VideoJob
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from flux_engine.generate.gpu import Cancellation
-    from flux_engine.models.catalog import ModelSpec
     from flux_engine.models.manager import LoadedModel
+    from flux_engine.models.spec import ModelSpec
     from flux_engine.progress import Progress
 
 BATCH_PIXELS: Final = 1024 * 1024  # beyond a megapixel at once a batch gains nothing (flux-facts)
@@ -36,8 +37,8 @@ ACTIVATION_BYTES_PER_PIXEL: Final = 2.4 * 1024**3 / BATCH_PIXELS  # flux-facts
 class VideoGenerator:
     """Turns jobs into frames; keeps nothing but prompt embeddings between them."""
 
-    def __init__(self, prompts: PromptEncoder) -> None:
-        self._prompts = prompts
+    def __init__(self) -> None:
+        self._prompts = PromptEncoder(capacity=MAX_KEYFRAMES + 1)  # and the negative prompt
 
     def frames(
         self,
@@ -65,11 +66,11 @@ class VideoGenerator:
         total = chain_steps(job, has_first=first_frame is not None) if is_chain else _steps(job)
         report = Report(progress=progress, cancellation=cancellation, total_steps=total, total_frames=job.frames_made)
         dtype = embeddings[0]["prompt_embeds"].dtype
-        sampler = FrameSampler(model.pipeline, job, report, spent, dtype=dtype)
+        sampler = FrameSampler(model, job, report, spent, dtype=dtype)
         if is_chain:
             yield from FeedbackChain(job, sampler, embeddings).frames(first_frame)
         else:
-            yield from _interpolated(job, sampler, embeddings, batch=frames_at_once(model.pipeline, job))
+            yield from _interpolated(job, sampler, embeddings, batch=frames_at_once(model, job))
 
     def _embeddings(self, model: LoadedModel, job: VideoJob, prompt: str) -> Embeddings:
         length = job.max_sequence_length
@@ -87,13 +88,14 @@ def check_model(spec: ModelSpec) -> None:
         raise InvalidInput(f"{spec.id} makes images only; send a FLUX.1 text-to-image `model`", field="model")
 
 
-def frames_at_once(pipeline: Any, job: VideoJob) -> int:
-    """How many frames of `job` are made together: up to a megapixel, where the device has memory for it."""
+def frames_at_once(model: LoadedModel, job: VideoJob) -> int:
+    """How many frames of `job` are made together: up to a megapixel, where the device has memory for it, and one where
+    a step cache would decide over all of them at once."""
     import torch
 
     pixels = job.width * job.height
     wanted = min(MAX_BATCH, max(1, BATCH_PIXELS // pixels))
-    if pipeline._execution_device.type != "cuda":
+    if model.pipeline._execution_device.type != "cuda" or model.tuned.applied.has_step_cache:
         return 1
     free, _ = torch.cuda.mem_get_info()
     return max(1, min(wanted, int(free / 2 / (ACTIVATION_BYTES_PER_PIXEL * pixels))))

@@ -9,7 +9,11 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransfo
 from builder.flux_tiny.autoencoder import new_autoencoder
 from builder.flux_tiny.text import new_clip_encoder, new_clip_tokenizer, new_t5_encoder, new_t5_tokenizer
 from flux_engine.models import catalog
+from flux_engine.models.lora import LoRAManager
+from flux_engine.models.lora_library import LoraLibrary
+from flux_engine.models.lora_names import layer_names, linear_shapes
 from flux_engine.models.manager import LoadedModel
+from flux_engine.storage.fingerprint import ModelIdentity
 
 
 @pytest.fixture(scope="session")
@@ -40,4 +44,12 @@ def random_model() -> LoadedModel:
     pipeline.set_progress_bar_config(disable=True)
     spec = catalog.find("flux-tiny")
     assert spec is not None
-    return LoadedModel(spec=spec, revision="random", precision="float32", pipeline=pipeline, load_ms=0.0)
+    names = layer_names(linear_shapes(pipeline.transformer))
+    return LoadedModel(
+        spec=spec,
+        identity=ModelIdentity(id=spec.id, revision="random", precision="float32"),
+        pipeline=pipeline,
+        load_ms=0.0,
+        lora_library=LoraLibrary(names, max_file_bytes=1),
+        lora_manager=LoRAManager(),
+    )
