@@ -114,7 +114,9 @@ class FrameSampler:
         if self._image_to_image is None:
             self._image_to_image = image_to_image(self._pipeline)
         generator = torch.Generator("cpu").manual_seed(seed)
-        made = self._call(self._image_to_image, embeddings, image=picture[None], strength=strength, generator=generator)
+        steps = steps_run(self._job.num_inference_steps, strength)
+        start = {"image": picture[None], "strength": strength, "generator": generator}
+        made = self._call(self._image_to_image, embeddings, steps=steps, **start)
         return made[0]
 
     def finished(self, picture: Tensor) -> Frame:

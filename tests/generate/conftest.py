@@ -9,10 +9,15 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransfo
 from builder.flux_tiny.autoencoder import new_autoencoder
 from builder.flux_tiny.text import new_clip_encoder, new_clip_tokenizer, new_t5_encoder, new_t5_tokenizer
 from flux_engine.models import catalog
+from flux_engine.models.apply import apply
+from flux_engine.models.gpu_properties import GIB, cpu_machine
 from flux_engine.models.lora import LoRAManager
 from flux_engine.models.lora_library import LoraLibrary
 from flux_engine.models.lora_names import layer_names, linear_shapes
 from flux_engine.models.manager import LoadedModel
+from flux_engine.models.optimizer import ModelOptimizer
+from flux_engine.models.plan import Preferences
+from flux_engine.models.tuned import Tuned
 from flux_engine.storage.fingerprint import ModelIdentity
 
 
@@ -44,12 +49,13 @@ def random_model() -> LoadedModel:
     pipeline.set_progress_bar_config(disable=True)
     spec = catalog.find("flux-tiny")
     assert spec is not None
-    names = layer_names(linear_shapes(pipeline.transformer))
+    applied = apply(
+        pipeline, ModelOptimizer().plan(cpu_machine(total_bytes=8 * GIB), spec, Preferences()), device="cpu"
+    )
     return LoadedModel(
         spec=spec,
         identity=ModelIdentity(id=spec.id, revision="random", precision="float32"),
-        pipeline=pipeline,
-        load_ms=0.0,
-        lora_library=LoraLibrary(names, max_file_bytes=1),
+        tuned=Tuned(pipeline=pipeline, applied=applied, is_from_checkpoint=False, load_ms=0.0, apply_ms=0.0),
+        lora_library=LoraLibrary(layer_names(linear_shapes(pipeline.transformer)), max_file_bytes=1),
         lora_manager=LoRAManager(),
     )

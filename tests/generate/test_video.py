@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from builder.flux_tiny.score import disc
+from flux_engine.build import build_models
 from flux_engine.errors import InvalidInput, JobCancelled
 from flux_engine.generate.frames import Frame, Spent, image_to_image, steps_run
 from flux_engine.generate.gpu import Cancellation
@@ -20,7 +21,7 @@ from flux_engine.generate.image import ImageGenerator
 from flux_engine.generate.video import VideoGenerator, check_model
 from flux_engine.job import ImageJob, ParseContext, parse_job
 from flux_engine.models import catalog
-from flux_engine.models.manager import FluxModelManager, LoadedModel
+from flux_engine.models.manager import LoadedModel
 from flux_engine.progress import Progress, Update
 from flux_engine.settings import Settings
 from flux_engine.video_job import VideoJob
@@ -30,8 +31,8 @@ SMALL = {"prompt": "a red sun", "width": 64, "height": 64, "num_inference_steps"
 
 @pytest.fixture(scope="module")
 def tiny_model() -> LoadedModel:
-    models = FluxModelManager(Settings.from_environment({}), has_gpu=False)
-    return models.load(models.default())
+    models = build_models(Settings.from_environment({}))
+    return models.load(models.served.default())
 
 
 @pytest.fixture
