@@ -39,6 +39,7 @@ def build_worker(
         kept=KeptResults(shared_folder(settings, cache_folder=cache_folder) / "pending"),
         loras=LoraStore.from_settings(settings),
         url_expiry_s=settings.url_expiry_seconds,
+        max_video_work=settings.max_video_work,
     )
 
 

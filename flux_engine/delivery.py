@@ -9,21 +9,26 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from PIL import Image
+
 from flux_engine.errors import ResultTooLarge
 from flux_engine.job import ImageJob, JsonObject, ResponseFormat
 from flux_engine.media.images import CONTENT_TYPES, encode_image
+from flux_engine.media.video import CONTENT_TYPES as VIDEO_CONTENT_TYPES
 from flux_engine.storage.entry import CacheEntry, StoredFile
 from flux_engine.storage.fingerprint import made_from
 from flux_engine.storage.results import NewFile, ResultStore, object_key
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from flux_engine.film import Film
+    from flux_engine.video_job import VideoJob
 
 RUN_LIMIT_BYTES: Final = 10_000_000
 RUNSYNC_LIMIT_BYTES: Final = 20_000_000
@@ -50,12 +55,34 @@ class FinishedFile:
 
 
 async def encode_images(
-    images: Sequence[Image], job: ImageJob, *, model: Mapping[str, Any], prefix: str
+    images: Sequence[Image.Image], job: ImageJob, *, model: Mapping[str, Any], prefix: str
 ) -> list[FinishedFile]:
     """Encode in threads, side by side; `model` is the result's description of what made them."""
     pairs = zip(images, job.seeds(), strict=True)
     encoded = (asyncio.to_thread(_encode, image, seed, job, model, prefix) for image, seed in pairs)
     return await asyncio.gather(*encoded)
+
+
+def video_files(film: Film, job: VideoJob, *, prefix: str) -> tuple[FinishedFile, FinishedFile]:
+    """The video and its thumbnail."""
+    with Image.open(io.BytesIO(film.thumbnail)) as picture:
+        width, height = picture.size
+    video = _finished(
+        film.data,
+        VIDEO_CONTENT_TYPES[job.output_format],
+        prefix=prefix,
+        extension=job.output_format,
+        width=job.width,
+        height=job.height,
+        seed=job.seed,
+        fps=job.fps,
+        num_frames=job.num_frames,
+        duration=job.duration,
+    )
+    small = _finished(
+        film.thumbnail, "image/webp", prefix=prefix, extension="webp", width=width, height=height, seed=job.seed
+    )
+    return video, small
 
 
 async def handed_out(
@@ -89,7 +116,7 @@ def within_limit(result: JsonObject, job_id: str) -> JsonObject:
     if size > limit:
         raise ResultTooLarge(
             f"the result is {size / 1e6:.1f} MB and the platform takes {limit / 1e6:.0f} MB; ask for fewer or smaller "
-            "images, send `output_format` `jpg` or `webp`, or set a bucket on the endpoint",
+            "images or a shorter video, send a smaller `output_format`, or set a bucket on the endpoint",
             field="response_format",
         )
     return result
@@ -99,22 +126,27 @@ def as_utc(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _encode(image: Image, seed: int, job: ImageJob, model: Mapping[str, Any], prefix: str) -> FinishedFile:
+def _encode(image: Image.Image, seed: int, job: ImageJob, model: Mapping[str, Any], prefix: str) -> FinishedFile:
     effective = made_from(job.parameters())
     parameters = {name: value for name, value in effective.items() if name not in SAID_ELSEWHERE}
     said = {"prompt": job.prompt, "seed": seed, "model": dict(model), "parameters": parameters}
     data = encode_image(image, job.output_format, quality=job.output_quality, made_from=said)
-    sha256 = hashlib.sha256(data).hexdigest()
-    facts = StoredFile(
-        key=object_key(prefix, sha256, job.output_format),
-        sha256=sha256,
-        bytes=len(data),
-        content_type=CONTENT_TYPES[job.output_format],
+    return _finished(
+        data,
+        CONTENT_TYPES[job.output_format],
+        prefix=prefix,
+        extension=job.output_format,
         width=image.width,
         height=image.height,
         seed=seed,
     )
-    return FinishedFile(data, facts)
+
+
+def _finished(data: bytes, content_type: str, *, prefix: str, extension: str, **facts: Any) -> FinishedFile:
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = object_key(prefix, sha256, extension)
+    stored = StoredFile(key=key, sha256=sha256, bytes=len(data), content_type=content_type, **facts)
+    return FinishedFile(data, stored)
 
 
 def _facts(stored: StoredFile) -> JsonObject:

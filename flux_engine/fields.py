@@ -82,12 +82,11 @@ class LoraItem(BaseModel):
     scale: Annotated[Number, Field(ge=-4, le=4)] | None = Field(None, description="How strongly it acts")
 
 
-class ImageFields(BaseModel):
-    """An image job as it is written: canonical names, no nulls, nothing filled in from a model."""
+class SharedFields(BaseModel):
+    """What every job may say: canonical names, no nulls, nothing filled in from a model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    type: Literal["image"] = Field("image", description="Kind of job")
     prompt: Prompt = Field(description="What the picture shows")
     negative_prompt: NegativePrompt | None = Field(
         None, description="What it should not show; needs `true_cfg_scale` > 1"
@@ -103,18 +102,24 @@ class ImageFields(BaseModel):
     num_inference_steps: Annotated[Integer, Field(ge=1, le=1000)] | None = Field(None, description="Denoising steps")
     guidance_scale: Annotated[Number, Field(ge=0, le=100)] | None = Field(None, description="Distilled guidance")
     seed: Annotated[Integer, Field(ge=-1, le=MAX_SEED)] | None = Field(None, description="-1: derived from the job id")
-    num_images: Annotated[Integer, Field(ge=1, le=4)] = Field(1, description="Image i has seed + i")
     loras: Annotated[tuple[LoraItem, ...], Field(max_length=MAX_LORAS)] = Field((), description="Adapters to apply")
     lora_scale: Annotated[Number, Field(ge=-4, le=4)] | None = Field(
         None, description="Scale of the LoRAs that have none of their own"
     )
-    output_format: Literal["png", "jpg", "webp"] | None = Field(None, description="File format")
-    output_quality: Annotated[Integer, Field(ge=1, le=100)] | None = Field(None, description="Of jpg and webp")
+    output_quality: Annotated[Integer, Field(ge=1, le=100)] | None = Field(None, description="Of lossy formats")
     response_format: Literal["url", "b64_json"] | None = Field(None, description="A link, or the file itself")
     max_sequence_length: Annotated[Integer, Field(ge=16, le=512)] | None = Field(None, description="Text tokens")
     preview: Boolean = Field(False, description="Progress carries small preview pictures")
     cache: Boolean = Field(True, description="false: neither read nor write the result cache")
     metadata: dict[str, Any] | None = Field(None, description="Up to 4 KB of JSON, echoed")
+
+
+class ImageFields(SharedFields):
+    """An image job as it is written."""
+
+    type: Literal["image"] = Field("image", description="Kind of job")
+    num_images: Annotated[Integer, Field(ge=1, le=4)] = Field(1, description="Image i has seed + i")
+    output_format: Literal["png", "jpg", "webp"] | None = Field(None, description="File format")
 
 
 def allowed_values(model: type[BaseModel], name: str) -> str:

@@ -14,13 +14,16 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import MAX_LORAS, ImageFields, LoraItem, allowed_values
+from flux_engine.fields import MAX_LORAS, ImageFields, LoraItem, SharedFields, allowed_values
+
+if TYPE_CHECKING:
+    from flux_engine.video_job import VideoJob
 
 JsonObject = dict[str, Any]
 OutputFormat = Literal["png", "jpg", "webp"]
@@ -36,6 +39,8 @@ MAX_METADATA_BYTES: Final = 4096
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 MAX_SHOWN_PATH: Final = 256
 DEFAULT_LORA_SCALE: Final = 1.0
+MAX_VIDEO_WORK: Final = 2000.0  # frames x steps x megapixels
+NOT_ECHOED: Final = ("id", "metadata", "is_format_open", "warnings")
 
 ALIASES: Final[dict[str, str]] = {
     "task": "type",
@@ -55,6 +60,15 @@ ALIASES: Final[dict[str, str]] = {
     "use_cache": "cache",
     "lora": "loras",
     "lora_weights": "loras",
+    "max_frames": "num_frames",
+    "frames_per_second": "fps",
+    "animation_prompts": "keyframes",
+    "strength_schedule": "strength",
+    "video_format": "output_format",
+    "prompt_strength": "strength",
+    "image_url": "image",
+    "input_image": "image",
+    "init_image": "image",
 }
 LORA_ITEM_ALIASES: Final = {"url": "path", "weight": "scale"}
 SIZE_ALIASES: Final = ("size", "image_size")
@@ -69,12 +83,14 @@ IMAGE_SIZE_PRESETS: Final = {  # fal's names
 WITHOUT_EFFECT: Final = ("go_fast", "acceleration", "scheduler")
 NOT_YET: Final = (
     *("image", "image_url", "input_image", "init_image", "mask", "mask_image", "mask_url"),
-    *("strength", "prompt_strength", "strength_schedule"),
+    *("strength", "prompt_strength"),
 )
+VIDEO_INPUTS: Final = ("image", "image_url", "input_image", "init_image", "strength", "prompt_strength")
 VIDEO_FIELDS: Final = (
     *("num_frames", "max_frames", "fps", "frames_per_second", "duration", "keyframes", "animation_prompts", "mode"),
-    *("motion", "generated_fps", "loop", "video_format"),
+    *("motion", "strength_schedule", "generated_fps", "loop", "video_format"),
 )
+KNOWN: Final = (*ImageFields.model_fields, *VIDEO_FIELDS, "image", "strength")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +125,8 @@ class LoraRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageJob:
-    """A valid image job; every field holds its effective value."""
+class Job:
+    """What every valid job holds, each field at its effective value."""
 
     id: str
     model: str
@@ -122,9 +138,7 @@ class ImageJob:
     num_inference_steps: int
     guidance_scale: float | None
     seed: int
-    num_images: int
     loras: tuple[LoraRequest, ...]
-    output_format: OutputFormat
     output_quality: int
     response_format: ResponseFormat
     max_sequence_length: int
@@ -134,11 +148,22 @@ class ImageJob:
     is_format_open: bool  # the client named no output format
     warnings: tuple[str, ...]
 
+    def echoed(self) -> JsonObject:
+        """Every parameter but the kind of job."""
+        echoed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_ECHOED}
+        return echoed | {"loras": [lora.shown() for lora in self.loras]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageJob(Job):
+    """A valid image job."""
+
+    num_images: int
+    output_format: OutputFormat
+
     def parameters(self) -> JsonObject:
         """The effective parameters as they are echoed to the client."""
-        hidden = ("id", "metadata", "is_format_open", "warnings")
-        shown = {"type": "image"} | {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
-        return shown | {"loras": [lora.shown() for lora in self.loras]}
+        return {"type": "image"} | self.echoed()
 
     def seeds(self) -> list[int]:
         """The seed of each image: image i has `seed` + i, wrapped into 0 to MAX_SEED."""
@@ -154,9 +179,10 @@ class ParseContext:
     served_models: tuple[str, ...]
     default_response_format: ResponseFormat
     can_return_urls: bool
+    max_video_work: float = MAX_VIDEO_WORK
 
 
-def parse_job(job: object, context: ParseContext) -> ImageJob:
+def parse_job(job: object, context: ParseContext) -> ImageJob | VideoJob:
     """Check the platform's job dictionary and fill in every default.
 
     Raises InvalidInput.
@@ -167,9 +193,13 @@ def parse_job(job: object, context: ParseContext) -> ImageJob:
     if not isinstance(raw, Mapping):
         raise InvalidInput('`input` must be a JSON object such as {"prompt": "a red sun"}', field="input")
     warnings: list[str] = []
-    given = _canonical(raw, warnings)
-    _refuse_video(given)
-    return _image_job(job_id(job), _validated(ImageFields, given), context, warnings)
+    is_video = _is_video(raw)
+    given = _canonical(raw, warnings, is_video=is_video)
+    if is_video:
+        from flux_engine.video_job import video_job  # it builds on this module
+
+        return video_job(job_id(job), given, context, warnings)
+    return _image_job(job_id(job), validated(ImageFields, given), context, warnings)
 
 
 def job_id(job: object) -> str:
@@ -186,7 +216,18 @@ def derived_seed(job_id: str) -> int:
 # ------------------------------------------------------------------------------------- names and aliases
 
 
-def _canonical(raw: Mapping[object, object], warnings: list[str]) -> dict[str, object]:
+def _is_video(raw: Mapping[object, object]) -> bool:
+    """Whether this is a video job: it says so, or has a field that only a video has."""
+    video = [name for name, value in raw.items() if name in VIDEO_FIELDS and value is not None]
+    kinds = [raw[name] for name in ("type", "task") if raw.get(name) is not None]
+    if video and "image" in kinds:
+        raise InvalidInput(
+            f"`{video[0]}` belongs to a video job; leave it out or send `type`: `video`", field=str(video[0])
+        )
+    return bool(video) or "video" in kinds
+
+
+def _canonical(raw: Mapping[object, object], warnings: list[str], *, is_video: bool) -> dict[str, object]:
     """The given fields under their canonical names; null is absent."""
     given: dict[str, object] = {}
     source: dict[str, str] = {}
@@ -198,7 +239,7 @@ def _canonical(raw: Mapping[object, object], warnings: list[str]) -> dict[str, o
         if name in WITHOUT_EFFECT:
             warnings.append(f"`{name}` has no effect here")
             continue
-        if name in NOT_YET:
+        if name in NOT_YET and not (is_video and name in VIDEO_INPUTS):
             raise InvalidInput(f"`{name}` is not supported by this version of the worker; leave it out", field=name)
         for target, part in _targets(name, value):
             if target in given and not _same(given[target], part):
@@ -214,8 +255,8 @@ def _targets(name: str, value: object) -> list[tuple[str, object]]:
         width, height = _size(name, value)
         return [("width", width), ("height", height)]
     canonical = ALIASES.get(name, name)
-    if canonical not in ImageFields.model_fields and canonical not in VIDEO_FIELDS:
-        raise InvalidInput(f"`{_shown(name)}` is not a field of a job{_did_you_mean(name)}", field=_shown(name))
+    if canonical not in KNOWN:
+        raise InvalidInput(f"`{shown(name)}` is not a field of a job{_did_you_mean(name)}", field=shown(name))
     if canonical == "loras":
         value = _lora_items(name, value)
     if canonical == "output_format" and value == "jpeg":
@@ -239,7 +280,7 @@ def _lora_item(name: str, item: object) -> LoraItem:
         if value is None:
             continue
         if canonical not in LoraItem.model_fields:
-            raise InvalidInput(f"`{_shown(key)}` is not a field of `{name}`, which has `path` and `scale`", field=name)
+            raise InvalidInput(f"`{shown(key)}` is not a field of `{name}`, which has `path` and `scale`", field=name)
         if canonical in given and not _same(given[canonical], value):
             raise InvalidInput(f"`{name}` gives `{canonical}` two different values; send one of them", field=name)
         given[canonical] = value
@@ -270,23 +311,15 @@ def _same(one: object, other: object) -> bool:
 
 
 def _did_you_mean(name: str) -> str:
-    known = [*ImageFields.model_fields, *ALIASES, *SIZE_ALIASES, *VIDEO_FIELDS]
+    known = [*KNOWN, *ALIASES, *SIZE_ALIASES]
     near = difflib.get_close_matches(name[:64].lower(), known, n=1, cutoff=0.7)
     return f"; did you mean `{near[0]}`?" if near else ""
-
-
-def _refuse_video(given: Mapping[str, object]) -> None:
-    video = [name for name in given if name in VIDEO_FIELDS]
-    if given.get("type", "video" if video else "image") == "video":
-        raise InvalidInput("video jobs are not supported by this version of the worker", field="type")
-    if video:
-        raise InvalidInput(f"`{video[0]}` belongs to a video job; leave it out or send `type`: `video`", field=video[0])
 
 
 # ------------------------------------------------------------------------------------------------ values
 
 
-def _validated(model: type[Fields], given: Mapping[str, object]) -> Fields:
+def validated(model: type[Fields], given: Mapping[str, object]) -> Fields:
     try:
         return model.model_validate(given)
     except ValidationError as error:
@@ -297,10 +330,10 @@ def _invalid(model: type[BaseModel], detail: ErrorDetails) -> InvalidInput:
     name = str(detail["loc"][0])
     if detail["type"] == "missing":
         return InvalidInput(f"`{name}` is required: {allowed_values(model, name)}", field=name)
-    return InvalidInput(f"`{name}` must be {allowed_values(model, name)}; got {_shown(detail['input'])}", field=name)
+    return InvalidInput(f"`{name}` must be {allowed_values(model, name)}; got {shown(detail['input'])}", field=name)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """`value` for a message: short, and free of what JSON cannot carry."""
     text = value if isinstance(value, str) else repr(value)[:200] if _is_small(value) else type(value).__name__
     clean = "".join(c if c.isprintable() else "?" for c in text)
@@ -314,49 +347,48 @@ def _is_small(value: object) -> bool:
 
 
 def _image_job(identity: str, given: ImageFields, context: ParseContext, warnings: list[str]) -> ImageJob:
-    limits = _limits(given.model, context)
-    width, height = _pixel_size(given, limits, warnings)
-    negative_prompt, true_cfg_scale = _guided_by(given, limits, warnings)
     if given.output_quality is not None and (given.output_format or "png") == "png":
         warnings.append("`output_quality` has no effect on png")
     return ImageJob(
-        id=identity,
-        model=limits.id,
-        prompt=given.prompt,
-        negative_prompt=negative_prompt,
-        true_cfg_scale=true_cfg_scale,
-        width=width,
-        height=height,
-        num_inference_steps=_within(
-            "num_inference_steps",
-            given.num_inference_steps,
-            limits.num_inference_steps,
-            limits.num_inference_steps_bounds,
-            limits,
-        ),
-        guidance_scale=_guidance_scale(given.guidance_scale, limits, warnings),
-        seed=derived_seed(identity) if given.seed in (None, -1) else given.seed,
         num_images=given.num_images,
-        loras=_loras(given),
         output_format=given.output_format or "png",
-        output_quality=given.output_quality or 90,
-        response_format=_response_format(given.response_format, context),
-        max_sequence_length=_within(
-            "max_sequence_length",
-            given.max_sequence_length,
-            limits.max_sequence_length,
-            (16, limits.max_sequence_length_limit),
-            limits,
-        ),
-        preview=given.preview,
-        cache=given.cache,
-        metadata=_metadata(given.metadata),
         is_format_open=given.output_format is None,
+        **shared_values(identity, given, context, warnings),
         warnings=tuple(warnings),
     )
 
 
-def _loras(given: ImageFields) -> tuple[LoraRequest, ...]:
+def shared_values(identity: str, given: SharedFields, context: ParseContext, warnings: list[str]) -> dict[str, Any]:
+    """The fields of Job at their effective values, but for `is_format_open` and `warnings`; adds to `warnings`."""
+    limits = _limits(given.model, context)
+    width, height = _pixel_size(given, limits, warnings)
+    negative_prompt, true_cfg_scale = _guided_by(given, limits, warnings)
+    steps_bounds, length_bounds = limits.num_inference_steps_bounds, (16, limits.max_sequence_length_limit)
+    steps, length = given.num_inference_steps, given.max_sequence_length
+    return {
+        "id": identity,
+        "model": limits.id,
+        "prompt": given.prompt,
+        "negative_prompt": negative_prompt,
+        "true_cfg_scale": true_cfg_scale,
+        "width": width,
+        "height": height,
+        "num_inference_steps": _within("num_inference_steps", steps, limits.num_inference_steps, steps_bounds, limits),
+        "guidance_scale": _guidance_scale(given.guidance_scale, limits, warnings),
+        "seed": derived_seed(identity) if given.seed in (None, -1) else given.seed,
+        "loras": _loras(given),
+        "output_quality": given.output_quality or 90,
+        "response_format": _response_format(given.response_format, context),
+        "max_sequence_length": _within(
+            "max_sequence_length", length, limits.max_sequence_length, length_bounds, limits
+        ),
+        "preview": given.preview,
+        "cache": given.cache,
+        "metadata": _metadata(given.metadata),
+    }
+
+
+def _loras(given: SharedFields) -> tuple[LoraRequest, ...]:
     if given.lora_scale is not None and not given.loras:
         raise InvalidInput("`lora_scale` needs a LoRA; name one in `loras`", field="lora_scale")
     default = DEFAULT_LORA_SCALE if given.lora_scale is None else given.lora_scale
@@ -369,11 +401,11 @@ def _limits(name: str | None, context: ParseContext) -> ModelLimits:
     limits = context.find_model(name)
     if limits is None:
         served = ", ".join(context.served_models)
-        raise InvalidInput(f"`model` must be one that this worker serves ({served}); got {_shown(name)}", field="model")
+        raise InvalidInput(f"`model` must be one that this worker serves ({served}); got {shown(name)}", field="model")
     return limits
 
 
-def _pixel_size(given: ImageFields, limits: ModelLimits, warnings: list[str]) -> tuple[int, int]:
+def _pixel_size(given: SharedFields, limits: ModelLimits, warnings: list[str]) -> tuple[int, int]:
     if given.aspect_ratio is not None:
         if given.width is not None or given.height is not None:
             raise InvalidInput(
@@ -420,7 +452,7 @@ def _to_multiple(side: float) -> int:
     return min(max(nearest, SIDE_BOUNDS[0]), SIDE_BOUNDS[1])
 
 
-def _guided_by(given: ImageFields, limits: ModelLimits, warnings: list[str]) -> tuple[str | None, float]:
+def _guided_by(given: SharedFields, limits: ModelLimits, warnings: list[str]) -> tuple[str | None, float]:
     scale = given.true_cfg_scale if given.true_cfg_scale is not None else limits.true_cfg_scale
     negative = given.negative_prompt or None
     if negative and scale <= 1:
@@ -448,7 +480,7 @@ def _within(name: str, value: int | None, default: int, bounds: tuple[int, int],
         return default
     if not bounds[0] <= value <= bounds[1]:
         raise InvalidInput(
-            f"`{name}` must be an integer from {bounds[0]} to {bounds[1]} for {limits.id}; got {_shown(value)}",
+            f"`{name}` must be an integer from {bounds[0]} to {bounds[1]} for {limits.id}; got {shown(value)}",
             field=name,
         )
     return value

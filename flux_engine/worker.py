@@ -11,18 +11,21 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
-from flux_engine.delivery import as_utc, encode_images, handed_out, within_limit
-from flux_engine.errors import DeviceBroken, FluxError, Internal, StorageFailed
+from flux_engine.delivery import as_utc, encode_images, handed_out, video_files, within_limit
+from flux_engine.errors import DeviceBroken, FluxError, Internal, InvalidInput, StorageFailed
+from flux_engine.film import Film, film, timeout_warning
 from flux_engine.generate.gpu import Cancellation, GpuThread
 from flux_engine.generate.image import Generated, ImageGenerator
-from flux_engine.job import ImageJob, JsonObject, ParseContext, job_id, parse_job
+from flux_engine.generate.video import VideoGenerator, check_model
+from flux_engine.job import MAX_VIDEO_WORK, ImageJob, Job, JsonObject, ParseContext, job_id, parse_job
 from flux_engine.models.manager import FluxModelManager, LoadedModel
+from flux_engine.models.spec import ModelSpec
 from flux_engine.progress import MIN_INTERVAL_S, Progress, Send
 from flux_engine.storage.cache import CacheManager
 from flux_engine.storage.entry import CacheEntry
@@ -32,9 +35,12 @@ from flux_engine.storage.kept import KeptResult, KeptResults
 from flux_engine.storage.loras import LoraStore, StoredLora
 from flux_engine.storage.results import ResultStore, put_all
 from flux_engine.storage.s3_config import store_from_s3_config
+from flux_engine.video_job import VideoJob
 
 TIMINGS: Final = ("total", "load", "lora", "text", "denoise", "decode", "encode", "upload")
 NOT_STORED: Final = "the result could not be stored for reuse"
+
+Made = TypeVar("Made")
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +73,7 @@ class Clock:
 class Run:
     """One job on its way, with everything that belongs to it alone."""
 
-    job: ImageJob
+    job: ImageJob | VideoJob
     loras: tuple[StoredLora, ...]  # in the order of job.loras
     model: ModelIdentity  # by the plan; a leaner one makes it where memory runs out
     fingerprint: str
@@ -98,6 +104,7 @@ class Worker:
         kept: KeptResults,
         loras: LoraStore,
         url_expiry_s: int,
+        max_video_work: float = MAX_VIDEO_WORK,
     ) -> None:
         self.is_broken = False  # the device is lost: this process should take no further job
         self._models = models
@@ -107,7 +114,9 @@ class Worker:
         self._kept = kept
         self._loras = loras
         self._url_expiry_s = url_expiry_s
+        self._max_video_work = max_video_work
         self._images = ImageGenerator()
+        self._videos = VideoGenerator()
 
     async def run(self, job: object, send: Send | None = None, *, min_interval_s: float = MIN_INTERVAL_S) -> JsonObject:
         """Run one job to its result; `send` carries its progress. Raises nothing but a cancellation."""
@@ -148,7 +157,10 @@ class Worker:
         store = self._store_of(raw)
         job = parse_job(raw, self._parse_context(store))
         progress.stage("queued")
-        model = self._models.identity(self._models.served.named(job.model))
+        spec = self._models.served.named(job.model)
+        if isinstance(job, VideoJob):
+            _check_video(job, spec)
+        model = self._models.identity(spec)
         loras = await self._fetch_loras(job, progress, clock)
         key = fingerprint(job.parameters(), model=model, inputs=_content_of(job, loras))
         run = Run(
@@ -171,7 +183,7 @@ class Worker:
         log.info("job done", extra={"job_id": job.id, "model": job.model, "ms": clock.total_ms()})
         return _result(run, finished, flight, files=files, expires_at=expires_at)
 
-    async def _fetch_loras(self, job: ImageJob, progress: Progress, clock: Clock) -> tuple[StoredLora, ...]:
+    async def _fetch_loras(self, job: Job, progress: Progress, clock: Clock) -> tuple[StoredLora, ...]:
         if not job.loras:
             return ()
         progress.stage("lora")
@@ -205,31 +217,53 @@ class Worker:
 
     async def _make(self, run: Run) -> tuple[KeptResult, LoadedModel]:
         """Generate and encode."""
-        model, generated = await self._gpu.run(lambda cancellation: self._generate(run, cancellation))
+        if isinstance(run.job, VideoJob):
+            return await self._make_video(run, run.job)
+        return await self._make_images(run, run.job)
+
+    async def _make_images(self, run: Run, job: ImageJob) -> tuple[KeptResult, LoadedModel]:
+        def generate(model: LoadedModel, cancellation: Cancellation) -> Generated:
+            return self._images.generate(model, job, run.progress, cancellation)
+
+        made, model, warnings = await self._gpu.run(lambda cancellation: self._use_model(run, generate, cancellation))
+        run.clock.spent |= made.spent_ms()
         run.progress.stage("encoding")
         with run.clock.measure("encode"):
-            files = await encode_images(
-                generated.images, run.job, model=_described(model.identity), prefix=run.store.prefix
-            )
-        facts, warnings = tuple(file.facts for file in files), tuple(generated.warnings)
-        entry = CacheEntry(fingerprint=run.fingerprint, files=facts, warnings=warnings)
+            files = await encode_images(made.images, job, model=_described(model.identity), prefix=run.store.prefix)
+        facts = tuple(file.facts for file in files)
+        entry = CacheEntry(fingerprint=run.fingerprint, files=facts, warnings=(*made.warnings, *warnings))
         return KeptResult(entry, tuple(file.new_file for file in files)), model
 
-    def _generate(self, run: Run, cancellation: Cancellation) -> tuple[LoadedModel, Generated]:
-        """On the GPU thread: the model, warmed if it is cold, the job's LoRAs, and its pictures."""
+    async def _make_video(self, run: Run, job: VideoJob) -> tuple[KeptResult, LoadedModel]:
+        def generate(model: LoadedModel, cancellation: Cancellation) -> Film:
+            return film(self._videos, model, job, run.progress, cancellation)
+
+        made, model, warnings = await self._gpu.run(lambda cancellation: self._use_model(run, generate, cancellation))
+        run.clock.spent |= made.spent_ms()
+        video, thumbnail = video_files(made, job, prefix=run.store.prefix)
+        entry = CacheEntry(
+            fingerprint=run.fingerprint,
+            files=(video.facts,),
+            thumbnail=thumbnail.facts,
+            warnings=tuple(warnings),
+        )
+        return KeptResult(entry, (video.new_file, thumbnail.new_file)), model
+
+    def _use_model(
+        self, run: Run, generate: Callable[[LoadedModel, Cancellation], Made], cancellation: Cancellation
+    ) -> tuple[Made, LoadedModel, list[str]]:
+        """On the GPU thread: the model, warmed if it is cold, the job's LoRAs, and what `generate` makes with them;
+        the model that made it, and what is to be said of the LoRAs."""
         began = time.perf_counter()
         spec = self._models.served.named(run.job.model)
         if not self._models.is_warm(spec):
             run.progress.stage("loading")
 
-        def work(model: LoadedModel) -> tuple[LoadedModel, Generated]:
+        def work(model: LoadedModel) -> tuple[Made, LoadedModel, list[str]]:
             run.clock.spent["load"] = (time.perf_counter() - began) * 1000
             with run.clock.measure("lora"):
                 warnings = model.apply_loras(zip(run.loras, (lora.scale for lora in run.job.loras), strict=True))
-            generated = self._images.generate(model, run.job, run.progress, cancellation)
-            generated.warnings.extend(warnings)
-            run.clock.spent |= generated.spent_ms()
-            return model, generated
+            return generate(model, cancellation), model, warnings
 
         return self._models.use(spec, work)
 
@@ -247,6 +281,7 @@ class Worker:
             served_models=self._models.served.ids(),
             default_response_format="url" if store.has_urls else "b64_json",
             can_return_urls=store.has_urls,
+            max_video_work=self._max_video_work,
         )
 
 
@@ -254,15 +289,18 @@ def _result(
     run: Run, finished: Finished, flight: Flight, *, files: JsonObject, expires_at: datetime | None
 ) -> JsonObject:
     """The contract's result."""
-    job = run.job
+    job, timings = run.job, run.clock.stop()
+    said = [*job.warnings, *finished.entry.warnings, *([flight.warning] if flight.warning else [])]
+    if isinstance(job, VideoJob):
+        said += timeout_warning(timings["total_ms"] / 1000)
     result: JsonObject = {
         **files,
         "seed": job.seed,
         "model": finished.model,
         "parameters": job.parameters(),
         "cached": flight.hit is not None,
-        "timings": run.clock.stop(),
-        "warnings": [*job.warnings, *finished.entry.warnings, *([flight.warning] if flight.warning else [])],
+        "timings": timings,
+        "warnings": said,
     }
     if job.metadata is not None:
         result["metadata"] = job.metadata
@@ -275,7 +313,14 @@ def _described(model: ModelIdentity) -> JsonObject:
     return {"id": model.id, "revision": model.revision, "precision": model.precision}
 
 
-def _content_of(job: ImageJob, loras: tuple[StoredLora, ...]) -> JsonObject:
+def _check_video(job: VideoJob, spec: ModelSpec) -> None:
+    """Raises InvalidInput for what no video can be made of."""
+    check_model(spec)
+    if job.image is not None:
+        raise InvalidInput("`image` is not supported by this version of the worker; leave it out", field="image")
+
+
+def _content_of(job: Job, loras: tuple[StoredLora, ...]) -> JsonObject:
     """What the job's parameters only name, by content, for the fingerprint."""
     if not loras:
         return {}

@@ -18,7 +18,9 @@ from tests.conftest import context_for
 
 
 def parse(context: ParseContext, **fields: Any) -> ImageJob:
-    return parse_job({"id": "job-1", "input": {"prompt": "a red sun", **fields}}, context)
+    job = parse_job({"id": "job-1", "input": {"prompt": "a red sun", **fields}}, context)
+    assert isinstance(job, ImageJob)
+    return job
 
 
 def test_defaults_are_those_of_the_model(context: ParseContext) -> None:

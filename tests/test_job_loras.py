@@ -29,7 +29,9 @@ URL = "https://huggingface.co/o/r/resolve/main/x.safetensors"
 
 
 def parse(**fields: Any) -> ImageJob:
-    return parse_job({"id": "j", "input": {"prompt": "a sun", **fields}}, CONTEXT)
+    job = parse_job({"id": "j", "input": {"prompt": "a sun", **fields}}, CONTEXT)
+    assert isinstance(job, ImageJob)
+    return job
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+"""A video from its job to its bytes: each frame goes to the encoder while the next one is made.
+
+Runs on the GPU thread. Whatever ends it, an error or a cancellation, takes the encoder along.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from flux_engine.generate.frames import Spent
+from flux_engine.generate.video import VideoGenerator
+from flux_engine.media.video import VideoEncoder, VideoSpec, thumbnail
+from flux_engine.video_job import VideoJob
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from flux_engine.generate.gpu import Cancellation
+    from flux_engine.models.manager import LoadedModel
+    from flux_engine.progress import Progress
+
+EXECUTION_TIMEOUT_S: Final = 600.0  # the platform's default; what a job's policy says instead is not seen here
+NEAR_TIMEOUT: Final = 0.6
+
+
+@dataclass(slots=True)
+class Film:
+    """An encoded video, its thumbnail (WebP), and where the time went."""
+
+    data: bytes = b""
+    thumbnail: bytes = b""
+    encode_ms: float = 0.0  # that the frames waited for the encoder
+    spent: Spent = field(default_factory=Spent)
+
+    def spent_ms(self) -> dict[str, float]:
+        """By the names of the result's timings."""
+        parts = {"text": self.spent.text_ms, "denoise": self.spent.denoise_ms, "decode": self.spent.decode_ms}
+        return parts | {"encode": self.encode_ms}
+
+
+def film(
+    generator: VideoGenerator,
+    model: LoadedModel,
+    job: VideoJob,
+    progress: Progress,
+    cancellation: Cancellation,
+    *,
+    first_frame: Image | None = None,
+) -> Film:
+    """Make and encode the video of `job`. Raises JobCancelled, EncoderFailed, and InvalidInput for a model of
+    another kind."""
+    made = Film()
+    frames = generator.frames(model, job, progress, cancellation, spent=made.spent, first_frame=first_frame)
+    with VideoEncoder(spec_of(job)) as encoder:
+        for frame in frames:
+            with _waiting(made):
+                encoder.write(frame)
+                made.thumbnail = made.thumbnail or thumbnail(frame)
+        progress.stage("encoding")
+        with _waiting(made):
+            made.data = encoder.finish()
+    return made
+
+
+def spec_of(job: VideoJob) -> VideoSpec:
+    return VideoSpec(
+        width=job.width,
+        height=job.height,
+        fps=job.fps,
+        num_frames=job.num_frames,
+        frames_made=job.frames_made,
+        output_format=job.output_format,
+        quality=job.output_quality,
+        is_loop=job.loop,
+        title=job.prompt,
+    )
+
+
+@contextmanager
+def _waiting(made: Film) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    made.encode_ms += (time.perf_counter() - began) * 1000
+
+
+def timeout_warning(took_s: float) -> list[str]:
+    """What to say of a video that took long: the platform ends a job without asking how far it has come."""
+    if took_s < NEAR_TIMEOUT * EXECUTION_TIMEOUT_S:
+        return []
+    return [
+        f"this video took {took_s:.0f} s, and by default the platform ends a job after {EXECUTION_TIMEOUT_S:.0f}; for "
+        "longer ones raise `executionTimeout` in the job's `policy`, or lower `generated_fps`"
+    ]

@@ -1,0 +1,120 @@
+"""A video in which each frame is the last one, moved and partly redrawn.
+
+Before the model redraws it at `strength`, the last frame is moved by `motion`, given its keyframe's colours, sharpened
+lightly and given a little noise: without these a chain drifts in tint and blurs. At each keyframe the chain is anchored
+anew: prompt, colours and noise are that keyframe's own, and on the way there they ease from one to the next. Colours of
+a later keyframe come of a picture that is made for them alone. In a loop the last quarter fades towards the first frame
+before it is redrawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from flux_engine.generate.blend import blended
+from flux_engine.generate.colour import Palette, matched, palette_of
+from flux_engine.generate.frames import Frame, FrameSampler, steps_run
+from flux_engine.generate.motion import move_between, warped
+from flux_engine.generate.schedule import eased, place_at, value_at
+from flux_engine.generate.text import Embeddings
+from flux_engine.job import MAX_SEED
+from flux_engine.video_job import Motion, Schedule, VideoJob
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHARPENING: Final = 0.25  # of the difference from a 3x3 blur
+NOISE: Final = 0.02  # standard deviation, of 0 to 1
+HOMING_SHARE: Final = 0.25  # of a loop
+
+
+class FeedbackChain:
+    """Makes the frames of one job. `embeddings` has one entry a keyframe."""
+
+    def __init__(self, job: VideoJob, sampler: FrameSampler, embeddings: Sequence[Embeddings]) -> None:
+        self._job = job
+        self._sampler = sampler
+        self._embeddings = embeddings
+        self._palettes: dict[int, Palette] = {}
+
+    def frames(self, first_frame: Image.Image | None) -> Iterator[Frame]:
+        """Every frame in order, beginning with `first_frame` where there is one."""
+        first = self._from_noise(0) if first_frame is None else self._fitted(first_frame)
+        self._palettes[0] = palette_of(first)
+        yield self._sampler.finished(first)
+        last = first
+        for start, end in pairwise(self._job.positions()):
+            last = self._next(last, first, start, end)
+            yield self._sampler.finished(last)
+
+    def _next(self, last: Tensor, first: Tensor, start: float, end: float) -> Tensor:
+        job = self._job
+        place = place_at(job.keyframes, end, num_frames=job.num_frames, is_loop=job.loop)
+        share = eased(place.share)
+        seed = _seed_at(job, place.before, end)
+        picture = warped(last, move_between(job.motion or Motion(), start, end))
+        if job.loop:
+            picture = picture.lerp(first.to(picture.dtype), _homing(end, job.num_frames))
+        palette = self._palette(place.before).towards(self._palette(place.after), share)
+        picture = _noisy(_sharpened(matched(picture, palette)), seed)
+        embeddings = blended(self._embeddings[place.before], self._embeddings[place.after], share)
+        return self._sampler.from_picture(picture, embeddings, strength=_strength(job, end), seed=seed)
+
+    def _palette(self, keyframe: int) -> Palette:
+        if keyframe not in self._palettes:
+            self._palettes[keyframe] = palette_of(self._from_noise(keyframe))
+        return self._palettes[keyframe]
+
+    def _from_noise(self, keyframe: int) -> Tensor:
+        noise = self._sampler.noise(self._job.keyframes[keyframe].seed)
+        return self._sampler.from_noise([noise], [self._embeddings[keyframe]])[0].float()
+
+    def _fitted(self, image: Image.Image) -> Tensor:
+        """`image` cropped about its centre to the job's shape."""
+        import torch
+
+        fitted = ImageOps.fit(image.convert("RGB"), (self._job.width, self._job.height), Image.Resampling.LANCZOS)
+        return torch.from_numpy(np.array(fitted)).to(self._sampler.device).permute(2, 0, 1).float() / 255
+
+
+def chain_steps(job: VideoJob, *, has_first: bool) -> int:
+    """Denoising steps of the whole chain: its frames, and a picture for each later keyframe's colours."""
+    whole = len(job.keyframes) - 1 + (0 if has_first else 1)
+    redrawn = sum(steps_run(job.num_inference_steps, _strength(job, position)) for position in job.positions()[1:])
+    return whole * job.num_inference_steps + redrawn
+
+
+def _strength(job: VideoJob, position: float) -> float:
+    schedule: Schedule = job.strength or ((0, 1.0),)
+    return value_at(schedule, position)
+
+
+def _seed_at(job: VideoJob, keyframe: int, position: float) -> int:
+    """Another noise each frame: the same one over and over would burn its pattern in."""
+    anchor = job.keyframes[keyframe]
+    return (anchor.seed + round(position - anchor.frame)) % (MAX_SEED + 1)
+
+
+def _homing(position: float, num_frames: int) -> float:
+    """How far a loop has come on its way back to its first frame."""
+    left = (num_frames - position) / (num_frames * HOMING_SHARE)
+    return eased(1 - min(1.0, left))
+
+
+def _sharpened(picture: Tensor) -> Tensor:
+    from torch.nn.functional import avg_pool2d, pad
+
+    blurred = avg_pool2d(pad(picture[None], (1, 1, 1, 1), mode="reflect"), 3, stride=1)[0]
+    return picture + SHARPENING * (picture - blurred)
+
+
+def _noisy(picture: Tensor, seed: int) -> Tensor:
+    import torch
+
+    noise = torch.randn(picture.shape, generator=torch.Generator("cpu").manual_seed(seed))
+    return (picture + NOISE * noise.to(picture.device)).clamp(0, 1)

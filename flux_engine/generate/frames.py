@@ -1,0 +1,179 @@
+"""One frame, or a few at once, from noise or from a picture; and what a client hears of it meanwhile.
+
+Both kinds of video make their frames here. Pictures within `generate` are tensors (3, height, width) in 0 to 1 on the
+pipeline's device.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flux_engine.generate.text import Embeddings
+from flux_engine.media.images import preview_data_uri
+from flux_engine.video_job import VideoJob
+
+if TYPE_CHECKING:
+    from torch import Tensor, dtype
+
+    from flux_engine.generate.gpu import Cancellation
+    from flux_engine.models.manager import LoadedModel
+    from flux_engine.progress import Progress
+
+Frame = NDArray[np.uint8]  # (height, width, 3), RGB
+
+
+@dataclass(slots=True)
+class Spent:
+    """Where a video's time went, in milliseconds; grows while its frames are made."""
+
+    text_ms: float = 0.0
+    denoise_ms: float = 0.0
+    decode_ms: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """Tells the client of steps and frames, and the device of a cancellation."""
+
+    progress: Progress
+    cancellation: Cancellation
+    total_steps: int
+    total_frames: int
+    steps: int = 0
+    frames: int = 0
+
+    def step(self, count: int) -> None:
+        """A denoising step of `count` frames is over. Raises JobCancelled."""
+        self.cancellation.check()
+        self.steps += count
+        self._tell(preview=None)
+
+    def frame(self, frame: Frame) -> None:
+        """`frame` is made. Raises JobCancelled."""
+        self.cancellation.check()
+        self.frames += 1
+        if self.progress.wants_preview():
+            from PIL import Image
+
+            self._tell(preview=preview_data_uri(Image.fromarray(frame)))
+
+    def _tell(self, *, preview: str | None) -> None:
+        frame = min(self.frames + 1, self.total_frames)
+        self.progress.step(self.steps, self.total_steps, preview=preview, frame=frame, total_frames=self.total_frames)
+
+
+class FrameSampler:
+    """Calls the pipeline for the frames of one job."""
+
+    def __init__(self, model: LoadedModel, job: VideoJob, report: Report, spent: Spent, *, dtype: dtype) -> None:
+        self.device = model.pipeline._execution_device
+        self._dtype = dtype
+        self._model = model
+        self._pipeline = model.pipeline
+        self._image_to_image: Any = None
+        self._job = job
+        self._report = report
+        self._spent = spent
+        self._noise: dict[int, Tensor] = {}
+
+    def noise(self, seed: int) -> Tensor:
+        """The noise that an image job of `seed` starts from, packed: (1, tokens, channels)."""
+        import torch
+
+        if seed not in self._noise:
+            pipeline, job = self._pipeline, self._job
+            self._noise[seed] = pipeline.prepare_latents(
+                1,
+                pipeline.transformer.config.in_channels // 4,
+                job.height,
+                job.width,
+                self._dtype,
+                self.device,
+                torch.Generator("cpu").manual_seed(seed),
+            )[0]
+        return self._noise[seed]
+
+    def from_noise(self, noise: Sequence[Tensor], embeddings: Sequence[Embeddings]) -> Tensor:
+        """A picture of each noise and its embeddings: (pictures, 3, height, width)."""
+        import torch
+
+        together = {name: torch.cat([e[name] for e in embeddings]) for name in embeddings[0]}
+        steps = self._job.num_inference_steps
+        return self._call(self._pipeline, together, steps=steps, latents=torch.cat(list(noise)))
+
+    def from_picture(self, picture: Tensor, embeddings: Embeddings, *, strength: float, seed: int) -> Tensor:
+        """`picture` redrawn at `strength`, above 0 to 1."""
+        import torch
+
+        if self._image_to_image is None:
+            self._image_to_image = image_to_image(self._pipeline)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        steps = steps_run(self._job.num_inference_steps, strength)
+        start = {"image": picture[None], "strength": strength, "generator": generator}
+        made = self._call(self._image_to_image, embeddings, steps=steps, **start)
+        return made[0]
+
+    def finished(self, picture: Tensor) -> Frame:
+        """`picture` as it is handed on, and reported."""
+        import torch
+
+        pixels = (picture.float() * 255).round().to(torch.uint8)
+        frame: Frame = pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+        self._report.frame(frame)
+        return frame
+
+    def _call(self, pipeline: Any, embeddings: Embeddings, *, steps: int, **start: Any) -> Tensor:
+        """Pictures (pictures, 3, height, width). Of the last call, maybe another pipeline's, the step cache knows
+        nothing any more."""
+        job = self._job
+        self._model.tuned.applied.begin_job(
+            self._pipeline, num_inference_steps=steps, has_true_cfg=job.true_cfg_scale > 1
+        )
+        guided: dict[str, Any] = {} if job.guidance_scale is None else {"guidance_scale": job.guidance_scale}
+        if job.true_cfg_scale > 1:
+            guided["true_cfg_scale"] = job.true_cfg_scale
+        began = ended = time.perf_counter()
+        count = embeddings["prompt_embeds"].shape[0]
+
+        def on_step_end(_pipeline: Any, _step: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+            nonlocal ended
+            self._report.step(count)
+            ended = time.perf_counter()
+            return {}
+
+        pictures: Tensor = pipeline(
+            **embeddings,
+            **guided,
+            **start,
+            width=job.width,
+            height=job.height,
+            num_inference_steps=job.num_inference_steps,
+            callback_on_step_end=on_step_end,
+            output_type="pt",
+        ).images
+        self._spent.denoise_ms += (ended - began) * 1000
+        self._spent.decode_ms += (time.perf_counter() - ended) * 1000
+        return pictures
+
+
+def image_to_image(pipeline: Any) -> Any:
+    """An image-to-image pipeline of the parts of `pipeline`, with a scheduler of its own: sharing one would leave the
+    other's steps in it. Not by `from_pipe`, which casts the shared parts to float32."""
+    from diffusers import FluxImg2ImgPipeline
+
+    parts = dict(pipeline.components)
+    parts["scheduler"] = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
+    made = FluxImg2ImgPipeline(**parts)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def steps_run(num_inference_steps: int, strength: float) -> int:
+    """How many steps image-to-image runs: those from noise level `strength` on, at least one."""
+    return num_inference_steps - int(num_inference_steps - num_inference_steps * strength)

@@ -1,0 +1,125 @@
+"""VideoGenerator: a VideoJob becomes a stream of frames, on the GPU thread.
+
+`interpolate` makes each frame from noise: the noise lies on the arc between the keyframes' seeds, the prompt's
+embeddings on an eased way between theirs. `feedback` makes each frame from the one before (feedback.py). Frames are
+handed on as they are made, so memory does not grow with their number. Knows nothing of files and encoders.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from flux_engine.errors import InvalidInput
+from flux_engine.generate.blend import blended, slerp
+from flux_engine.generate.feedback import FeedbackChain, chain_steps
+from flux_engine.generate.frames import Frame, FrameSampler, Report, Spent
+from flux_engine.generate.schedule import eased, place_at
+from flux_engine.generate.text import Embeddings, PromptEncoder
+from flux_engine.video_fields import MAX_KEYFRAMES
+from flux_engine.video_job import VideoJob
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from flux_engine.generate.gpu import Cancellation
+    from flux_engine.models.manager import LoadedModel
+    from flux_engine.models.spec import ModelSpec
+    from flux_engine.progress import Progress
+
+BATCH_PIXELS: Final = 1024 * 1024  # beyond a megapixel at once a batch gains nothing (flux-facts)
+MAX_BATCH: Final = 8  # frames are handed on a batch at a time
+ACTIVATION_BYTES_PER_PIXEL: Final = 2.4 * 1024**3 / BATCH_PIXELS  # flux-facts
+
+
+class VideoGenerator:
+    """Turns jobs into frames; keeps nothing but prompt embeddings between them."""
+
+    def __init__(self) -> None:
+        self._prompts = PromptEncoder(capacity=MAX_KEYFRAMES + 1)  # and the negative prompt
+
+    def frames(
+        self,
+        model: LoadedModel,
+        job: VideoJob,
+        progress: Progress,
+        cancellation: Cancellation,
+        *,
+        spent: Spent,
+        first_frame: Image | None = None,
+    ) -> Iterator[Frame]:
+        """The `job.frames_made` frames in order, uint8 (height, width, 3). `first_frame` is what `job.image` names, of
+        any size; `spent` grows as they come.
+
+        Raises InvalidInput for a model that makes no videos, and JobCancelled at the first step after a cancellation.
+        """
+        check_model(model.spec)
+        progress.stage("text")
+        began = time.perf_counter()
+        embeddings = [self._embeddings(model, job, keyframe.prompt) for keyframe in job.keyframes]
+        spent.text_ms += (time.perf_counter() - began) * 1000
+        cancellation.check()
+        progress.stage("denoising")
+        is_chain = job.mode == "feedback"
+        total = chain_steps(job, has_first=first_frame is not None) if is_chain else _steps(job)
+        report = Report(progress=progress, cancellation=cancellation, total_steps=total, total_frames=job.frames_made)
+        dtype = embeddings[0]["prompt_embeds"].dtype
+        sampler = FrameSampler(model, job, report, spent, dtype=dtype)
+        if is_chain:
+            yield from FeedbackChain(job, sampler, embeddings).frames(first_frame)
+        else:
+            yield from _interpolated(job, sampler, embeddings, batch=frames_at_once(model, job))
+
+    def _embeddings(self, model: LoadedModel, job: VideoJob, prompt: str) -> Embeddings:
+        length = job.max_sequence_length
+        embeddings = self._prompts.encode(model, prompt, max_sequence_length=length)
+        if job.true_cfg_scale > 1:
+            negative = job.negative_prompt or ""
+            embeddings = embeddings | self._prompts.encode_negative(model, negative, max_sequence_length=length)
+        return embeddings
+
+
+def check_model(spec: ModelSpec) -> None:
+    """Raises InvalidInput unless `spec` is a text-to-image model of FLUX.1, whose noise and embeddings can be given
+    from outside."""
+    if spec.pipeline_class != "FluxPipeline":
+        raise InvalidInput(f"{spec.id} makes images only; send a FLUX.1 text-to-image `model`", field="model")
+
+
+def frames_at_once(model: LoadedModel, job: VideoJob) -> int:
+    """How many frames of `job` are made together: up to a megapixel, where the device has memory for it, and one where
+    a step cache would decide over all of them at once."""
+    import torch
+
+    pixels = job.width * job.height
+    wanted = min(MAX_BATCH, max(1, BATCH_PIXELS // pixels))
+    if model.pipeline._execution_device.type != "cuda" or model.tuned.applied.has_step_cache:
+        return 1
+    free, _ = torch.cuda.mem_get_info()
+    return max(1, min(wanted, int(free / 2 / (ACTIVATION_BYTES_PER_PIXEL * pixels))))
+
+
+def _steps(job: VideoJob) -> int:
+    return job.frames_made * job.num_inference_steps
+
+
+def _interpolated(
+    job: VideoJob, sampler: FrameSampler, embeddings: Sequence[Embeddings], *, batch: int
+) -> Iterator[Frame]:
+    positions = job.positions()
+    for start in range(0, len(positions), batch):
+        noise, texts = [], []
+        for position in positions[start : start + batch]:
+            place = place_at(job.keyframes, position, num_frames=job.num_frames, is_loop=job.loop)
+            noise.append(
+                _noise(sampler, job.keyframes[place.before].seed, job.keyframes[place.after].seed, place.share)
+            )
+            texts.append(blended(embeddings[place.before], embeddings[place.after], eased(place.share)))
+        for picture in sampler.from_noise(noise, texts):
+            yield sampler.finished(picture)
+
+
+def _noise(sampler: FrameSampler, start: int, end: int, share: float) -> Tensor:
+    return sampler.noise(start) if start == end else slerp(sampler.noise(start), sampler.noise(end), share)

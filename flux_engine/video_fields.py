@@ -1,0 +1,67 @@
+"""The fields that a video job has besides those of every job, as a client may write them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flux_engine.fields import MAX_SEED, Boolean, Integer, Number, Prompt, SharedFields
+
+MAX_FRAMES: Final = 480
+MAX_KEYFRAMES: Final = 32
+MAX_SCHEDULE_POINTS: Final = 64
+MAX_IMAGE_CHARACTERS: Final = 28_000_000  # 20 MB in base64, with its data URI's head
+
+Mode = Literal["interpolate", "feedback"]
+
+
+class KeyframeFields(BaseModel):
+    """One item of `keyframes`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frame: Annotated[Integer, Field(ge=0, le=MAX_FRAMES - 1)] = Field(description="Frame, from 0")
+    prompt: Prompt = Field(description="What that frame shows")
+    seed: Annotated[Integer, Field(ge=-1, le=MAX_SEED)] | None = Field(None, description="By default the job's")
+
+
+class MotionFields(BaseModel):
+    """`motion`: what moves from one frame to the next; each a number or a list of `[frame, value]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    zoom: Any = Field(None, description="Factor a frame; above 1 the picture grows")
+    pan_x: Any = Field(None, description="Share of the width a frame; above 0 the picture moves right")
+    pan_y: Any = Field(None, description="Share of the height a frame; above 0 the picture moves down")
+    rotate: Any = Field(None, description="Degrees a frame; above 0 the picture turns counterclockwise")
+
+
+SCHEDULE_BOUNDS: Final[dict[str, tuple[float, float]]] = {  # of each value
+    "zoom": (0.5, 2.0),
+    "pan_x": (-0.5, 0.5),
+    "pan_y": (-0.5, 0.5),
+    "rotate": (-45.0, 45.0),
+    "strength": (0.0, 1.0),  # 0 itself is refused
+}
+
+
+class VideoFields(SharedFields):
+    """A video job as it is written. `keyframes`, `motion` and `strength` have forms of their own, parsed apart."""
+
+    type: Literal["video"] = Field("video", description="Kind of job")
+    num_frames: Annotated[Integer, Field(ge=2, le=MAX_FRAMES)] | None = Field(None, description="Or `duration`")
+    fps: Annotated[Number, Field(ge=1, le=60)] = Field(24.0, description="Frames a second")
+    duration: Annotated[Number, Field(gt=0, le=20)] | None = Field(None, description="Seconds, or `num_frames`")
+    keyframes: Any = Field(None, description="List of `{frame, prompt, seed?}`, or prompts by frame")
+    mode: Mode = Field("interpolate", description="How one frame comes of another")
+    motion: Any = Field(None, description="`zoom`, `pan_x`, `pan_y`, `rotate`; needs `mode` feedback")
+    strength: Any = Field(None, description="How much of a frame is redrawn; needs `mode` feedback")
+    generated_fps: Annotated[Number, Field(gt=0, le=60)] | None = Field(
+        None, description="Frames a second that the model makes; the rest are interpolated by motion"
+    )
+    loop: Boolean = Field(False, description="The last frame leads back to the first")
+    image: Annotated[str, Field(strict=True, min_length=1, max_length=MAX_IMAGE_CHARACTERS)] | None = Field(
+        None, description="First frame; needs `mode` feedback"
+    )
+    output_format: Literal["mp4", "webm", "gif", "webp"] | None = Field(None, description="File format")

@@ -1,0 +1,328 @@
+"""What a client may ask of a video: keyframes, schedules and motion, and the VideoJob that comes of them.
+
+`video_job` is the second half of `job.parse_job` and keeps its rules: every refusal is InvalidInput and names the
+field. What an `image` names is not fetched here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any, Final, Literal, TypeGuard
+
+from pydantic import ValidationError
+
+from flux_engine.errors import InvalidInput
+from flux_engine.fields import allowed_values
+from flux_engine.job import (
+    MAX_SEED,
+    PIXELS_PER_MEGAPIXEL,
+    Fields,
+    Job,
+    JsonObject,
+    ParseContext,
+    shared_values,
+    shown,
+    validated,
+)
+from flux_engine.video_fields import (
+    MAX_FRAMES,
+    MAX_KEYFRAMES,
+    MAX_SCHEDULE_POINTS,
+    SCHEDULE_BOUNDS,
+    KeyframeFields,
+    Mode,
+    MotionFields,
+    VideoFields,
+)
+
+VideoOutputFormat = Literal["mp4", "webm", "gif", "webp"]
+Schedule = tuple[tuple[int, float], ...]  # (frame, value), frames increasing; linear between, constant outside
+
+DEFAULT_FRAMES: Final = 48
+DEFAULT_STRENGTH: Final = 0.5
+GIF_MAX_FPS: Final = 50.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keyframe:
+    """From `frame` on the video shows `prompt`, made of the noise of `seed`."""
+
+    frame: int
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Motion:
+    """How the picture moves from one frame to the next (see MotionFields)."""
+
+    zoom: Schedule = ((0, 1.0),)
+    pan_x: Schedule = ((0, 0.0),)
+    pan_y: Schedule = ((0, 0.0),)
+    rotate: Schedule = ((0, 0.0),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoJob(Job):
+    """A valid video job; every field holds its effective value.
+
+    In `interpolate` there are two keyframes or more. `image` is what the client sent, unchecked.
+    """
+
+    num_frames: int
+    fps: float
+    generated_fps: float
+    frames_made: int  # by the model; the rest are interpolated by motion
+    keyframes: tuple[Keyframe, ...]
+    mode: Mode
+    motion: Motion | None
+    strength: Schedule | None
+    loop: bool
+    image: str | None
+    output_format: VideoOutputFormat
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.num_frames / self.fps
+
+    def positions(self) -> list[float]:
+        """Where the frames that are made stand among the frames that are played: evenly, from the first to the
+        last, or in a loop to where the first comes round again."""
+        return spread(self.frames_made, self.num_frames, is_loop=self.loop)
+
+    def parameters(self) -> JsonObject:
+        """The effective parameters as they are echoed to the client."""
+        echoed = {name: value for name, value in self.echoed().items() if name not in ("image", "frames_made")}
+        keyframes = [{"frame": k.frame, "prompt": k.prompt, "seed": k.seed} for k in self.keyframes]
+        motion = self.motion and {f.name: getattr(self.motion, f.name) for f in fields(self.motion)}
+        return {"type": "video"} | echoed | {"duration": self.duration, "keyframes": keyframes, "motion": motion}
+
+
+def spread(count: int, num_frames: int, *, is_loop: bool) -> list[float]:
+    """`count` places spread evenly over `num_frames` frames."""
+    spacing = num_frames / count if is_loop else (num_frames - 1) / (count - 1)
+    return [i * spacing for i in range(count)]
+
+
+def video_job(identity: str, given: Mapping[str, object], context: ParseContext, warnings: list[str]) -> VideoJob:
+    """The job that `given`, canonical names and no nulls, asks for. Raises InvalidInput."""
+    for name in given:
+        if name not in VideoFields.model_fields:
+            raise InvalidInput(f"`{name}` belongs to an image job; leave it out of a video", field=name)
+    keyframes = _keyframes(given.get("keyframes"))
+    if keyframes:
+        given = dict(given)
+        if given.get("prompt", keyframes[0].prompt) != keyframes[0].prompt:
+            warnings.append("`prompt` has no effect where `keyframes` are given")
+        given["prompt"] = keyframes[0].prompt
+    written = validated(VideoFields, given)
+    fps = _fps(written, warnings)
+    num_frames = _num_frames(written, fps)
+    _check_mode(written)
+    shared = shared_values(identity, written, context, warnings)
+    generated_fps, frames_made = _frames_made(written, fps, num_frames)
+    job = VideoJob(
+        num_frames=num_frames,
+        fps=fps,
+        generated_fps=generated_fps,
+        frames_made=frames_made,
+        keyframes=_effective(keyframes, written, shared["seed"], num_frames),
+        mode=written.mode,
+        motion=_motion(written.motion, num_frames),
+        strength=_strength(written, num_frames),
+        loop=written.loop,
+        image=written.image,
+        output_format=written.output_format or "mp4",
+        is_format_open=written.output_format is None,
+        **shared,
+        warnings=tuple(warnings),
+    )
+    _check_work(job, context.max_video_work)
+    return job
+
+
+# ------------------------------------------------------------------------------------------------- frames
+
+
+def _fps(given: VideoFields, warnings: list[str]) -> float:
+    if given.output_format == "gif" and given.fps > GIF_MAX_FPS:
+        warnings.append(f"`fps` lowered from {given.fps:g} to {GIF_MAX_FPS:g}: gif counts hundredths of a second")
+        return GIF_MAX_FPS
+    return given.fps
+
+
+def _num_frames(given: VideoFields, fps: float) -> int:
+    if given.duration is None:
+        return given.num_frames or DEFAULT_FRAMES
+    if given.num_frames is not None:
+        raise InvalidInput("`duration` excludes `num_frames`; send one or the other", field="duration")
+    frames = math.floor(given.duration * fps + 0.5)
+    if not 2 <= frames <= MAX_FRAMES:
+        raise InvalidInput(f"`duration` x `fps` is {frames} frames; a video has 2 to {MAX_FRAMES}", field="duration")
+    return frames
+
+
+def _frames_made(given: VideoFields, fps: float, num_frames: int) -> tuple[float, int]:
+    """The effective `generated_fps`, and how many frames the model makes."""
+    if given.generated_fps is None:
+        return fps, num_frames
+    if given.generated_fps > given.fps:
+        raise InvalidInput(
+            f"`generated_fps` must be at most `fps`, {given.fps:g}; got {given.generated_fps:g}", field="generated_fps"
+        )
+    share = min(given.generated_fps, fps) / fps
+    made = num_frames * share if given.loop else (num_frames - 1) * share + 1
+    return min(given.generated_fps, fps), max(2, math.floor(made + 0.5))
+
+
+def _check_mode(given: VideoFields) -> None:
+    if given.mode == "feedback":
+        return
+    for name in ("motion", "strength", "image"):
+        if getattr(given, name) is not None:
+            raise InvalidInput(f"`{name}` needs `mode` `feedback`; send it or leave `{name}` out", field=name)
+
+
+def _check_work(job: VideoJob, bound: float) -> None:
+    anchors = len(job.keyframes) - 1 if job.mode == "feedback" else 0
+    frames = job.frames_made + anchors
+    megapixels = job.width * job.height / PIXELS_PER_MEGAPIXEL
+    work = frames * job.num_inference_steps * megapixels
+    if work > bound:
+        raise InvalidInput(
+            f"this video is {frames} frames x {job.num_inference_steps} steps x {megapixels:.3g} megapixels = "
+            f"{work:.6g}, and this worker's bound is {bound:g}; lower one of them, or `generated_fps`",
+            field="num_frames",
+        )
+
+
+# ---------------------------------------------------------------------------------------------- keyframes
+
+
+def _keyframes(value: object) -> tuple[KeyframeFields, ...]:
+    """Both forms of `keyframes`: a list of objects, or an object of prompts by frame."""
+    if value is None:
+        return ()
+    items = _items_of_object(value) if isinstance(value, Mapping) else value
+    if not isinstance(items, Sequence) or isinstance(items, str) or not 1 <= len(items) <= MAX_KEYFRAMES:
+        raise InvalidInput(
+            f"`keyframes` must be a list of 1 to {MAX_KEYFRAMES} {{frame, prompt, seed?}}, or an object of prompts by "
+            "frame",
+            field="keyframes",
+        )
+    keyframes = tuple(_item(KeyframeFields, item, f"keyframes[{i}]") for i, item in enumerate(items))
+    if keyframes[0].frame != 0:
+        raise InvalidInput(f"the first of `keyframes` must be frame 0; got {keyframes[0].frame}", field="keyframes")
+    if any(after.frame <= before.frame for before, after in pairwise(keyframes)):
+        raise InvalidInput("the frames of `keyframes` must increase from one to the next", field="keyframes")
+    return keyframes
+
+
+def _items_of_object(value: Mapping[Any, Any]) -> list[dict[str, object]]:
+    items = []
+    for frame, prompt in value.items():
+        if not (isinstance(frame, str) and frame.isascii() and frame.isdigit() and len(frame) <= 4):
+            raise InvalidInput(
+                f'the names in `keyframes` must be frames such as "0" and "24"; got {shown(frame)}', field="keyframes"
+            )
+        items.append({"frame": int(frame), "prompt": prompt})
+    return sorted(items, key=lambda item: int(str(item["frame"])))
+
+
+def _effective(
+    written: tuple[KeyframeFields, ...], given: VideoFields, seed: int, num_frames: int
+) -> tuple[Keyframe, ...]:
+    """The keyframes with their seeds. A single one does not move by itself in `interpolate`: there its noise travels
+    to the next seed, and in a loop over two seeds more back to its own."""
+    if written and written[-1].frame >= num_frames:
+        raise InvalidInput(
+            f"`keyframes` reach frame {written[-1].frame} and the last frame is {num_frames - 1}; raise `num_frames`",
+            field="keyframes",
+        )
+    keyframes = tuple(
+        Keyframe(frame=k.frame, prompt=k.prompt, seed=seed if k.seed in (None, -1) else k.seed) for k in written
+    ) or (Keyframe(frame=0, prompt=given.prompt, seed=seed),)
+    if len(keyframes) > 1 or given.mode == "feedback":
+        return keyframes
+    stops = (num_frames // 3, num_frames * 2 // 3) if given.loop and num_frames > 3 else (num_frames - 1,)
+    only = keyframes[0]
+    travelled = (
+        Keyframe(frame=frame, prompt=only.prompt, seed=(only.seed + i) % (MAX_SEED + 1))
+        for i, frame in enumerate(stops, start=1)
+    )
+    return (only, *travelled)
+
+
+# ---------------------------------------------------------------------------------------------- schedules
+
+
+def _motion(value: object, num_frames: int) -> Motion | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        names = ", ".join(MotionFields.model_fields)
+        raise InvalidInput(f"`motion` must be an object of {names}; got {shown(value)}", field="motion")
+    written = _item(MotionFields, value, "motion")
+    given = {name: getattr(written, name) for name in MotionFields.model_fields}
+    return Motion(
+        **{n: _schedule(f"motion.{n}", v, SCHEDULE_BOUNDS[n], num_frames) for n, v in given.items() if v is not None}
+    )
+
+
+def _strength(given: VideoFields, num_frames: int) -> Schedule | None:
+    if given.mode != "feedback":
+        return None
+    value = DEFAULT_STRENGTH if given.strength is None else given.strength
+    schedule = _schedule("strength", value, SCHEDULE_BOUNDS["strength"], num_frames)
+    if min(value for _, value in schedule) <= 0:
+        raise InvalidInput("`strength` must be above 0 and up to 1", field="strength")
+    return schedule
+
+
+def _schedule(name: str, value: object, bounds: tuple[float, float], num_frames: int) -> Schedule:
+    """A number, or a list of `[frame, value]` with increasing frames."""
+    low, high = bounds
+    takes = f"`{name}` must be a number from {low:g} to {high:g}, or a list of [frame, number] with increasing frames"
+    points = value if isinstance(value, list) else [[0, value]]
+    if not 1 <= len(points) <= MAX_SCHEDULE_POINTS:
+        raise InvalidInput(f"{takes}, 1 to {MAX_SCHEDULE_POINTS} of them", field=name)
+    last = -1
+    schedule = []
+    for point in points:
+        numbers = [part for part in point if _is_number(part)] if isinstance(point, list) else []
+        if len(numbers) != 2 or len(point) != 2:
+            raise InvalidInput(f"{takes}; got {shown(point)}", field=name)
+        frame, number = numbers
+        if frame != int(frame) or not last < frame < num_frames:
+            raise InvalidInput(f"{takes}, from 0 to {num_frames - 1}; got frame {shown(frame)}", field=name)
+        if not low <= number <= high:
+            raise InvalidInput(f"{takes}; got {shown(number)}", field=name)
+        last = int(frame)
+        schedule.append((last, float(number)))
+    return tuple(schedule)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= MAX_SEED and math.isfinite(value)
+
+
+def _item(model: type[Fields], value: object, name: str) -> Fields:
+    """One object within a field; nulls are absent, and a refusal names the place."""
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"`{name}` must be an object of {', '.join(model.model_fields)}", field=name)
+    try:
+        return model.model_validate({k: v for k, v in value.items() if v is not None})
+    except ValidationError as error:
+        detail = error.errors()[0]
+    part = shown(detail["loc"][0])
+    if part not in model.model_fields:
+        raise InvalidInput(f"`{name}` has no `{part}`; it takes {', '.join(model.model_fields)}", field=name)
+    takes = allowed_values(model, part)
+    said = f"is required: {takes}" if detail["type"] == "missing" else f"must be {takes}; got {shown(detail['input'])}"
+    raise InvalidInput(f"`{name}.{part}` {said}", field=f"{name}.{part}")

@@ -1,0 +1,61 @@
+"""A FLUX pipeline of flux-tiny's kind with random weights, made in memory: for what does not depend on training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+from builder.flux_tiny.autoencoder import new_autoencoder
+from builder.flux_tiny.text import new_clip_encoder, new_clip_tokenizer, new_t5_encoder, new_t5_tokenizer
+from flux_engine.models import catalog
+from flux_engine.models.apply import apply
+from flux_engine.models.gpu_properties import GIB, cpu_machine
+from flux_engine.models.lora import LoRAManager
+from flux_engine.models.lora_library import LoraLibrary
+from flux_engine.models.lora_names import layer_names, linear_shapes
+from flux_engine.models.manager import LoadedModel
+from flux_engine.models.optimizer import ModelOptimizer
+from flux_engine.models.plan import Preferences
+from flux_engine.models.tuned import Tuned
+from flux_engine.storage.fingerprint import ModelIdentity
+
+
+@pytest.fixture(scope="session")
+def random_model() -> LoadedModel:
+    torch.manual_seed(1)
+    vae = new_autoencoder()
+    vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
+    clip, t5 = new_clip_tokenizer(), new_t5_tokenizer()
+    pipeline = FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+        vae=vae,
+        text_encoder=new_clip_encoder(clip),
+        tokenizer=clip,
+        text_encoder_2=new_t5_encoder(t5),
+        tokenizer_2=t5,
+        transformer=FluxTransformer2DModel(
+            in_channels=64,
+            num_layers=2,
+            num_single_layers=2,
+            attention_head_dim=32,
+            num_attention_heads=4,
+            joint_attention_dim=96,
+            pooled_projection_dim=64,
+            guidance_embeds=True,
+            axes_dims_rope=(4, 14, 14),
+        ),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    spec = catalog.find("flux-tiny")
+    assert spec is not None
+    applied = apply(
+        pipeline, ModelOptimizer().plan(cpu_machine(total_bytes=8 * GIB), spec, Preferences()), device="cpu"
+    )
+    return LoadedModel(
+        spec=spec,
+        identity=ModelIdentity(id=spec.id, revision="random", precision="float32"),
+        tuned=Tuned(pipeline=pipeline, applied=applied, is_from_checkpoint=False, load_ms=0.0, apply_ms=0.0),
+        lora_library=LoraLibrary(layer_names(linear_shapes(pipeline.transformer)), max_file_bytes=1),
+        lora_manager=LoRAManager(),
+    )
