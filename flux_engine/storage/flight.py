@@ -174,9 +174,9 @@ class Flight:
 
     async def _stop_renewal(self) -> None:
         renewal, self._renewal = self._renewal, None
-        if renewal is not None:
-            renewal.cancel()
-            await asyncio.wait([renewal])
+        while renewal is not None and not renewal.done():
+            renewal.cancel()  # again, should a library have swallowed it: this must not wait for ever
+            await asyncio.wait([renewal], timeout=0.1)
 
     async def _fail(self, code: str) -> None:
         task = self._task("failed", error=code)

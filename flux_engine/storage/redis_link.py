@@ -74,7 +74,7 @@ class RedisLink:
         """What a Lua script returns: one round trip. Raises CacheAway."""
         client = await self._connected()
         try:
-            async with asyncio.timeout(2 * self._call_timeout_s):
+            async with _within(2 * self._call_timeout_s):
                 reply = await client.eval(script, len(keys), *keys, *arguments)
         except (RedisError, OSError) as error:
             raise self.lost(error) from error
@@ -85,7 +85,7 @@ class RedisLink:
         """The value of `key`. Raises CacheAway."""
         client = await self._connected()
         try:
-            async with asyncio.timeout(2 * self._call_timeout_s):
+            async with _within(2 * self._call_timeout_s):
                 value = await client.get(key)
         except (RedisError, OSError) as error:
             raise self.lost(error) from error
@@ -99,7 +99,7 @@ class RedisLink:
         messages = client.pubsub()
         try:
             try:
-                async with asyncio.timeout(2 * self._call_timeout_s):
+                async with _within(2 * self._call_timeout_s):
                     await messages.subscribe(channel)
                     while (reply := await messages.get_message(timeout=self._call_timeout_s)) is not None:
                         if reply["type"] == "subscribe":
@@ -164,10 +164,26 @@ class Subscription:
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             try:
-                message = await self._messages.get_message(timeout=left)
+                async with _within(left + CALL_TIMEOUT_S):
+                    message = await self._messages.get_message(timeout=left)
             except (RedisError, OSError) as error:
                 raise self._link.lost(error) from error
             if message is not None and message["type"] == "message":
                 data: bytes = message["data"]
                 return data
         return None
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    """A time-out, after which no cancellation is lost.
+
+    redis-py sends through `asyncio.wait_for`, and that of Python 3.11 drops a cancellation that comes in the same
+    turn as its result: a cancelled job would go on, and a renewal that was ended would renew for ever.
+    """
+    task = asyncio.current_task()
+    known = task.cancelling() if task is not None else 0
+    async with asyncio.timeout(seconds):
+        yield
+    if task is not None and task.cancelling() > known:
+        raise asyncio.CancelledError

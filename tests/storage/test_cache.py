@@ -19,7 +19,7 @@ from flux_engine.errors import OutOfMemory
 from flux_engine.storage.cache import CacheManager
 from flux_engine.storage.flight import AWAY
 from flux_engine.storage.ledger import Terms
-from flux_engine.storage.redis_link import RemoteServer
+from flux_engine.storage.redis_link import RedisLink, RemoteServer
 from flux_engine.storage.results import FolderStore
 from tests.storage.results_of import entry_of, stored
 from tests.storage.servers import RedisProcess, S3Process, fetched
@@ -354,6 +354,23 @@ async def test_cancelling_at_any_moment_leaves_no_lease_behind(redis: RedisProce
         await asyncio.wait([job])
     assert await keys(redis, "*:lease") == []
     await cache.close()
+
+
+async def test_no_cancellation_is_lost_on_the_way_to_redis(redis: RedisProcess) -> None:
+    link = RedisLink(RemoteServer(redis.url))
+
+    async def ask_for_ever() -> None:
+        while True:
+            await link.eval("return 1", [], [])
+
+    for turns in range(120):  # a cancellation at every point of a call
+        asking = asyncio.create_task(ask_for_ever())
+        for _ in range(turns % 40 + 1):
+            await asyncio.sleep(0)
+        asking.cancel()
+        done, _ = await asyncio.wait([asking], timeout=5)
+        assert done, f"lost after {turns} turns"
+    await link.close()
 
 
 async def test_a_lease_outlives_its_length_while_the_work_goes_on(cache: CacheManager, store: FolderStore) -> None:
