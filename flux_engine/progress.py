@@ -77,7 +77,7 @@ class Progress:
             self._put({name: value for name, value in update.items() if name != "seq"}, float(reached))
 
     def also_tell(self, listener: Callable[[Update], None]) -> None:
-        """Hand every further update to `listener` too, on the event loop."""
+        """Hand every further update to `listener` too, without its preview, on the event loop."""
         self._listener = listener
 
     def wants_preview(self) -> bool:
@@ -100,7 +100,8 @@ class Progress:
             self._reached = max(self._reached, reached)
             update["progress"] = round(self._reached, 4)
         if self._listener is not None:
-            self._loop.call_soon_threadsafe(self._listener, update)
+            shared = {name: value for name, value in update.items() if name != "preview"}
+            self._loop.call_soon_threadsafe(self._listener, shared)
         if self._send is None:
             return
         with self._lock:

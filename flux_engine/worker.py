@@ -123,7 +123,7 @@ class Worker:
         identity = job_id(job)
         progress = Progress(send, min_interval_s=min_interval_s)
         try:
-            return within_limit(await self._run(job, progress), identity)
+            return within_limit(await self._run_in_store(job, progress), identity)
         except DeviceBroken as error:
             self.is_broken = True
             log.error("device broken", extra={"job_id": identity, "code": error.code})
@@ -152,9 +152,16 @@ class Worker:
         await self._cache.close()
         self._store.close()
 
-    async def _run(self, raw: object, progress: Progress) -> JsonObject:
-        clock = Clock()
+    async def _run_in_store(self, raw: object, progress: Progress) -> JsonObject:
         store = self._store_of(raw)
+        try:
+            return await self._run(raw, store, progress)
+        finally:
+            if store is not self._store:
+                store.close()
+
+    async def _run(self, raw: object, store: ResultStore, progress: Progress) -> JsonObject:
+        clock = Clock()
         job = parse_job(raw, self._parse_context(store))
         progress.stage("queued")
         spec = self._models.served.named(job.model)
@@ -178,8 +185,6 @@ class Worker:
                 files, expires_at = await handed_out(
                     finished.entry, store, job.response_format, at_hand=finished.at_hand
                 )
-        if store is not self._store:
-            store.close()
         log.info("job done", extra={"job_id": job.id, "model": job.model, "ms": clock.total_ms()})
         return _result(run, finished, flight, files=files, expires_at=expires_at)
 
@@ -200,10 +205,11 @@ class Worker:
             is_as_planned = made_by.identity == run.model
         run.progress.stage("uploading")
         must_store = run.job.response_format == "url"
+        if not must_store and not run.job.cache:
+            return Finished(entry=kept.entry, model=model, at_hand=_bytes_of(kept))
         try:
             with run.clock.measure("upload"):
-                if must_store or run.job.cache:
-                    await put_all(run.store, kept.files)
+                await put_all(run.store, kept.files)
         except StorageFailed:
             if must_store:
                 await self._kept.keep(kept.entry, kept.files)
@@ -213,7 +219,7 @@ class Worker:
             if is_as_planned:
                 await flight.complete(kept.entry)
             await self._kept.drop(run.fingerprint)
-        return Finished(entry=kept.entry, model=model, at_hand={file.key: file.data for file in kept.files})
+        return Finished(entry=kept.entry, model=model, at_hand=_bytes_of(kept))
 
     async def _make(self, run: Run) -> tuple[KeptResult, LoadedModel]:
         """Generate and encode."""
@@ -311,6 +317,10 @@ def _result(
 
 def _described(model: ModelIdentity) -> JsonObject:
     return {"id": model.id, "revision": model.revision, "precision": model.precision}
+
+
+def _bytes_of(kept: KeptResult) -> dict[str, bytes]:
+    return {file.key: file.data for file in kept.files}
 
 
 def _check_video(job: VideoJob, spec: ModelSpec) -> None:

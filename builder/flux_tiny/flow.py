@@ -64,6 +64,7 @@ class Stage:
     steps: int
     peak: float
     decay_share: float
+    high_noise_share: float = 0.0  # of the times drawn from 0.7 to 1, where a picture's layout is decided
     distils: bool = False
 
 
@@ -148,7 +149,7 @@ def train_stage(
             group["lr"] = one_cycle(step, total=stage.steps, peak=stage.peak, warmup=200, decay_share=stage.decay_share)
         bucket = rng.choices(chosen, weights)[0]
         with _attention(bucket):
-            loss = _loss(model, teacher, bucket, rng)
+            loss = _loss(model, teacher, bucket, rng, high_noise_share=stage.high_noise_share)
             torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -170,12 +171,15 @@ def train_stage(
     model.load_state_dict(average.state_dict())
 
 
-def _loss(model: TextToFlow, teacher: TextToFlow | None, bucket: Bucket, rng: random.Random) -> Tensor:
+def _loss(
+    model: TextToFlow, teacher: TextToFlow | None, bucket: Bucket, rng: random.Random, *, high_noise_share: float
+) -> Tensor:
     index = rng.choices(range(len(bucket.scenes)), k=bucket.batch)
     texts = [caption(bucket.scenes[i], rng) if rng.random() >= EMPTY_CAPTION_SHARE else "" for i in index]
     clean = bucket.latents[index].float()
     noise = torch.randn_like(clean)
     t = torch.sigmoid(0.3 + torch.randn(bucket.batch))
+    t = torch.where(torch.rand(bucket.batch) < high_noise_share, 0.7 + 0.3 * torch.rand(bucket.batch), t)
     mix = t[:, None, None, None]
     noisy = (1 - mix) * clean + mix * noise
     guidance = torch.ones(bucket.batch)
