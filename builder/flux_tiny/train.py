@@ -35,7 +35,7 @@ BUCKETS: Final = {  # (width, height): pictures
 }
 ALL_SIZES: Final = {size: 3.0 if size == (256, 256) else 1.0 for size in BUCKETS}
 # "Left" begins at another column in each width, and is learned last: so a stage is spent on few widths.
-SCORED_SIZES: Final = {size: 0.4 for size in BUCKETS} | {(256, 256): 4.0, (256, 160): 3.0, (160, 256): 2.0}
+SCORED_SIZES: Final = dict.fromkeys(BUCKETS, 0.4) | {(256, 256): 4.0, (256, 160): 3.0, (160, 256): 2.0}
 STAGES: Final = (
     Stage("small", {(128, 128): 1.0}, steps=2000, peak=1e-3, decay_share=0.0),
     Stage("sizes", ALL_SIZES, steps=5000, peak=8e-4, decay_share=0.5),
