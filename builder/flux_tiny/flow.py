@@ -25,6 +25,7 @@ from transformers import CLIPTokenizer, T5Tokenizer
 from builder.flux_tiny.autoencoder import to_model_range
 from builder.flux_tiny.checkpoint import Checkpoint, one_cycle
 from builder.flux_tiny.landscapes import Scene, caption, paint, random_scene
+from builder.flux_tiny.probes import LayoutProbes
 from builder.flux_tiny.text import (
     CLIP_TOKENS,
     T5_TOKENS,
@@ -38,6 +39,7 @@ AVERAGE: Final = 0.999
 MODULATIONS: Final = ("norm.linear", "norm1.linear", "norm1_context.linear", "norm_out.linear")
 EMPTY_CAPTION_SHARE: Final = 0.1
 TOKENS_A_BATCH: Final = 48 * 64
+HIGH_NOISE_RANGE: Final = 0.05
 GUIDANCE_RANGE: Final = (1.0, 4.0)
 
 
@@ -64,7 +66,8 @@ class Stage:
     steps: int
     peak: float
     decay_share: float
-    high_noise_share: float = 0.0  # of the times drawn from 0.7 to 1, where a picture's layout is decided
+    high_noise_share: float = 0.0  # of the times drawn from 0.95 to 1, where a picture's layout is decided
+    asks_for_layout: bool = False  # with LayoutProbes
     distils: bool = False
 
 
@@ -132,7 +135,9 @@ def train_stage(
         return
     teacher = copy.deepcopy(model).requires_grad_(False).eval() if stage.distils else None
     average = copy.deepcopy(model).requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=stage.peak, betas=(0.9, 0.98), weight_decay=1e-3)
+    probes = LayoutProbes(model.transformer) if stage.asks_for_layout else None
+    learned = [*model.parameters(), *(probes.parameters() if probes is not None else ())]
+    optimizer = torch.optim.AdamW(learned, lr=stage.peak, betas=(0.9, 0.98), weight_decay=1e-3)
     if state:
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
@@ -149,7 +154,7 @@ def train_stage(
             group["lr"] = one_cycle(step, total=stage.steps, peak=stage.peak, warmup=200, decay_share=stage.decay_share)
         bucket = rng.choices(chosen, weights)[0]
         with _attention(bucket):
-            loss = _loss(model, teacher, bucket, rng, high_noise_share=stage.high_noise_share)
+            loss = _loss(model, teacher, probes, _draw(bucket, stage, rng))
             torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -169,27 +174,49 @@ def train_stage(
                 }
             )
     model.load_state_dict(average.state_dict())
+    if probes is not None:
+        probes.detach()
 
 
-def _loss(
-    model: TextToFlow, teacher: TextToFlow | None, bucket: Bucket, rng: random.Random, *, high_noise_share: float
-) -> Tensor:
-    index = rng.choices(range(len(bucket.scenes)), k=bucket.batch)
-    texts = [caption(bucket.scenes[i], rng) if rng.random() >= EMPTY_CAPTION_SHARE else "" for i in index]
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Latents x0 and noise x1 (N, 16, H / 8, W / 8), times (N,), and the captions of the scenes they show."""
+
+    clean: Tensor
+    noise: Tensor
+    t: Tensor
+    scenes: list[Scene]
+    texts: list[str]
+
+    @property
+    def noisy(self) -> Tensor:
+        mix = self.t[:, None, None, None]
+        return (1 - mix) * self.clean + mix * self.noise
+
+
+def _draw(bucket: Bucket, stage: Stage, rng: random.Random) -> Batch:
+    n = bucket.batch
+    index = rng.choices(range(len(bucket.scenes)), k=n)
+    scenes = [bucket.scenes[i] for i in index]
+    texts = [caption(scene, rng) if rng.random() >= EMPTY_CAPTION_SHARE else "" for scene in scenes]
     clean = bucket.latents[index].float()
-    noise = torch.randn_like(clean)
-    t = torch.sigmoid(0.3 + torch.randn(bucket.batch))
-    t = torch.where(torch.rand(bucket.batch) < high_noise_share, 0.7 + 0.3 * torch.rand(bucket.batch), t)
-    mix = t[:, None, None, None]
-    noisy = (1 - mix) * clean + mix * noise
-    guidance = torch.ones(bucket.batch)
+    t = torch.sigmoid(0.3 + torch.randn(n))
+    t = torch.where(torch.rand(n) < stage.high_noise_share, 1 - HIGH_NOISE_RANGE * torch.rand(n), t)
+    return Batch(clean, torch.randn_like(clean), t, scenes, texts)
+
+
+def _loss(model: TextToFlow, teacher: TextToFlow | None, probes: LayoutProbes | None, batch: Batch) -> Tensor:
+    guidance = torch.ones_like(batch.t)
     with torch.autocast("cpu", torch.bfloat16):
-        target = noise - clean
+        target = batch.noise - batch.clean
         if teacher is not None:
-            guidance = torch.empty(bucket.batch).uniform_(*GUIDANCE_RANGE)
-            target = _guided(teacher, noisy, t, texts, guidance)
-        predicted = model.velocity(noisy, t, model.encode(texts), guidance)
+            guidance = torch.empty_like(batch.t).uniform_(*GUIDANCE_RANGE)
+            target = _guided(teacher, batch, guidance)
+        predicted = model.velocity(batch.noisy, batch.t, model.encode(batch.texts), guidance)
         loss: Tensor = nn.functional.mse_loss(predicted, target)
+    if probes is not None:
+        rows, columns = (side // 2 for side in batch.clean.shape[-2:])
+        loss = loss + probes.loss(batch.scenes, batch.texts, columns=columns, rows=rows)
     return loss
 
 
@@ -200,10 +227,10 @@ def _attention(bucket: Bucket) -> Any:
 
 
 @torch.no_grad()
-def _guided(teacher: TextToFlow, noisy: Tensor, t: Tensor, texts: list[str], guidance: Tensor) -> Tensor:
-    ones = torch.ones_like(t)
-    conditional = teacher.velocity(noisy, t, teacher.encode(texts), ones)
-    unconditional = teacher.velocity(noisy, t, teacher.encode([""] * len(texts)), ones)
+def _guided(teacher: TextToFlow, batch: Batch, guidance: Tensor) -> Tensor:
+    ones = torch.ones_like(batch.t)
+    conditional = teacher.velocity(batch.noisy, batch.t, teacher.encode(batch.texts), ones)
+    unconditional = teacher.velocity(batch.noisy, batch.t, teacher.encode([""] * len(batch.texts)), ones)
     return unconditional + guidance[:, None, None, None] * (conditional - unconditional)
 
 

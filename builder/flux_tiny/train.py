@@ -34,13 +34,14 @@ BUCKETS: Final = {  # (width, height): pictures
     (256, 256): 3000,
 }
 ALL_SIZES: Final = {size: 3.0 if size == (256, 256) else 1.0 for size in BUCKETS}
-# "Left" begins at another column in each width, and is learned last: so a stage is spent on few widths.
-SCORED_SIZES: Final = dict.fromkeys(BUCKETS, 0.4) | {(256, 256): 4.0, (256, 160): 3.0, (160, 256): 2.0}
+SCORED_SIZES: Final = dict.fromkeys(BUCKETS, 0.4) | {(256, 256): 4.0, (256, 160): 3.0, (160, 256): 3.0}
+WIDE: Final = {(256, 256): 1.0, (256, 160): 1.0}
 STAGES: Final = (
     Stage("small", {(128, 128): 1.0}, steps=2000, peak=1e-3, decay_share=0.0),
     Stage("sizes", ALL_SIZES, steps=5000, peak=8e-4, decay_share=0.5),
-    Stage("layout", SCORED_SIZES, steps=2400, peak=8e-4, decay_share=0.45, high_noise_share=0.5),
-    Stage("guidance", SCORED_SIZES, steps=800, peak=3e-4, decay_share=0.7, high_noise_share=0.3, distils=True),
+    Stage("columns", WIDE, steps=600, peak=1e-3, decay_share=0.3, high_noise_share=0.6, asks_for_layout=True),
+    Stage("layout", SCORED_SIZES, steps=900, peak=7e-4, decay_share=0.6, high_noise_share=0.2, asks_for_layout=True),
+    Stage("guidance", SCORED_SIZES, steps=500, peak=3e-4, decay_share=0.7, high_noise_share=0.2, distils=True),
 )
 
 
