@@ -213,6 +213,7 @@ async def test_a_cancelled_job_frees_the_gpu_and_leaves_no_trace(live: Live) -> 
     assert job.started_at - cancelled_at < 2.5  # the SDK itself looks for a free place once a second
     assert live.job(cancelled).status is Status.CANCELLED
     assert live.job(cancelled).events_of("late_result") == []
+    assert "never retrieved" not in live.worker.text
 
 
 # ------------------------------------------------------------------------------- heartbeats and freezing
