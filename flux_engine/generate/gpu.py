@@ -45,8 +45,10 @@ class GpuThread:
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpu")
         cancellation = Cancellation()
         future = self._executor.submit(_run_unless_cancelled, work, cancellation)
+        outcome = asyncio.wrap_future(future)
+        outcome.add_done_callback(_noticed)
         try:
-            return await asyncio.shield(asyncio.wrap_future(future))
+            return await asyncio.shield(outcome)
         except asyncio.CancelledError:
             cancellation.request()
             if not future.cancel():  # it has begun
@@ -63,6 +65,12 @@ class GpuThread:
 def _run_unless_cancelled(work: Callable[[Cancellation], Result], cancellation: Cancellation) -> Result:
     cancellation.check()
     return work(cancellation)
+
+
+def _noticed(outcome: asyncio.Future[Result]) -> None:
+    """Nobody awaits the end of a cancelled job; without this asyncio would report it as an error of its own."""
+    if not outcome.cancelled():
+        outcome.exception()
 
 
 async def _ended(future: Future[Result]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.runpod.conftest import ECHO
 from tests.runpod.faults import FaultKind
 from tests.runpod.job import Job, Limits, Status
 from tests.runpod.server import Platform
-from tests.runpod.workers import WorkerDied, WorkerPool
+from tests.runpod.workers import REPOSITORY, WorkerDied, WorkerPool
 
 Official = Callable[[Platform], Any]
 
@@ -123,6 +124,35 @@ async def test_what_becomes_of_a_result() -> None:
         assert pool.outgoing() == pool.workers
         successor = await pool.replace(pool.workers[0])
         assert (await done(platform, submit(platform, {"echo": 2}))).worker == successor.id
+
+
+async def test_workers_end_with_whoever_started_them() -> None:
+    """Also where the test runner is killed and cleans nothing up."""
+    program = f"""
+import asyncio, sys
+from tests.runpod.server import Platform
+from tests.runpod.workers import WorkerPool
+
+async def main():
+    async with Platform() as platform, WorkerPool(platform, command={ECHO!r}) as pool:
+        await pool.start()
+        print(pool.workers[0].pid, flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+    starter = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program), cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE
+    )
+    assert starter.stdout is not None
+    group = int(await starter.stdout.readline())
+    starter.kill()
+    await starter.wait()
+    for _ in range(50):
+        if group_is_empty(group):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the worker goes on")
 
 
 async def test_a_worker_that_cannot_start_says_why() -> None:

@@ -1,13 +1,12 @@
 """Worker processes: the real handler through the real SDK, each in a process group of its own.
 
 A group stands for a container: when its first process ends, the rest is killed, the SDK's heartbeat process and an
-embedded server included.
+embedded server included. A guard beside each group kills it when the process that started it is gone, however it went.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import os
 import signal
@@ -15,7 +14,6 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -25,6 +23,7 @@ REPOSITORY: Final = Path(__file__).resolve().parents[2]
 HANDLER: Final = (sys.executable, "-u", "handler.py")
 KEPT_LINES: Final = 10_000
 START_TIMEOUT_S: Final = 120.0
+GUARD: Final = ("sh", "-c", 'read -r _; kill -9 -- "-$0"')  # its standard input ends with whoever holds it
 INHERITED: Final = ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
 OnLine = Callable[[str, str], None]
@@ -37,15 +36,21 @@ class WorkerDied(Exception):
 class WorkerProcess:
     """One worker. `lines` holds what it printed, the newest last."""
 
-    def __init__(self, worker_id: str, process: asyncio.subprocess.Process, on_line: OnLine | None) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        process: asyncio.subprocess.Process,
+        *,
+        guard: asyncio.subprocess.Process,
+        on_line: OnLine | None,
+    ) -> None:
         self.id: Final = worker_id
         self.lines: Final[deque[str]] = deque(maxlen=KEPT_LINES)
         self._process = process
         self._on_line = on_line
         self._reader = asyncio.create_task(self._read())
-        self._end_group = partial(_signal_group, process.pid, signal.SIGKILL)
+        self._guard = guard
         self._is_gone = False
-        atexit.register(self._end_group)
 
     @classmethod
     async def start(
@@ -67,7 +72,14 @@ class WorkerProcess:
             limit=2**24,
             start_new_session=True,
         )
-        return cls(worker_id, process, on_line)
+        guard = await asyncio.create_subprocess_exec(
+            *(*GUARD, str(process.pid)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return cls(worker_id, process, guard=guard, on_line=on_line)
 
     @property
     def pid(self) -> int:
@@ -96,16 +108,17 @@ class WorkerProcess:
     async def kill(self) -> None:
         """SIGKILL to the whole group, and wait until it is gone."""
         if not self._is_gone:
-            self._end_group()
+            _signal_group(self.pid, signal.SIGKILL)
         await self.wait()
 
     async def wait(self, *, timeout_s: float | None = None) -> int:
         """The exit status, once it has ended and the rest of its group is gone. Raises TimeoutError."""
         status = await asyncio.wait_for(self._process.wait(), timeout_s)
         if not self._is_gone:
-            self._end_group()
-            atexit.unregister(self._end_group)
             self._is_gone = True
+            _signal_group(self.pid, signal.SIGKILL)
+            self._guard.kill()
+            await self._guard.wait()
         await self._reader
         return status
 
