@@ -42,16 +42,16 @@ class LayoutProbes(nn.Module):
         place = ((torch.arange(columns) + 0.5) / columns).repeat(rows)
         third = [place < 0.33, (place - 0.5).abs() < 0.17, place > 0.67]
         wanted = torch.stack([*(part.float() for part in third), place], dim=1)
-        asked = sum(
+        misplaced = [
             (probe(functional.layer_norm(self._states[i].float(), (self._width,))) - wanted).square().mean()
             for i, probe in enumerate(self.columns)
-        )
+        ]
         is_named = torch.tensor([any(word in text.lower() for word in NAMED) for text in texts], dtype=torch.float32)
         disc = torch.stack([_disc_place(scene, columns, rows) for scene in scenes])
         assert self._last is not None
         read = self.disc(self._last.float())[..., 0]
         missed = functional.binary_cross_entropy_with_logits(read, disc, reduction="none").mean(dim=1)
-        return asked + DISC_WEIGHT * (missed * is_named).sum() / is_named.sum().clamp(min=1)
+        return torch.stack(misplaced).sum() + DISC_WEIGHT * (missed * is_named).sum() / is_named.sum().clamp(min=1)
 
     def detach(self) -> None:
         """Take the hooks off again."""

@@ -41,7 +41,7 @@ async def test_a_picture_follows_its_prompt(worker: Worker, prompt: str, colour:
 
 @pytest.mark.parametrize(("width", "height"), [(256, 256), (256, 160), (160, 256)])
 async def test_unseen_captions_score_as_the_readme_says(worker: Worker, width: int, height: int) -> None:
-    facts = []
+    facts: list[bool] = []
     for seed, (scene, text) in enumerate(unseen(8)):
         facts += check(await paint(worker, text, width=width, height=height, seed=seed), scene).values()
     assert sum(facts) / len(facts) >= 0.8
