@@ -40,7 +40,7 @@ def main() -> None:
         rows.append(("1024x1024, random", random_folder, 1024, 4, max(2, options.rounds // 3)))
         print(f"{'':20}{'bare ms':>10}{'job ms':>10}{'own ms':>10}{'encode':>10}{'share':>8}")
         for name, folder, side, steps, rounds in rows:
-            bare, jobs, own, encode = measure(folder, side=side, steps=steps, rounds=rounds)
+            bare, jobs, own, encode = asyncio.run(measure(folder, side=side, steps=steps, rounds=rounds))
             print(f"{name:20}{bare:10.0f}{jobs:10.0f}{own:10.1f}{encode:10.1f}{own / jobs:8.1%}")
 
 
@@ -55,21 +55,22 @@ def make_random(folder: Path) -> Path:
     return folder
 
 
-def measure(folder: Path, *, side: int, steps: int, rounds: int) -> tuple[float, float, float, float]:
+async def measure(folder: Path, *, side: int, steps: int, rounds: int) -> tuple[float, float, float, float]:
     """Medians in ms: a bare call, a job, the job's part outside of text, denoising and decoding, and encoding."""
     pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.bfloat16)
     pipeline.set_progress_bar_config(disable=True)
     worker = build_worker(Settings.from_environment({"FLUX_MODEL": str(folder)}), is_local=False)
     bare_call(pipeline, side, steps)
-    asyncio.run(job(worker, side, steps, seed=0))
+    await job(worker, side, steps, seed=0)
     bare, jobs, own, encode = [], [], [], []
     for seed in range(1, rounds + 1):
         bare.append(bare_call(pipeline, side, steps))
-        total_ms, result = asyncio.run(job(worker, side, steps, seed=seed))
+        total_ms, result = await job(worker, side, steps, seed=seed)
         timings = result["timings"]
         jobs.append(total_ms)
         own.append(total_ms - sum(timings[f"{part}_ms"] for part in ("text", "denoise", "decode")))
         encode.append(timings["encode_ms"])
+    await worker.close()
     return statistics.median(bare), statistics.median(jobs), statistics.median(own), statistics.median(encode)
 
 

@@ -2,6 +2,8 @@
 
 python -m flux_engine "a red sun on the left over purple mountains at dusk" --seed 7 -o sun.png
 python -m flux_engine "a white moon" --json            the contract's result alone on standard output
+python -m flux_engine video "a red sun" --duration 2 -o sun.mp4
+python -m flux_engine video --job examples/sun_left_to_right.json -o sun.mp4
 python -m flux_engine plan --gpu A10G                  how a model would run on a GPU: see plan_command.py
 """
 
@@ -24,13 +26,22 @@ from flux_engine.logs import set_up_logs
 from flux_engine.progress import Send, Update
 from flux_engine.settings import Settings, SettingsError
 
-FORMATS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
+FORMATS = {"jpeg": "jpg"}
 
 
 def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["plan"]:
         return plan_command.main(arguments[1:])
-    options = _parser().parse_args(arguments)
+    if arguments[:1] == ["video"]:
+        return _run(_video_parser().parse_args(arguments[1:]))
+    return _run(_picture_parser().parse_args(arguments))
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        job = _job_input(options)
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"--job: {type(error).__name__}: {error}")
     try:
         settings = Settings.from_environment(os.environ)
     except SettingsError as error:
@@ -40,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = settings.model_copy(update={"output_dir": options.output.parent})
     bar = _Bar(is_shown=sys.stderr.isatty() and not options.json)
     worker = build_worker(settings, is_local=True)
-    result = asyncio.run(worker.run({"id": "local", "input": _job_input(options)}, bar.send, min_interval_s=0.1))
+    result = asyncio.run(worker.run({"id": "local", "input": job}, bar.send, min_interval_s=0.1))
     bar.close()
     if options.output is not None and "error" not in result:
         _rename(result, options.output)
@@ -48,35 +59,63 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if "error" in result else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _picture_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m flux_engine", description="Make a picture with FLUX.")
     parser.add_argument("prompt")
+    parser.add_argument("--num-images", type=int)
+    _add_common(parser)
+    return parser
+
+
+def _video_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m flux_engine video", description="Make a video with FLUX.")
+    parser.add_argument("prompt", nargs="?")
+    parser.add_argument("--job", type=Path, help="a file with the job, whose fields the options override")
+    parser.add_argument("--num-frames", type=int)
+    parser.add_argument("--duration", type=float, help="seconds, in place of --num-frames")
+    parser.add_argument("--fps", type=float)
+    parser.add_argument(
+        "--generated-fps", type=float, help="frames a second that FLUX makes; the rest are interpolated"
+    )
+    parser.add_argument("--mode", choices=("interpolate", "feedback"))
+    parser.add_argument("--loop", action="store_const", const=True, help="the last frame leads back to the first")
+    _add_common(parser)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--negative-prompt", help="what not to show; needs --true-cfg-scale above 1")
     parser.add_argument("--true-cfg-scale", type=float)
     parser.add_argument("--model", help="a model of the catalogue that is on the volume")
+    parser.add_argument("--lora", action="append", dest="loras", metavar="PATH", help="a LoRA; may be given again")
+    parser.add_argument("--lora-scale", type=float)
     parser.add_argument("--size", help="WIDTHxHEIGHT in pixels")
     parser.add_argument("--steps", type=int, dest="num_inference_steps")
     parser.add_argument("--guidance", type=float, dest="guidance_scale")
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--num-images", type=int)
-    parser.add_argument("-o", "--output", type=Path, help="the picture's path; its ending says the format")
+    parser.add_argument("-o", "--output", type=Path, help="the file's path; its ending says the format")
     parser.add_argument("--json", action="store_true", help="print the result object alone, for scripts")
-    return parser
 
 
 def _job_input(options: argparse.Namespace) -> JsonObject:
-    fields = {name: value for name, value in vars(options).items() if name not in ("output", "json")}
+    """The job's `input`. Raises OSError or ValueError for a --job file that cannot be read."""
+    given = {name: value for name, value in vars(options).items() if name not in ("output", "json", "job")}
+    fields: JsonObject = {name: value for name, value in given.items() if value is not None}
     if options.output is not None:
-        fields["output_format"] = FORMATS.get(options.output.suffix.lower(), options.output.suffix.lstrip(".") or None)
-    return {name: value for name, value in fields.items() if value is not None}
+        suffix = options.output.suffix.lower().lstrip(".")
+        fields |= {"output_format": FORMATS.get(suffix, suffix)} if suffix else {}
+    if "job" not in options:
+        return fields
+    described = json.loads(options.job.read_text(encoding="utf-8"))["input"] if options.job is not None else {}
+    return {"type": "video", **described, **fields}
 
 
 def _rename(result: JsonObject, output: Path) -> None:
-    """Give the pictures the name that was asked for; from the second on with a number."""
-    for i, image in enumerate(result["images"]):
+    """Give the files the name that was asked for; from the second picture on with a number."""
+    for i, made in enumerate(result["images"] if "images" in result else [result["video"]]):
         target = output if i == 0 else output.with_stem(f"{output.stem}-{i + 1}")
-        os.replace(unquote(urlsplit(image["url"]).path), target)
-        image["url"] = target.resolve().as_uri()
+        os.replace(unquote(urlsplit(made["url"]).path), target)
+        made["url"] = target.resolve().as_uri()
 
 
 class _Bar:
