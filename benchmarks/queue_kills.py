@@ -26,13 +26,15 @@ def main() -> None:
     parser.add_argument("--resets", type=float, default=0.1, help="share of requests whose connection is reset")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log", type=argparse.FileType("w"), help="file for what the workers print")
+    parser.add_argument("--storm-only", action="store_true", help="leave out the undisturbed run")
     options = parser.parse_args()
     asyncio.run(measure(options))
 
 
 async def measure(options: argparse.Namespace) -> None:
     began = time.monotonic()
-    calm = await all_jobs(Platform(id_seed=options.seed), options, kills=0)
+    calm = [] if options.storm_only else await all_jobs(Platform(id_seed=options.seed), options, kills=0)
     calm_s = time.monotonic() - began
     faults = FaultPlan(rates={"reset": options.resets / 2, "lost_answer": options.resets / 2}, seed=options.seed)
     platform = Platform(id_seed=options.seed, faults=faults, limits=Limits(lease_s=LEASE_S))
@@ -41,7 +43,7 @@ async def measure(options: argparse.Namespace) -> None:
     stormy_s = time.monotonic() - began
 
     expected = {job.id: picture_hash(job) for job in calm}
-    same = sum(picture_hash(job) is not None and picture_hash(job) == expected[job.id] for job in stormy)
+    same = sum(picture_hash(job) is not None and picture_hash(job) == expected.get(job.id) for job in stormy)
     rows = [
         ("jobs", len(calm), len(stormy)),
         ("COMPLETED", *(sum(job.status is Status.COMPLETED for job in jobs) for jobs in (calm, stormy))),
@@ -49,7 +51,7 @@ async def measure(options: argparse.Namespace) -> None:
         ("workers killed", 0, options.kills),
         ("connections reset", 0, sum(platform.faults.counts.values())),
         ("jobs run more than once", *(sum(job.attempts > 1 for job in jobs) for jobs in (calm, stormy))),
-        ("most attempts", *(max(job.attempts for job in jobs) for jobs in (calm, stormy))),
+        ("most attempts", *(max((job.attempts for job in jobs), default=0) for jobs in (calm, stormy))),
         ("results after the first", *(sum(len(j.events_of("late_result")) for j in js) for js in (calm, stormy))),
         ("progress after the result", *(sum(len(j.events_of("late_progress")) for j in js) for js in (calm, stormy))),
         ("seconds", round(calm_s), round(stormy_s)),
@@ -59,7 +61,12 @@ async def measure(options: argparse.Namespace) -> None:
 
 async def all_jobs(platform: Platform, options: argparse.Namespace, *, kills: int) -> list[Job]:
     """Run the jobs to their ends, killing a random worker `kills` times on the way."""
-    async with fleet(platform, workers=options.workers) as running:
+
+    def record(worker: str, line: str) -> None:
+        if options.log is not None:
+            print(f"{time.monotonic():.2f} {worker} {line}", file=options.log, flush=True)
+
+    async with fleet(platform, workers=options.workers, on_line=record) as running:
         ids = [await running.submit(ORDER) for _ in range(options.jobs)]
         killer = asyncio.create_task(kill(running, kills, jobs=options.jobs, chance=random.Random(options.seed)))
         await running.results(ids)

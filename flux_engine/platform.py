@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from flux_engine.progress import Send, Update
 
-POST_TIMEOUT_S: Final = 5.0
+POST_TIMEOUT_S: Final = 10.0
 RESULT_ATTEMPTS: Final = 8
 RETRIED_STATUSES: Final = frozenset({408, 425, 429})
 IDLE_POLL_S: Final = 0.1

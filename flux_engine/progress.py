@@ -1,8 +1,9 @@
 """A job's progress, as the platform shows it while the job runs.
 
 One sender a job: updates leave in order, at most one a second and one at each change of stage, the latest wins, and
-none leaves after `close`. Sending can neither delay nor fail a job: an update that does not get through is dropped,
-and `close` gives one that is on its way two seconds.
+none leaves after `close`. Sending cannot fail a job: an update that does not get through is dropped. `close` waits
+for one that is on its way, since an update that the platform reads after the result reopens the job for ever
+(runpod-facts): a network that holds an update up delays the result by seconds, which is the lesser evil.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SHARES: Final[dict[Stage, tuple[float, float]]] = {  # of the whole job, from an
     "uploading": (0.96, 0.99),
 }
 MIN_INTERVAL_S: Final = 1.0
-CLOSE_WITHIN_S: Final = 2.0
+CLOSE_WITHIN_S: Final = 12.0  # longer than the sender's own time-out, so that it ends by itself
 
 log = logging.getLogger(__name__)
 

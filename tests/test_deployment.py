@@ -113,6 +113,13 @@ def test_the_guide_names_files_that_exist() -> None:
         assert (ROOT / path).exists(), path
 
 
+def test_the_page_about_the_queue_names_tests_that_exist() -> None:
+    page = (ROOT / "docs/queue.md").read_text()
+    tests = "".join(path.read_text() for path in ROOT.glob("tests/**/test_*.py"))
+    for name in re.findall(r"\b(test_[a-z_]+)(?![\w.])", page):
+        assert f"def {name}(" in tests, name
+
+
 @pytest.mark.parametrize("secret", sorted(SECRETS))
 def test_no_file_holds_a_secret(secret: str) -> None:
     assert hub_inputs()[secret]["default"] == ""

@@ -115,6 +115,7 @@ class Platform:
         if kind == "reset":
             return _reset(request)
         if kind == "slow":
+            await request.read()  # it has arrived, and is acted on even if its sender gives up meanwhile
             await asyncio.sleep(self.faults.plan.slow_s)
         response = await handler(request)
         if kind == "lost_answer":

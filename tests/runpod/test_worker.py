@@ -33,6 +33,7 @@ LONG = {"prompt": "a white moon over a lake", "num_inference_steps": 50, "cache"
 REFUSED = {"prompt": "a sun", "width": 1}
 STAGES = ["queued", "loading", "lora", "text", "denoising", "decoding", "encoding", "uploading"]
 JOB_TIMEOUT_S = 120.0
+SLOW_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,11 @@ class Live:
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="live")
 async def _live() -> AsyncIterator[Live]:
     limits = Limits(lease_s=4)
-    async with Platform(limits=limits, keepalive_s=1, faults=FaultPlan(slow_s=1.0)) as platform:
+    async with Platform(limits=limits, keepalive_s=1, faults=FaultPlan(slow_s=SLOW_S)) as platform:
         async with WorkerPool(platform) as pool:
             await pool.start()
             yield Live(platform, pool)
+            await asyncio.sleep(SLOW_S)  # for what is still on its way
             late = [job.id for job in platform.endpoint.queue.jobs if job.events_of("late_progress")]
             assert late == [], "progress arrived after the result of these jobs"
 
