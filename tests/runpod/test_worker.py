@@ -268,7 +268,7 @@ async def test_a_killed_worker_s_job_gives_the_same_picture_elsewhere(live: Live
 
 
 async def test_sigterm_delivers_the_job_in_hand_and_loses_none(live: Live) -> None:
-    in_hand = live.submit({**LONG, "num_inference_steps": 16})
+    in_hand = live.submit(LONG)
     await live.until_step(in_hand, 1)
     old = live.worker
     old.terminate()
