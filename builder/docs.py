@@ -17,9 +17,10 @@ from pydantic.fields import FieldInfo
 
 from builder import gpus_table, hub_form
 from flux_engine.fields import ImageFields, describe
-from flux_engine.job import ALIASES, SIZE_ALIASES
 from flux_engine.models.catalog import CATALOG, ModelSpec
+from flux_engine.names import ALIASES
 from flux_engine.settings import LORA_FILE_HOSTS, Settings
+from flux_engine.size import SIZE_ALIASES
 
 README: Final = Path(__file__).parents[1] / "README.md"
 BLOCK: Final = re.compile(r"(<!-- begin:(\w+) -->\n).*?(<!-- end:\2 -->)", re.DOTALL)

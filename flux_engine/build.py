@@ -6,14 +6,17 @@ import os
 from pathlib import Path
 
 from flux_engine.generate.gpu import GpuThread
+from flux_engine.inputs import InputFetcher
 from flux_engine.models.gpu_properties import has_gpu, read_device
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.served import ServedModels
 from flux_engine.settings import Settings
 from flux_engine.storage.cache import CacheManager
 from flux_engine.storage.destination import shared_folder, store_from_settings
+from flux_engine.storage.fetch import Fetcher
 from flux_engine.storage.kept import KeptResults
 from flux_engine.storage.loras import LoraStore
+from flux_engine.storage.pictures import PictureSource
 from flux_engine.worker import Worker
 
 
@@ -37,7 +40,7 @@ def build_worker(
         cache=CacheManager.from_settings(settings, cache_folder=cache_folder),
         store=store_from_settings(settings, cache_folder=cache_folder, is_local_run=is_local),
         kept=KeptResults(shared_folder(settings, cache_folder=cache_folder) / "pending"),
-        loras=LoraStore.from_settings(settings),
+        inputs=InputFetcher(LoraStore.from_settings(settings), PictureSource(Fetcher())),
         url_expiry_s=settings.url_expiry_seconds,
         max_video_work=settings.max_video_work,
     )

@@ -67,6 +67,9 @@ NegativePrompt = Annotated[Text, Field(max_length=4000)]
 Side = Annotated[Integer, Field(ge=64, le=2048)]
 
 
+MAX_IMAGE_CHARACTERS: Final = 28_000_000  # 20 MB in base64, with its data URI's head
+Picture = Annotated[str, BeforeValidator(_path), Field(min_length=1, max_length=MAX_IMAGE_CHARACTERS)]
+
 MAX_LORAS: Final = 4
 MAX_LORA_CHARACTERS: Final = 28_000_000  # a LoRA in base64, within the platform's largest job
 
@@ -106,6 +109,7 @@ class SharedFields(BaseModel):
     lora_scale: Annotated[Number, Field(ge=-4, le=4)] | None = Field(
         None, description="Scale of the LoRAs that have none of their own"
     )
+    image: Picture | None = Field(None, description="Https URL, data URI or base64 of a picture to start from")
     output_quality: Annotated[Integer, Field(ge=1, le=100)] | None = Field(None, description="Of lossy formats")
     response_format: Literal["url", "b64_json"] | None = Field(None, description="A link, or the file itself")
     max_sequence_length: Annotated[Integer, Field(ge=16, le=512)] | None = Field(None, description="Text tokens")
@@ -119,6 +123,8 @@ class ImageFields(SharedFields):
 
     type: Literal["image"] = Field("image", description="Kind of job")
     num_images: Annotated[Integer, Field(ge=1, le=4)] = Field(1, description="Image i has seed + i")
+    mask: Picture | None = Field(None, description="As `image`; white is repainted")
+    strength: Annotated[Number, Field(gt=0, le=1)] | None = Field(None, description="How much of `image` is redrawn")
     output_format: Literal["png", "jpg", "webp"] | None = Field(None, description="File format")
 
 

@@ -6,12 +6,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flux_engine.fields import MAX_SEED, Boolean, Integer, Number, Prompt, SharedFields
+from flux_engine.fields import MAX_SEED, Boolean, Integer, Number, Picture, Prompt, SharedFields
 
 MAX_FRAMES: Final = 480
 MAX_KEYFRAMES: Final = 32
 MAX_SCHEDULE_POINTS: Final = 64
-MAX_IMAGE_CHARACTERS: Final = 28_000_000  # 20 MB in base64, with its data URI's head
 
 Mode = Literal["interpolate", "feedback"]
 
@@ -61,7 +60,5 @@ class VideoFields(SharedFields):
         None, description="Frames a second that the model makes; the rest are interpolated by motion"
     )
     loop: Boolean = Field(False, description="The last frame leads back to the first")
-    image: Annotated[str, Field(strict=True, min_length=1, max_length=MAX_IMAGE_CHARACTERS)] | None = Field(
-        None, description="First frame; needs `mode` feedback"
-    )
+    image: Picture | None = Field(None, description="First frame, as an image job's; needs `mode` feedback")
     output_format: Literal["mp4", "webm", "gif", "webp"] | None = Field(None, description="File format")

@@ -15,18 +15,10 @@ from typing import Any, Final, Literal, TypeGuard
 from pydantic import ValidationError
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import allowed_values
-from flux_engine.job import (
-    MAX_SEED,
-    PIXELS_PER_MEGAPIXEL,
-    Fields,
-    Job,
-    JsonObject,
-    ParseContext,
-    shared_values,
-    shown,
-    validated,
-)
+from flux_engine.fields import MAX_SEED, allowed_values
+from flux_engine.job import Job, JsonObject, ParseContext, shared_values
+from flux_engine.size import PIXELS_PER_MEGAPIXEL
+from flux_engine.validation import Fields, shown, validated
 from flux_engine.video_fields import (
     MAX_FRAMES,
     MAX_KEYFRAMES,
@@ -69,7 +61,7 @@ class Motion:
 class VideoJob(Job):
     """A valid video job; every field holds its effective value.
 
-    In `interpolate` there are two keyframes or more. `image` is what the client sent, unchecked.
+    In `interpolate` there are two keyframes or more. `image` is the first frame.
     """
 
     num_frames: int
@@ -81,7 +73,6 @@ class VideoJob(Job):
     motion: Motion | None
     strength: Schedule | None
     loop: bool
-    image: str | None
     output_format: VideoOutputFormat
 
     @property
@@ -96,7 +87,7 @@ class VideoJob(Job):
 
     def parameters(self) -> JsonObject:
         """The effective parameters as they are echoed to the client."""
-        echoed = {name: value for name, value in self.echoed().items() if name not in ("image", "frames_made")}
+        echoed = {name: value for name, value in self.echoed().items() if name != "frames_made"}
         keyframes = [{"frame": k.frame, "prompt": k.prompt, "seed": k.seed} for k in self.keyframes]
         motion = self.motion and {f.name: getattr(self.motion, f.name) for f in fields(self.motion)}
         return {"type": "video"} | echoed | {"duration": self.duration, "keyframes": keyframes, "motion": motion}
@@ -135,7 +126,6 @@ def video_job(identity: str, given: Mapping[str, object], context: ParseContext,
         motion=_motion(written.motion, num_frames),
         strength=_strength(written, num_frames),
         loop=written.loop,
-        image=written.image,
         output_format=written.output_format or "mp4",
         is_format_open=written.output_format is None,
         **shared,

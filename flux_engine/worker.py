@@ -7,88 +7,37 @@ passes through once the device is free.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
-from flux_engine.delivery import as_utc, encode_images, handed_out, video_files, within_limit
-from flux_engine.errors import DeviceBroken, FluxError, Internal, InvalidInput, StorageFailed
-from flux_engine.film import Film, film, timeout_warning
+from flux_engine.delivery import encode_images, handed_out, video_files, within_limit
+from flux_engine.errors import DeviceBroken, FluxError, Internal, StorageFailed
+from flux_engine.film import Film, film
 from flux_engine.generate.gpu import Cancellation, GpuThread
 from flux_engine.generate.image import Generated, ImageGenerator
 from flux_engine.generate.video import VideoGenerator, check_model
+from flux_engine.inputs import InputFetcher, JobInputs
 from flux_engine.job import MAX_VIDEO_WORK, ImageJob, Job, JsonObject, ParseContext, job_id, parse_job
 from flux_engine.models.manager import FluxModelManager, LoadedModel
-from flux_engine.models.spec import ModelSpec
 from flux_engine.progress import MIN_INTERVAL_S, Progress, Send
+from flux_engine.run import Clock, Finished, Run, described, result_of
 from flux_engine.storage.cache import CacheManager
 from flux_engine.storage.entry import CacheEntry
-from flux_engine.storage.fingerprint import ModelIdentity, fingerprint
+from flux_engine.storage.fingerprint import fingerprint
 from flux_engine.storage.flight import Flight
 from flux_engine.storage.kept import KeptResult, KeptResults
-from flux_engine.storage.loras import LoraStore, StoredLora
 from flux_engine.storage.results import ResultStore, put_all
 from flux_engine.storage.s3_config import store_from_s3_config
 from flux_engine.video_job import VideoJob
 
-TIMINGS: Final = ("total", "load", "lora", "text", "denoise", "decode", "encode", "upload")
 NOT_STORED: Final = "the result could not be stored for reuse"
 
 Made = TypeVar("Made")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Clock:
-    """Where a job's time went, in milliseconds by part."""
-
-    began: float = field(default_factory=time.perf_counter)
-    spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TIMINGS, 0.0))
-
-    @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.spent[part] += (time.perf_counter() - began) * 1000
-
-    def total_ms(self) -> int:
-        return round((time.perf_counter() - self.began) * 1000)
-
-    def stop(self) -> JsonObject:
-        """The result's `timings`."""
-        self.spent["total"] = (time.perf_counter() - self.began) * 1000
-        return {f"{part}_ms": round(ms, 1) for part, ms in self.spent.items()}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One job on its way, with everything that belongs to it alone."""
-
-    job: ImageJob | VideoJob
-    loras: tuple[StoredLora, ...]  # in the order of job.loras
-    model: ModelIdentity  # by the plan; a leaner one makes it where memory runs out
-    fingerprint: str
-    store: ResultStore
-    progress: Progress
-    clock: Clock
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A job's files, described and, where they were just made, at hand by their keys."""
-
-    entry: CacheEntry
-    model: JsonObject
-    at_hand: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Worker:
@@ -102,7 +51,7 @@ class Worker:
         cache: CacheManager,
         store: ResultStore,
         kept: KeptResults,
-        loras: LoraStore,
+        inputs: InputFetcher,
         url_expiry_s: int,
         max_video_work: float = MAX_VIDEO_WORK,
     ) -> None:
@@ -112,7 +61,7 @@ class Worker:
         self._cache = cache
         self._store = store
         self._kept = kept
-        self._loras = loras
+        self._inputs = inputs
         self._url_expiry_s = url_expiry_s
         self._max_video_work = max_video_work
         self._images = ImageGenerator()
@@ -166,19 +115,19 @@ class Worker:
         progress.stage("queued")
         spec = self._models.served.named(job.model)
         if isinstance(job, VideoJob):
-            _check_video(job, spec)
+            check_model(spec)
         model = self._models.identity(spec)
-        loras = await self._fetch_loras(job, progress, clock)
-        key = fingerprint(job.parameters(), model=model, inputs=_content_of(job, loras))
+        inputs = await self._fetch_inputs(job, progress, clock)
+        key = fingerprint(job.parameters(), model=model, inputs=inputs.content(job))
         run = Run(
-            job=job, loras=loras, model=model, fingerprint=key, store=store, progress=progress, clock=clock
+            job=job, inputs=inputs, model=model, fingerprint=key, store=store, progress=progress, clock=clock
         )  # fmt: skip
         async with self._cache.flight(
             key, job_id=job.id, store=store, on_progress=progress.relay, use_cache=job.cache
         ) as flight:
             progress.also_tell(flight.share_progress)
             if flight.hit is not None:
-                finished = Finished(entry=flight.hit, model=_described(model))
+                finished = Finished(entry=flight.hit, model=described(model))
             else:
                 finished = await self._finish(run, flight)
             with clock.measure("upload"):
@@ -186,27 +135,27 @@ class Worker:
                     finished.entry, store, job.response_format, at_hand=finished.at_hand
                 )
         log.info("job done", extra={"job_id": job.id, "model": job.model, "ms": clock.total_ms()})
-        return _result(run, finished, flight, files=files, expires_at=expires_at)
+        return result_of(run, finished, flight, files=files, expires_at=expires_at)
 
-    async def _fetch_loras(self, job: Job, progress: Progress, clock: Clock) -> tuple[StoredLora, ...]:
+    async def _fetch_inputs(self, job: Job, progress: Progress, clock: Clock) -> JobInputs:
         if not job.loras:
-            return ()
+            return await self._inputs.fetch(job)
         progress.stage("lora")
         with clock.measure("lora"):
-            return tuple(await asyncio.gather(*(self._loras.get(lora.path) for lora in job.loras)))
+            return await self._inputs.fetch(job)
 
     async def _finish(self, run: Run, flight: Flight) -> Finished:
         """The job's files, made or kept from an earlier try, and stored."""
         kept = await self._kept.find(run.fingerprint, prefix=run.store.prefix)
-        model, is_as_planned = _described(run.model), True
+        model, is_as_planned = described(run.model), True
         if kept is None:
             kept, made_by = await self._make(run)
-            model = _described(made_by.identity) | {"plan": made_by.tuned.applied.to_dict()}
+            model = described(made_by.identity) | {"plan": made_by.tuned.applied.to_dict()}
             is_as_planned = made_by.identity == run.model
         run.progress.stage("uploading")
         must_store = run.job.response_format == "url"
         if not must_store and not run.job.cache:
-            return Finished(entry=kept.entry, model=model, at_hand=_bytes_of(kept))
+            return Finished(entry=kept.entry, model=model, at_hand=kept.data_by_key())
         try:
             with run.clock.measure("upload"):
                 await put_all(run.store, kept.files)
@@ -219,7 +168,7 @@ class Worker:
             if is_as_planned:
                 await flight.complete(kept.entry)
             await self._kept.drop(run.fingerprint)
-        return Finished(entry=kept.entry, model=model, at_hand=_bytes_of(kept))
+        return Finished(entry=kept.entry, model=model, at_hand=kept.data_by_key())
 
     async def _make(self, run: Run) -> tuple[KeptResult, LoadedModel]:
         """Generate and encode."""
@@ -229,20 +178,22 @@ class Worker:
 
     async def _make_images(self, run: Run, job: ImageJob) -> tuple[KeptResult, LoadedModel]:
         def generate(model: LoadedModel, cancellation: Cancellation) -> Generated:
-            return self._images.generate(model, job, run.progress, cancellation)
+            pictures = run.inputs.pictures
+            return self._images.generate(model, job, run.progress, cancellation, pictures=pictures)
 
         made, model, warnings = await self._gpu.run(lambda cancellation: self._use_model(run, generate, cancellation))
         run.clock.spent |= made.spent_ms()
         run.progress.stage("encoding")
         with run.clock.measure("encode"):
-            files = await encode_images(made.images, job, model=_described(model.identity), prefix=run.store.prefix)
+            files = await encode_images(made.images, job, model=described(model.identity), prefix=run.store.prefix)
         facts = tuple(file.facts for file in files)
         entry = CacheEntry(fingerprint=run.fingerprint, files=facts, warnings=(*made.warnings, *warnings))
         return KeptResult(entry, tuple(file.new_file for file in files)), model
 
     async def _make_video(self, run: Run, job: VideoJob) -> tuple[KeptResult, LoadedModel]:
         def generate(model: LoadedModel, cancellation: Cancellation) -> Film:
-            return film(self._videos, model, job, run.progress, cancellation)
+            first_frame = run.inputs.pictures.image
+            return film(self._videos, model, job, run.progress, cancellation, first_frame=first_frame)
 
         made, model, warnings = await self._gpu.run(lambda cancellation: self._use_model(run, generate, cancellation))
         run.clock.spent |= made.spent_ms()
@@ -268,7 +219,8 @@ class Worker:
         def work(model: LoadedModel) -> tuple[Made, LoadedModel, list[str]]:
             run.clock.spent["load"] = (time.perf_counter() - began) * 1000
             with run.clock.measure("lora"):
-                warnings = model.apply_loras(zip(run.loras, (lora.scale for lora in run.job.loras), strict=True))
+                scales = (lora.scale for lora in run.job.loras)
+                warnings = model.apply_loras(zip(run.inputs.loras, scales, strict=True))
             return generate(model, cancellation), model, warnings
 
         return self._models.use(spec, work)
@@ -291,48 +243,5 @@ class Worker:
         )
 
 
-def _result(
-    run: Run, finished: Finished, flight: Flight, *, files: JsonObject, expires_at: datetime | None
-) -> JsonObject:
-    """The contract's result."""
-    job, timings = run.job, run.clock.stop()
-    said = [*job.warnings, *finished.entry.warnings, *([flight.warning] if flight.warning else [])]
-    if isinstance(job, VideoJob):
-        said += timeout_warning(timings["total_ms"] / 1000)
-    result: JsonObject = {
-        **files,
-        "seed": job.seed,
-        "model": finished.model,
-        "parameters": job.parameters(),
-        "cached": flight.hit is not None,
-        "timings": timings,
-        "warnings": said,
-    }
-    if job.metadata is not None:
-        result["metadata"] = job.metadata
-    if expires_at is not None:
-        result["expires_at"] = as_utc(expires_at)
-    return result
-
-
-def _described(model: ModelIdentity) -> JsonObject:
-    return {"id": model.id, "revision": model.revision, "precision": model.precision}
-
-
 def _bytes_of(kept: KeptResult) -> dict[str, bytes]:
     return {file.key: file.data for file in kept.files}
-
-
-def _check_video(job: VideoJob, spec: ModelSpec) -> None:
-    """Raises InvalidInput for what no video can be made of."""
-    check_model(spec)
-    if job.image is not None:
-        raise InvalidInput("`image` is not supported by this version of the worker; leave it out", field="image")
-
-
-def _content_of(job: Job, loras: tuple[StoredLora, ...]) -> JsonObject:
-    """What the job's parameters only name, by content, for the fingerprint."""
-    if not loras:
-        return {}
-    pairs = zip(loras, job.loras, strict=True)
-    return {"loras": [{"sha256": stored.sha256, "scale": asked.scale} for stored, asked in pairs]}

@@ -137,7 +137,7 @@ async def test_a_video_cancelled_at_any_frame_leaves_no_ffmpeg_and_the_next_is_r
     ("fields", "field", "said"),
     [
         ({"model": "FLUX.2-dev", "num_inference_steps": 4}, "model", "images only"),
-        ({"mode": "feedback", "image": "https://example.com/sun.png"}, "image", "not supported"),
+        ({"mode": "feedback", "image": "bm90IGEgcGljdHVyZQ=="}, "image", "PNG, JPEG or WebP"),
         ({"num_images": 2}, "num_images", "image job"),
     ],
 )

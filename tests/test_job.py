@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import ImageFields
-from flux_engine.job import ALIASES, MAX_SEED, ImageJob, ParseContext, derived_seed, parse_job
+from flux_engine.fields import MAX_SEED, ImageFields
+from flux_engine.job import ImageJob, ParseContext, derived_seed, parse_job
 from flux_engine.models import catalog
+from flux_engine.names import ALIASES
 from tests.conftest import context_for
 
 
@@ -46,7 +47,8 @@ def test_defaults_are_those_of_the_model(context: ParseContext) -> None:
 def test_a_jobs_model_brings_its_own_defaults(
     context: ParseContext, model: str, steps: int, guidance: float | None, tokens: int, side: int
 ) -> None:
-    job = parse(context, model=model)
+    pictures = {"image": "QUFB", "mask": "QUFB"} if "Fill" in model else {}
+    job = parse(context, model=model, **pictures)
     assert job.model.endswith(model)
     assert (job.num_inference_steps, job.guidance_scale, job.max_sequence_length) == (steps, guidance, tokens)
     assert (job.width, job.height) == (side, side)
@@ -114,6 +116,9 @@ def test_sizes(written: dict[str, Any], size: tuple[int, int]) -> None:
         ({"output_format": "png", "output_quality": 5}, "`output_quality` has no effect on png"),
         ({"model": "schnell", "guidance_scale": 3}, "`guidance_scale` has no effect with"),
         ({"model": "klein", "guidance_scale": 3}, "`guidance_scale` has no effect with"),
+        ({"model": "klein", "true_cfg_scale": 3}, "`true_cfg_scale` has no effect with"),
+        ({"model": "FLUX.2-dev", "negative_prompt": "trees"}, "`negative_prompt` has no effect with"),
+        ({"model": "FLUX.2-dev", "image": "QUFB", "strength": 0.5}, "`strength` has no effect with"),
     ],
 )
 def test_what_has_no_effect_is_said(context: ParseContext, written: dict[str, Any], warning: str) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from flux_engine.errors import InvalidInput
-from flux_engine.job import ImageJob, LoraRequest, ModelLimits, ParseContext, parse_job
+from flux_engine.job import ImageJob, ParseContext, parse_job
+from flux_engine.limits import ModelLimits
+from flux_engine.lora_request import LoraRequest
 
 LIMITS = ModelLimits(
     id="m",

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from flux_engine.errors import InvalidInput
-from flux_engine.job import MAX_SEED, ParseContext, derived_seed, parse_job
+from flux_engine.fields import MAX_SEED
+from flux_engine.job import ParseContext, derived_seed, parse_job
 from flux_engine.video_job import Keyframe, VideoJob, spread
 
 PLAIN = {"prompt": "a red sun", "num_frames": 48}

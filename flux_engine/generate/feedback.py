@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image, ImageOps
 
+from flux_engine.fields import MAX_SEED
 from flux_engine.generate.blend import blended
 from flux_engine.generate.colour import Palette, matched, palette_of
-from flux_engine.generate.frames import Frame, FrameSampler, steps_run
+from flux_engine.generate.frames import Frame, FrameSampler
 from flux_engine.generate.motion import move_between, warped
 from flux_engine.generate.schedule import eased, place_at, value_at
+from flux_engine.generate.sibling import steps_run
 from flux_engine.generate.text import Embeddings
-from flux_engine.job import MAX_SEED
 from flux_engine.video_job import Motion, Schedule, VideoJob
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flux_engine.generate.sibling import sibling, steps_run
 from flux_engine.generate.text import Embeddings
 from flux_engine.media.images import preview_data_uri
 from flux_engine.video_job import VideoJob
@@ -112,7 +113,7 @@ class FrameSampler:
         import torch
 
         if self._image_to_image is None:
-            self._image_to_image = image_to_image(self._pipeline)
+            self._image_to_image = sibling(self._pipeline, "FluxImg2ImgPipeline")
         generator = torch.Generator("cpu").manual_seed(seed)
         steps = steps_run(self._job.num_inference_steps, strength)
         start = {"image": picture[None], "strength": strength, "generator": generator}
@@ -160,20 +161,3 @@ class FrameSampler:
         self._spent.denoise_ms += (ended - began) * 1000
         self._spent.decode_ms += (time.perf_counter() - ended) * 1000
         return pictures
-
-
-def image_to_image(pipeline: Any) -> Any:
-    """An image-to-image pipeline of the parts of `pipeline`, with a scheduler of its own: sharing one would leave the
-    other's steps in it. Not by `from_pipe`, which casts the shared parts to float32."""
-    from diffusers import FluxImg2ImgPipeline
-
-    parts = dict(pipeline.components)
-    parts["scheduler"] = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
-    made = FluxImg2ImgPipeline(**parts)
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
-def steps_run(num_inference_steps: int, strength: float) -> int:
-    """How many steps image-to-image runs: those from noise level `strength` on, at least one."""
-    return num_inference_steps - int(num_inference_steps - num_inference_steps * strength)

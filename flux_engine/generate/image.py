@@ -1,4 +1,4 @@
-"""An ImageJob becomes pictures, on the GPU thread.
+"""An ImageJob becomes pictures, on the GPU thread: from noise, or from the pictures that it brings.
 
 Each image has a generator of its own on the CPU and is made by itself: so the same seed gives the same bytes on any
 device and however many images are asked for at once. A batch would gain at most 6 % (flux-facts).
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.preview import FlowPreview
+from flux_engine.generate.sibling import sibling, steps_run
 from flux_engine.generate.text import Embeddings, PromptEncoder
 from flux_engine.job import ImageJob
+from flux_engine.media.pictures import Pictures, fitted
 from flux_engine.progress import Progress
 
 if TYPE_CHECKING:
@@ -42,22 +44,35 @@ class ImageGenerator:
     def __init__(self) -> None:
         self._prompts = PromptEncoder()
 
-    def generate(self, model: LoadedModel, job: ImageJob, progress: Progress, cancellation: Cancellation) -> Generated:
-        """Make the job's images. Raises JobCancelled at the first step after a cancellation."""
+    def generate(
+        self,
+        model: LoadedModel,
+        job: ImageJob,
+        progress: Progress,
+        cancellation: Cancellation,
+        *,
+        pictures: Pictures | None = None,
+    ) -> Generated:
+        """Make the job's images; `pictures` are those that it brings, of any size.
+
+        Raises JobCancelled at the first step after a cancellation.
+        """
         done = Generated()
         progress.stage("text")
         began = time.perf_counter()
+        start = _start(model, job, pictures or Pictures())
         model.tuned.applied.begin_job(
-            model.pipeline, num_inference_steps=job.num_inference_steps, has_true_cfg=job.true_cfg_scale > 1
+            model.pipeline, num_inference_steps=start.num_steps, has_true_cfg=job.true_cfg_scale > 1
         )
         embeddings = self._embeddings(model, job)
         done.text_ms = _ms_since(began)
         cancellation.check()
         progress.stage("denoising")
         for index, seed in enumerate(job.seeds()):
-            steps = _Steps(job, index, progress, cancellation)
+            steps = _Steps(job, start.num_steps, index, progress, cancellation)
             began = time.perf_counter()
-            done.images.append(_one_image(model, job, seed, embeddings, steps))
+            made = _one_image(start, job, seed, embeddings, steps)
+            done.images.append(start.outside_mask(made))
             done.denoise_ms += (steps.ended_at - began) * 1000
             done.decode_ms += _ms_since(steps.ended_at)
         return done
@@ -71,13 +86,62 @@ class ImageGenerator:
         return embeddings
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """What the images of a job begin from: the pipeline that takes it, its arguments, and the steps that it runs."""
+
+    pipeline: Any
+    arguments: dict[str, Any]
+    num_steps: int
+    kept: Pictures = field(default_factory=Pictures)  # what stands where the mask is black
+
+    def outside_mask(self, made: Image) -> Image:
+        """`made` within the mask, and the given picture's own pixels outside it: the VAE would change them a little."""
+        if self.kept.image is None or self.kept.mask is None:
+            return made
+        from PIL import Image as Pillow
+
+        return Pillow.composite(made, self.kept.image, self.kept.mask)
+
+
+def _start(model: LoadedModel, job: ImageJob, pictures: Pictures) -> _Start:
+    limits, spec = model.spec.limits, model.spec
+    arguments: dict[str, Any] = {}
+    if spec.pipeline_class.startswith("FluxKontext"):
+        arguments["max_area"] = job.width * job.height  # else it makes a megapixel, whatever width and height say
+    if pictures.image is None:
+        return _Start(pipeline=model.pipeline, arguments=arguments, num_steps=job.num_inference_steps)
+    if pictures.mask is None and limits.image_use == "reference":
+        pipeline = sibling(model.pipeline, spec.image_to_image_class or spec.pipeline_class)
+        arguments["image"] = pictures.image
+        return _Start(pipeline=pipeline, arguments=arguments, num_steps=job.num_inference_steps)
+    size = {"width": job.width, "height": job.height}
+    image = fitted(pictures.image, **size)
+    strength = 1.0 if job.strength is None else job.strength
+    arguments |= {"image": image, "strength": strength}
+    num_steps = steps_run(job.num_inference_steps, strength)
+    if pictures.mask is None:
+        pipeline = sibling(model.pipeline, spec.image_to_image_class or spec.pipeline_class)
+        return _Start(pipeline=pipeline, arguments=arguments, num_steps=num_steps)
+    if "max_area" in arguments:
+        arguments["_auto_resize"] = False  # else Kontext's inpainting leaves the job's size for one of its own
+    mask = fitted(pictures.mask, **size)
+    return _Start(
+        pipeline=sibling(model.pipeline, spec.inpaint_class or spec.pipeline_class),
+        arguments=arguments | {"mask_image": mask},
+        num_steps=num_steps,
+        kept=Pictures(image=image, mask=mask),
+    )
+
+
 class _Steps:
     """What happens at the end of each denoising step of one image of a job."""
 
-    def __init__(self, job: ImageJob, index: int, progress: Progress, cancellation: Cancellation) -> None:
-        self._steps = job.num_inference_steps
-        self._before = index * self._steps
-        self._total = job.num_images * self._steps
+    def __init__(
+        self, job: ImageJob, num_steps: int, index: int, progress: Progress, cancellation: Cancellation
+    ) -> None:
+        self._before = index * num_steps
+        self._total = job.num_images * num_steps
         self._progress = progress
         self._cancellation = cancellation
         self._preview = FlowPreview(width=job.width, height=job.height) if job.preview else None
@@ -98,7 +162,7 @@ class _Steps:
         return {}
 
 
-def _one_image(model: LoadedModel, job: ImageJob, seed: int, embeddings: Embeddings, steps: _Steps) -> Image:
+def _one_image(start: _Start, job: ImageJob, seed: int, embeddings: Embeddings, steps: _Steps) -> Image:
     import torch
 
     guided: dict[str, Any] = {}
@@ -106,8 +170,9 @@ def _one_image(model: LoadedModel, job: ImageJob, seed: int, embeddings: Embeddi
         guided["guidance_scale"] = job.guidance_scale
     if job.true_cfg_scale > 1:
         guided["true_cfg_scale"] = job.true_cfg_scale
-    image: Image = model.pipeline(
+    image: Image = start.pipeline(
         **embeddings,
+        **start.arguments,
         **guided,
         width=job.width,
         height=job.height,

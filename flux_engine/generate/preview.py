@@ -26,7 +26,8 @@ class FlowPreview:
 
     def follow(self, pipeline: Any, latents: Tensor, step: int, *, is_wanted: bool) -> str | None:
         """Take note of the latents after `step` (from 0); returns a data URI where one is wanted and possible."""
-        sigma = float(pipeline.scheduler.sigmas[step + 1])
+        first = pipeline.scheduler.begin_index or 0  # image-to-image begins part of the way down
+        sigma = float(pipeline.scheduler.sigmas[first + step + 1])
         before, self._last = self._last, (latents, sigma)
         if before is None or not is_wanted or not hasattr(pipeline, "_unpack_latents"):
             return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from flux_engine.job import ModelLimits
+from flux_engine.limits import ModelLimits
 from flux_engine.models.spec import ModelSpec, Part, TransformerShape
 
 __all__ = ["CATALOG", "ModelSpec", "find"]
@@ -129,21 +129,26 @@ FLUX_1_KONTEXT_DEV: Final = replace(
         num_inference_steps_bounds=(4, 50),
         guidance_scale=2.5,
         max_pixels=800 * 1328,  # the largest of the sizes that it was trained on
+        image_use="reference",
     ),
     pipeline_class="FluxKontextPipeline",
     image_to_image_class="FluxKontextPipeline",
     inpaint_class="FluxKontextInpaintPipeline",
-    image_use="reference",
 )
 _FILL: Final = _renamed(FLUX_1_DEV, "black-forest-labs/FLUX.1-Fill-dev", aliases=("fill-dev", "fill", "flux-fill-dev"))
 FLUX_1_FILL_DEV: Final = replace(
     _FILL,
-    limits=replace(_FILL.limits, num_inference_steps=50, guidance_scale=30.0, guidance_scale_bounds=(0.0, 100.0)),
+    limits=replace(
+        _FILL.limits,
+        num_inference_steps=50,
+        guidance_scale=30.0,
+        guidance_scale_bounds=(0.0, 100.0),
+        takes_true_cfg=False,
+        image_use="canvas",
+    ),
     pipeline_class="FluxFillPipeline",
     image_to_image_class=None,
     inpaint_class="FluxFillPipeline",
-    image_use="fill",
-    needs_image=True,
     transformer=_transformer("FluxTransformer2DModel", 11_902_391_360, linear=11_899_305_984, largest_layer=56_623_104),
 )
 FLUX_2_DEV: Final = ModelSpec(
@@ -158,11 +163,13 @@ FLUX_2_DEV: Final = ModelSpec(
         max_sequence_length=512,
         max_sequence_length_limit=512,
         max_pixels=4 * MEGAPIXEL,
+        takes_true_cfg=False,
+        image_use="reference",
+        takes_mask=False,
     ),
     pipeline_class="Flux2Pipeline",
     image_to_image_class="Flux2Pipeline",
     inpaint_class=None,
-    image_use="reference",
     licence="FLUX.2-dev non-commercial",
     is_gated=True,
     transformer=_transformer(
@@ -190,6 +197,7 @@ FLUX_2_KLEIN_4B: Final = replace(
         num_inference_steps_bounds=(1, 8),
         guidance_scale=1.0,
         guidance_scale_bounds=(1.0, 1.0),
+        takes_mask=True,
     ),
     pipeline_class="Flux2KleinPipeline",
     image_to_image_class="Flux2KleinPipeline",
@@ -223,11 +231,13 @@ FLUX_3_KLEIN: Final = ModelSpec(
         max_sequence_length=512,
         max_sequence_length_limit=512,
         max_pixels=4 * MEGAPIXEL,
+        takes_true_cfg=False,
+        image_use="reference",
+        takes_mask=False,
     ),
     pipeline_class="Flux3DistilledModularPipeline",
     image_to_image_class="Flux3DistilledModularPipeline",
     inpaint_class=None,
-    image_use="reference",
     is_modular=True,
     licence="FLUX Kommunity",
     is_float16_safe=False,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from flux_engine.errors import ModelUnavailable
-from flux_engine.job import ModelLimits
+from flux_engine.limits import ModelLimits
 from flux_engine.models import catalog
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.weights import INDEX, Weights, find_weights, has_guidance, pipeline_class_of, revision_of
@@ -93,8 +93,8 @@ class ServedModels:
 
 
 def _is_servable(spec: ModelSpec) -> bool:
-    """Not those that need a picture, which jobs cannot send yet, nor those without a callback at each step."""
-    return not spec.needs_image and not spec.is_modular
+    """Not those without a callback at each step: they could neither report progress nor be cancelled."""
+    return not spec.is_modular
 
 
 def _kind_of(folder: Path) -> ModelSpec | None:

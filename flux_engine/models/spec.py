@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from flux_engine.job import ModelLimits
-
-ImageUse = Literal["start", "reference", "fill"]
+from flux_engine.limits import ModelLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +46,6 @@ class ModelSpec:
     pipeline_class: str  # of diffusers, for a prompt alone
     image_to_image_class: str | None
     inpaint_class: str | None
-    image_use: ImageUse = "start"  # what a given image is: the first state (with `strength`), a reference, a canvas
-    needs_image: bool = False
     is_modular: bool = False  # diffusers offers it as a ModularPipeline alone, without a callback at each step
     licence: str
     is_float16_safe: bool = True  # its blocks clip what float16 cannot hold

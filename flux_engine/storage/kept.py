@@ -36,6 +36,9 @@ class KeptResult:
     entry: CacheEntry
     files: tuple[NewFile, ...]
 
+    def data_by_key(self) -> dict[str, bytes]:
+        return {file.key: file.data for file in self.files}
+
 
 class KeptResults:
     """The folder `pending`, one folder a fingerprint; safe for several workers on one volume."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
@@ -17,6 +19,7 @@ from flux_engine.models.lora_names import layer_names, linear_shapes
 from flux_engine.models.manager import LoadedModel
 from flux_engine.models.optimizer import ModelOptimizer
 from flux_engine.models.plan import Preferences
+from flux_engine.models.spec import ModelSpec
 from flux_engine.models.tuned import Tuned
 from flux_engine.storage.fingerprint import ModelIdentity
 
@@ -46,16 +49,25 @@ def random_model() -> LoadedModel:
             axes_dims_rope=(4, 14, 14),
         ),
     )
-    pipeline.set_progress_bar_config(disable=True)
     spec = catalog.find("flux-tiny")
     assert spec is not None
-    applied = apply(
-        pipeline, ModelOptimizer().plan(cpu_machine(total_bytes=8 * GIB), spec, Preferences()), device="cpu"
-    )
+    return loaded(spec, pipeline)
+
+
+def loaded(spec: ModelSpec, pipeline: Any) -> LoadedModel:
+    """`pipeline` as the worker holds it, by the plan for a machine without a GPU."""
+    pipeline.set_progress_bar_config(disable=True)
+    plan = ModelOptimizer().plan(cpu_machine(total_bytes=400 * GIB), spec, Preferences())
     return LoadedModel(
         spec=spec,
         identity=ModelIdentity(id=spec.id, revision="random", precision="float32"),
-        tuned=Tuned(pipeline=pipeline, applied=applied, is_from_checkpoint=False, load_ms=0.0, apply_ms=0.0),
+        tuned=Tuned(
+            pipeline=pipeline,
+            applied=apply(pipeline, plan, device="cpu"),
+            is_from_checkpoint=False,
+            load_ms=0.0,
+            apply_ms=0.0,
+        ),
         lora_library=LoraLibrary(layer_names(linear_shapes(pipeline.transformer)), max_file_bytes=1),
         lora_manager=LoRAManager(),
     )

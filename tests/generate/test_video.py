@@ -15,9 +15,10 @@ from PIL import Image
 from builder.flux_tiny.score import disc
 from flux_engine.build import build_models
 from flux_engine.errors import InvalidInput, JobCancelled
-from flux_engine.generate.frames import Frame, Spent, image_to_image, steps_run
+from flux_engine.generate.frames import Frame, Spent
 from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.image import ImageGenerator
+from flux_engine.generate.sibling import sibling, steps_run
 from flux_engine.generate.video import VideoGenerator, check_model
 from flux_engine.job import ImageJob, ParseContext, parse_job
 from flux_engine.models import catalog
@@ -152,7 +153,7 @@ async def test_a_first_frame_is_fitted_shown_and_carried_on(random_model: Loaded
 
 
 async def test_image_to_image_leaves_the_pipeline_as_it_was(random_model: LoadedModel) -> None:
-    made = image_to_image(random_model.pipeline)
+    made = sibling(random_model.pipeline, "FluxImg2ImgPipeline")
     assert made.scheduler is not random_model.pipeline.scheduler
     assert made.transformer is random_model.pipeline.transformer
     assert random_model.pipeline.transformer.dtype == torch.float32

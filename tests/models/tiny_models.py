@@ -22,12 +22,12 @@ TEXT_CONFIG = {
     "vocab_size": 258,
     "hidden_size": 32,
     "intermediate_size": 64,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 30,  # FLUX.2 takes the states of layers up to this one
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
     "head_dim": 16,
 }
-OUT_LAYERS = (1, 2, 3)
+OUT_LAYERS = 3
 
 
 def tiny_model(spec: ModelSpec) -> Any:
@@ -68,10 +68,8 @@ def call_arguments(spec: ModelSpec) -> dict[str, Any]:
         "generator": torch.Generator("cpu").manual_seed(3),
         "output_type": "np",
     }
-    if spec.needs_image:
+    if spec.limits.image_use == "canvas":
         arguments |= {"image": torch.zeros(1, 3, 32, 32), "mask_image": torch.ones(1, 1, 32, 32)}
-    if spec.pipeline_class.startswith("Flux2"):
-        arguments["text_encoder_out_layers"] = OUT_LAYERS
     if spec.pipeline_class == "FluxKontextPipeline":
         arguments |= {"max_area": 32 * 32, "_auto_resize": False}
     return arguments
@@ -93,7 +91,7 @@ def _flux_2_parts(*, guidance: bool) -> dict[str, Any]:
             num_single_layers=1,
             attention_head_dim=16,
             num_attention_heads=2,
-            joint_attention_dim=len(OUT_LAYERS) * TEXT_CONFIG["hidden_size"],
+            joint_attention_dim=OUT_LAYERS * TEXT_CONFIG["hidden_size"],
             axes_dims_rope=(4, 4, 4, 4),
             guidance_embeds=guidance,
         ),

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from flux_engine.job import ModelLimits, ParseContext, parse_job
+from flux_engine.job import ParseContext, parse_job
+from flux_engine.limits import ModelLimits
 from flux_engine.storage.fingerprint import ModelIdentity, fingerprint, made_from
 
 LIMITS = ModelLimits(

@@ -1,0 +1,61 @@
+"""What a job names and does not hold: its LoRAs and pictures, fetched, looked at and known by content."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from flux_engine.job import Job, JsonObject
+from flux_engine.media.pictures import Pictures, as_mask, decode_picture
+from flux_engine.storage.loras import LoraStore, StoredLora
+from flux_engine.storage.pictures import PictureSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobInputs:
+    """The LoRAs of a job in its order, its pictures, and the hashes of the pictures' files by field."""
+
+    loras: tuple[StoredLora, ...] = ()
+    pictures: Pictures = field(default_factory=Pictures)
+    picture_hashes: Mapping[str, str] = field(default_factory=dict)
+
+    def content(self, job: Job) -> JsonObject:
+        """What the job's parameters only name, by content, for the fingerprint."""
+        named: JsonObject = dict(self.picture_hashes)
+        if self.loras:
+            pairs = zip(self.loras, job.loras, strict=True)
+            named["loras"] = [{"sha256": stored.sha256, "scale": asked.scale} for stored, asked in pairs]
+        return named
+
+
+class InputFetcher:
+    """Fetches the inputs of jobs, those of one job side by side."""
+
+    def __init__(self, loras: LoraStore, pictures: PictureSource) -> None:
+        self._loras = loras
+        self._pictures = pictures
+
+    async def fetch(self, job: Job) -> JobInputs:
+        """Raises InvalidInput and InputFetchFailed."""
+        sources = job.sources()
+        loras, fetched = await asyncio.gather(
+            asyncio.gather(*(self._loras.get(lora.path) for lora in job.loras)),
+            asyncio.gather(*(self._picture(source, name) for name, source in sources.items())),
+        )
+        pictures = {name: picture for name, (picture, _) in zip(sources, fetched, strict=True)}
+        image, mask = pictures.get("image"), pictures.get("mask")
+        if image is not None and mask is not None:
+            mask = as_mask(mask, size=image.size)
+        return JobInputs(
+            loras=tuple(loras),
+            pictures=Pictures(image=image, mask=mask),
+            picture_hashes={name: sha256 for name, (_, sha256) in zip(sources, fetched, strict=True)},
+        )
+
+    async def _picture(self, source: str, name: str) -> tuple[Image.Image, str]:
+        data = await self._pictures.get(source, name)
+        return await asyncio.to_thread(decode_picture, data, name), hashlib.sha256(data).hexdigest()

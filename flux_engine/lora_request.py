@@ -1,0 +1,64 @@
+"""The LoRAs that a job names: the forms in which a client may write them, and the LoraRequest that comes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from flux_engine.errors import InvalidInput
+from flux_engine.fields import MAX_LORAS, LoraItem, SharedFields, allowed_values
+from flux_engine.validation import is_same, shown, shown_source
+
+ITEM_ALIASES: Final = {"url": "path", "weight": "scale"}
+DEFAULT_SCALE: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoraRequest:
+    """A LoRA that a job names: where it comes from, in a form of the contract, and how strongly it acts."""
+
+    path: str
+    scale: float
+
+    def shown(self) -> dict[str, Any]:
+        """As it is echoed: without a URL's query, which may be a signature, and without the bytes of a file."""
+        return {"path": shown_source(self.path), "scale": self.scale}
+
+
+def lora_items(name: str, value: object) -> tuple[LoraItem, ...]:
+    """What `loras` or an alias of it says: one LoRA or a list, each a string or an object."""
+    items = value if isinstance(value, list) else [value]
+    if len(items) > MAX_LORAS:
+        raise InvalidInput(f"`{name}` must be a list of up to {MAX_LORAS} LoRAs; got {len(items)}", field=name)
+    return tuple(_lora_item(f"{name}[{index}]", item) for index, item in enumerate(items))
+
+
+def _lora_item(name: str, item: object) -> LoraItem:
+    written = item if isinstance(item, Mapping) else {"path": item}
+    given: dict[str, object] = {}
+    for key, value in written.items():
+        canonical = ITEM_ALIASES.get(key, key)
+        if value is None:
+            continue
+        if canonical not in LoraItem.model_fields:
+            raise InvalidInput(f"`{shown(key)}` is not a field of `{name}`, which has `path` and `scale`", field=name)
+        if canonical in given and not is_same(given[canonical], value):
+            raise InvalidInput(f"`{name}` gives `{canonical}` two different values; send one of them", field=name)
+        given[canonical] = value
+    try:
+        return LoraItem.model_validate(given)
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        allowed = "a string" if field == "path" else allowed_values(LoraItem, field)
+        raise InvalidInput(f"`{name}.{field}` must be {allowed}", field=name) from None
+
+
+def lora_requests(given: SharedFields) -> tuple[LoraRequest, ...]:
+    """The LoRAs of a job, each at its effective scale. Raises InvalidInput."""
+    if given.lora_scale is not None and not given.loras:
+        raise InvalidInput("`lora_scale` needs a LoRA; name one in `loras`", field="lora_scale")
+    default = DEFAULT_SCALE if given.lora_scale is None else given.lora_scale
+    return tuple(LoraRequest(item.path, default if item.scale is None else item.scale) for item in given.loras)

@@ -1,0 +1,97 @@
+"""One job on its way: what belongs to it alone, where its time goes, and the result that it ends in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from flux_engine.delivery import as_utc
+from flux_engine.film import timeout_warning
+from flux_engine.inputs import JobInputs
+from flux_engine.job import ImageJob, JsonObject
+from flux_engine.progress import Progress
+from flux_engine.storage.entry import CacheEntry
+from flux_engine.storage.fingerprint import ModelIdentity
+from flux_engine.storage.flight import Flight
+from flux_engine.storage.results import ResultStore
+from flux_engine.video_job import VideoJob
+
+TIMINGS: Final = ("total", "load", "lora", "text", "denoise", "decode", "encode", "upload")
+
+
+@dataclass(slots=True)
+class Clock:
+    """Where a job's time went, in milliseconds by part."""
+
+    began: float = field(default_factory=time.perf_counter)
+    spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TIMINGS, 0.0))
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent[part] += (time.perf_counter() - began) * 1000
+
+    def total_ms(self) -> int:
+        return round((time.perf_counter() - self.began) * 1000)
+
+    def stop(self) -> JsonObject:
+        """The result's `timings`."""
+        self.spent["total"] = (time.perf_counter() - self.began) * 1000
+        return {f"{part}_ms": round(ms, 1) for part, ms in self.spent.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One job on its way, with everything that belongs to it alone."""
+
+    job: ImageJob | VideoJob
+    inputs: JobInputs
+    model: ModelIdentity  # by the plan; a leaner one makes it where memory runs out
+    fingerprint: str
+    store: ResultStore
+    progress: Progress
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A job's files, described and, where they were just made, at hand by their keys."""
+
+    entry: CacheEntry
+    model: JsonObject
+    at_hand: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def result_of(
+    run: Run, finished: Finished, flight: Flight, *, files: JsonObject, expires_at: datetime | None
+) -> JsonObject:
+    """The contract's result: a fresh object."""
+    job, timings = run.job, run.clock.stop()
+    said = [*job.warnings, *finished.entry.warnings, *([flight.warning] if flight.warning else [])]
+    if isinstance(job, VideoJob):
+        said += timeout_warning(timings["total_ms"] / 1000)
+    result: JsonObject = {
+        **files,
+        "seed": job.seed,
+        "model": finished.model,
+        "parameters": job.parameters(),
+        "cached": flight.hit is not None,
+        "timings": timings,
+        "warnings": said,
+    }
+    if job.metadata is not None:
+        result["metadata"] = job.metadata
+    if expires_at is not None:
+        result["expires_at"] = as_utc(expires_at)
+    return result
+
+
+def described(model: ModelIdentity) -> JsonObject:
+    return {"id": model.id, "revision": model.revision, "precision": model.precision}

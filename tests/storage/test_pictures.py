@@ -1,0 +1,69 @@
+"""Where a picture comes from: a URL, a data URI or base64, and what is refused of each."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from flux_engine.errors import FluxError
+from flux_engine.storage.fetch import Fetcher
+from flux_engine.storage.pictures import MAX_BYTES, PictureSource
+from tests.storage.web_server import own_certificate, server
+
+DATA = bytes(range(256)) * 3
+TEXT = base64.b64encode(DATA).decode()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        TEXT,
+        TEXT.rstrip("="),
+        base64.urlsafe_b64encode(DATA).decode(),
+        "\n".join(TEXT[i : i + 76] for i in range(0, len(TEXT), 76)),
+        f"data:image/png;base64,{TEXT}",
+        f"data:;base64,{TEXT}",
+    ],
+    ids=["plain", "unpadded", "urlsafe", "lines", "data uri", "short data uri"],
+)
+async def test_the_forms_of_base64(written: str) -> None:
+    assert await PictureSource(Fetcher()).get(written, "image") == DATA
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [
+        ("not base64 at all!", "invalid_input"),
+        ("AAAAA", "invalid_input"),
+        ("data:image/png,plain", "invalid_input"),
+        ("data:image/png;base64,%%%", "invalid_input"),
+        ("http://example.com/a.png", "invalid_input"),
+        ("file:///etc/passwd", "invalid_input"),
+        ("ftp://example.com/a.png", "invalid_input"),
+        ("https://127.0.0.1/a.png", "input_fetch_failed"),
+        ("https://169.254.169.254/latest/meta-data", "input_fetch_failed"),
+        ("https://[::1]/a.png", "input_fetch_failed"),
+        ("A" * (MAX_BYTES // 3 * 4 + 8), "input_fetch_failed"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_what_is_refused(written: str, code: str) -> None:
+    with pytest.raises(FluxError) as refused:
+        await PictureSource(Fetcher()).get(written, "image")
+    assert (refused.value.code, refused.value.field) == (code, "image")
+
+
+async def test_a_picture_behind_a_url_and_one_that_is_gone(tmp_path: Path) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(body=DATA) if request.path == "/sun.png" else web.Response(status=503)
+
+    of_server, of_client = own_certificate(tmp_path, "localhost")
+    source = PictureSource(Fetcher(allow_private=True, tls=of_client))
+    async with server(handle, tls=of_server) as port:
+        assert await source.get(f"https://localhost:{port}/sun.png", "image") == DATA
+        with pytest.raises(FluxError) as refused:
+            await source.get(f"https://localhost:{port}/gone.png", "mask")
+    assert (refused.value.code, refused.value.field, refused.value.retryable) == ("input_fetch_failed", "mask", True)
