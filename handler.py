@@ -22,7 +22,7 @@ os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")  # read at import; the default
 
 import runpod
 
-from flux_engine.build import build_worker
+from flux_engine.build import build_checks, build_worker
 from flux_engine.local import TestInputError, print_summary, with_test_input
 from flux_engine.logs import set_up_logs
 from flux_engine.platform import GracefulStop, progress_sender, retry_results
@@ -62,6 +62,8 @@ def _serve(worker: Worker, settings: Settings) -> None:
             warming.append(asyncio.get_running_loop().create_task(worker.warm()))
         return 0 if worker.is_broken or stop.is_stopping else settings.worker_concurrency
 
+    for check in build_checks(settings):
+        runpod.serverless.register_fitness_check(check)
     retry_results()
     with contextlib.suppress(asyncio.CancelledError):  # the end of GracefulStop
         runpod.serverless.start({"handler": handler, "concurrency_modifier": concurrency})

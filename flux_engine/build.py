@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from flux_engine.generate.gpu import GpuThread
+from flux_engine.health import Check, fitness_checks
 from flux_engine.inputs import InputFetcher
 from flux_engine.models.gpu_properties import has_gpu, read_device
 from flux_engine.models.manager import FluxModelManager
@@ -48,11 +49,22 @@ def build_worker(
 
 def build_models(settings: Settings) -> FluxModelManager:
     """The models of a worker with these settings."""
-    volume = settings.model_volume
-    served = ServedModels(settings.flux_model, volume=volume, has_gpu=has_gpu())
     return FluxModelManager(
-        served, gpu=read_device, volume=volume, profile=settings.profile, lora_max_bytes=settings.lora_max_bytes
+        _served(settings),
+        gpu=read_device,
+        volume=settings.model_volume,
+        profile=settings.profile,
+        lora_max_bytes=settings.lora_max_bytes,
     )
+
+
+def build_checks(settings: Settings) -> list[Check]:
+    """What is to be looked at before the first job."""
+    return fitness_checks(_served(settings), volume=settings.model_volume, cache_folder=default_cache_folder())
+
+
+def _served(settings: Settings) -> ServedModels:
+    return ServedModels(settings.flux_model, volume=settings.model_volume, has_gpu=has_gpu())
 
 
 def default_cache_folder() -> Path:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from flux_engine.errors import ResultTooLarge
 from flux_engine.job import ImageJob, JsonObject, ResponseFormat
-from flux_engine.media.images import CONTENT_TYPES, encode_image
+from flux_engine.media.images import CONTENT_TYPES, encode_image, made_from_of
 from flux_engine.media.video import CONTENT_TYPES as VIDEO_CONTENT_TYPES
 from flux_engine.storage.entry import CacheEntry, StoredFile
 from flux_engine.storage.fingerprint import made_from
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 RUN_LIMIT_BYTES: Final = 10_000_000
 RUNSYNC_LIMIT_BYTES: Final = 20_000_000
+REENCODED_QUALITY: Final = 90
 ENVELOPE_BYTES: Final = 16_384  # what the SDK and the platform put around a result
 SAID_ELSEWHERE: Final = (
     "type",
@@ -109,10 +110,26 @@ async def handed_out(
     return {"video": {**said[0], "thumbnail": place}}, expires_at
 
 
+async def made_to_fit(result: JsonObject, job: ImageJob) -> JsonObject:
+    """`result`, with its PNGs as JPEGs where it is over the platform's limit and the client left the format open."""
+    if not job.is_format_open or _size_of(result) <= _limit_of(job.id):
+        return result
+    inline = [image for image in result["images"] if "b64_json" in image]
+    smaller = await asyncio.gather(*(asyncio.to_thread(_as_jpeg, image) for image in inline))
+    said = (
+        f"the pictures are over the platform's {_limit_of(job.id) / 1e6:.0f} MB as png and `output_format` was left "
+        "open: they came as jpg; for png set a bucket on the endpoint"
+    )
+    return result | {
+        "images": smaller,
+        "parameters": result["parameters"] | {"output_format": "jpg", "output_quality": REENCODED_QUALITY},
+        "warnings": [*result["warnings"], said],
+    }
+
+
 def within_limit(result: JsonObject, job_id: str) -> JsonObject:
     """`result` itself, once it is sure that the platform takes it. Raises ResultTooLarge."""
-    limit = RUNSYNC_LIMIT_BYTES if job_id.startswith("sync-") else RUN_LIMIT_BYTES
-    size = len(json.dumps(result, allow_nan=False, ensure_ascii=False).encode()) + ENVELOPE_BYTES
+    limit, size = _limit_of(job_id), _size_of(result)
     if size > limit:
         raise ResultTooLarge(
             f"the result is {size / 1e6:.1f} MB and the platform takes {limit / 1e6:.0f} MB; ask for fewer or smaller "
@@ -120,6 +137,27 @@ def within_limit(result: JsonObject, job_id: str) -> JsonObject:
             field="response_format",
         )
     return result
+
+
+def _limit_of(job_id: str) -> int:
+    return RUNSYNC_LIMIT_BYTES if job_id.startswith("sync-") else RUN_LIMIT_BYTES
+
+
+def _size_of(result: JsonObject) -> int:
+    """Bytes of `result` on its way to the platform."""
+    return len(json.dumps(result, allow_nan=False, ensure_ascii=False).encode()) + ENVELOPE_BYTES
+
+
+def _as_jpeg(image: JsonObject) -> JsonObject:
+    """One of a result's inline images, encoded anew; what the file says of how it was made stays."""
+    with Image.open(io.BytesIO(base64.b64decode(image["b64_json"]))) as picture:
+        data = encode_image(picture.convert("RGB"), "jpg", quality=REENCODED_QUALITY, made_from=made_from_of(picture))
+    return image | {
+        "b64_json": base64.b64encode(data).decode(),
+        "content_type": CONTENT_TYPES["jpg"],
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+    }
 
 
 def as_utc(moment: datetime) -> str:

@@ -13,11 +13,12 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
-from flux_engine.delivery import encode_images, handed_out, video_files, within_limit
+from flux_engine.delivery import encode_images, handed_out, made_to_fit, video_files, within_limit
 from flux_engine.errors import DeviceBroken, FluxError, Internal, StorageFailed
 from flux_engine.film import Film, film
 from flux_engine.generate.gpu import Cancellation, GpuThread
 from flux_engine.generate.image import Generated, ImageGenerator
+from flux_engine.generate.interruption import interruptible
 from flux_engine.generate.video import VideoGenerator, check_model
 from flux_engine.inputs import InputFetcher, JobInputs
 from flux_engine.job import MAX_VIDEO_WORK, ImageJob, Job, JsonObject, ParseContext, job_id, parse_job
@@ -135,7 +136,8 @@ class Worker:
                     finished.entry, store, job.response_format, at_hand=finished.at_hand
                 )
         log.info("job done", extra={"job_id": job.id, "model": job.model, "ms": clock.total_ms()})
-        return result_of(run, finished, flight, files=files, expires_at=expires_at)
+        result = result_of(run, finished, flight, files=files, expires_at=expires_at)
+        return await made_to_fit(result, job) if isinstance(job, ImageJob) else result
 
     async def _fetch_inputs(self, job: Job, progress: Progress, clock: Clock) -> JobInputs:
         if not job.loras:
@@ -221,7 +223,8 @@ class Worker:
             with run.clock.measure("lora"):
                 scales = (lora.scale for lora in run.job.loras)
                 warnings = model.apply_loras(zip(run.inputs.loras, scales, strict=True))
-            return generate(model, cancellation), model, warnings
+            with interruptible(model, cancellation):
+                return generate(model, cancellation), model, warnings
 
         return self._models.use(spec, work)
 

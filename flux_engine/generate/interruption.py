@@ -1,0 +1,35 @@
+"""Leaving a job in the middle of a step: a cancellation is looked for before each block of the model.
+
+A step of FLUX takes up to seconds, and a block a small part of it. Compiled blocks take no hooks and offloaded ones
+would be left between two places, so there a cancellation waits for the end of the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flux_engine.generate.gpu import Cancellation
+    from flux_engine.models.manager import LoadedModel
+
+
+@contextmanager
+def interruptible(model: LoadedModel, cancellation: Cancellation) -> Iterator[None]:
+    """Within, the blocks of `model` raise JobCancelled once the job is cancelled."""
+
+    def check(_module: Any, _arguments: Any) -> None:
+        cancellation.check()
+
+    applied = model.tuned.applied
+    with ExitStack() as hooks:
+        if not applied.is_compiled and applied.offload == "none":
+            for block in _blocks(model.pipeline):
+                hooks.callback(block.register_forward_pre_hook(check).remove)
+        yield
+
+
+def _blocks(pipeline: Any) -> list[Any]:
+    transformer = pipeline.transformer
+    return [*transformer.transformer_blocks, *transformer.single_transformer_blocks, *pipeline.vae.decoder.up_blocks]
