@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,14 +48,15 @@ def _run(options: argparse.Namespace) -> int:
     except SettingsError as error:
         sys.exit(str(error))
     set_up_logs("WARNING", as_json=False)
-    if options.output is not None:
-        settings = settings.model_copy(update={"output_dir": options.output.parent})
     bar = _Bar(is_shown=sys.stderr.isatty() and not options.json)
     worker = build_worker(settings, is_local=True)
     result = asyncio.run(worker.run({"id": "local", "input": job}, bar.send, min_interval_s=0.1))
     bar.close()
     if options.output is not None and "error" not in result:
-        _rename(result, options.output)
+        try:
+            _copy_out(result, options.output)
+        except OSError as error:
+            sys.exit(f"{options.output}: {error.strerror}; the result is in {settings.output_dir.resolve()}")
     sys.stdout.write((json.dumps(result, ensure_ascii=False) if options.json else summary(result)) + "\n")
     return 1 if "error" in result else 0
 
@@ -110,11 +112,19 @@ def _job_input(options: argparse.Namespace) -> JsonObject:
     return {"type": "video", **described, **fields}
 
 
-def _rename(result: JsonObject, output: Path) -> None:
-    """Give the files the name that was asked for; from the second picture on with a number."""
+def _copy_out(result: JsonObject, output: Path) -> None:
+    """Put the files where they were asked for; from the second picture on with a number.
+
+    They stay under OUTPUT_DIR too, where the same job finds them again. Raises OSError.
+    """
     for i, made in enumerate(result["images"] if "images" in result else [result["video"]]):
         target = output if i == 0 else output.with_stem(f"{output.stem}-{i + 1}")
-        os.replace(unquote(urlsplit(made["url"]).path), target)
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            shutil.copyfile(unquote(urlsplit(made["url"]).path), unfinished)
+            os.replace(unfinished, target)
+        finally:
+            unfinished.unlink(missing_ok=True)
         made["url"] = target.resolve().as_uri()
 
 

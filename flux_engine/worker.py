@@ -120,11 +120,14 @@ class Worker:
         model = self._models.identity(spec)
         inputs = await self._fetch_inputs(job, progress, clock)
         key = fingerprint(job.parameters(), model=model, inputs=inputs.content(job))
-        run = Run(
-            job=job, inputs=inputs, model=model, fingerprint=key, store=store, progress=progress, clock=clock
-        )  # fmt: skip
+        run = Run(job=job, inputs=inputs, model=model, fingerprint=key, store=store, progress=progress, clock=clock)
         async with self._cache.flight(
-            key, job_id=job.id, store=store, on_progress=progress.relay, use_cache=job.cache
+            key,
+            job_id=job.id,
+            store=store,
+            on_progress=progress.relay,
+            use_cache=job.cache,
+            needs_store=job.response_format == "url",
         ) as flight:
             progress.also_tell(flight.share_progress)
             if flight.hit is not None:
@@ -244,7 +247,3 @@ class Worker:
             can_return_urls=store.has_urls,
             max_video_work=self._max_video_work,
         )
-
-
-def _bytes_of(kept: KeptResult) -> dict[str, bytes]:
-    return {file.key: file.data for file in kept.files}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,8 +17,26 @@ from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.spec import ModelSpec
 from flux_engine.settings import Settings
 from flux_engine.worker import Worker
+from tests import leaks
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _all_logs() -> Iterator[None]:
+    """Every log line of the run is looked at, the worker's own from DEBUG on."""
+    handler = leaks.LeakHandler()
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("flux_engine").setLevel(logging.DEBUG)
+    yield
+    logging.getLogger().removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_private_is_logged() -> Iterator[None]:
+    yield
+    private, leaks.found[:] = list(leaks.found), []
+    assert private == []
 
 
 @pytest.fixture(scope="session")

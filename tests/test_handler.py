@@ -70,23 +70,23 @@ def test_nothing_heavy_is_imported_before_a_job(tmp_path: Path) -> None:
     assert done.stdout.strip() == ""
 
 
-def test_the_command_line_writes_where_it_is_told(tmp_path: Path) -> None:
-    picture = tmp_path / "sun.webp"
-    done = run(
-        "-m",
-        "flux_engine",
-        "a red sun",
-        "--steps",
-        "2",
-        "--size",
-        "128x128",
-        "-o",
-        str(picture),
-        "--json",
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert result["images"][0]["url"] == picture.as_uri()
-    with Image.open(picture) as opened:
-        assert opened.format == "WEBP"
+COMMAND = ("-m", "flux_engine", "a red sun", "--seed", "3", "--steps", "2", "--size", "128x128", "--json", "-o")
+
+
+def test_the_command_line_writes_where_it_is_told_and_finds_it_again(tmp_path: Path) -> None:
+    first, second = tmp_path / "sun.webp", tmp_path / "again.webp"
+    for picture, is_cached in ((first, False), (second, True)):
+        done = run(*COMMAND, str(picture), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        assert result["images"][0]["url"] == picture.as_uri()
+        assert result["cached"] is is_cached
+        with Image.open(picture) as opened:
+            assert opened.format == "WEBP"
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_place_that_does_not_exist_is_said(tmp_path: Path) -> None:
+    done = run(*COMMAND, str(tmp_path / "missing" / "sun.png"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "No such file or directory; the result is in" in done.stderr

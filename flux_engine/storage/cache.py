@@ -59,11 +59,13 @@ class CacheManager:
         store: ResultStore,
         on_progress: Callable[[Progress], None] = lambda update: None,
         use_cache: bool = True,
+        needs_store: bool = True,
     ) -> Flight:
         """An async context manager; see flight.py.
 
         `store` is where this job's results go: entries of different stores never meet. `on_progress` is given the
         owner's updates while this job waits for a twin. `use_cache=False` neither reads nor writes results.
+        A store that does not answer is raised as StorageFailed, or is no cache where the job `needs_store` not.
         """
         return Flight(
             self._ledger,
@@ -72,6 +74,7 @@ class CacheManager:
             store=store,
             on_progress=on_progress,
             use="result" if use_cache else "status",
+            needs_store=needs_store,
         )
 
     async def task_status(self, job_id: str) -> TaskStatus | None:

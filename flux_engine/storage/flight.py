@@ -48,6 +48,7 @@ class Flight:
         store: ResultStore,
         on_progress: Callable[[Progress], None],
         use: Use,
+        needs_store: bool,
     ) -> None:
         self.hit: CacheEntry | None = None
         self.warning: str | None = None
@@ -58,6 +59,7 @@ class Flight:
         self._store = store
         self._on_progress = on_progress
         self._use = use
+        self._needs_store = needs_store
         self._token = secrets.token_hex(16)
         self._started_at = datetime.now(UTC)
         self._slot = ""
@@ -139,7 +141,12 @@ class Flight:
 
     async def _is_stored(self, entry: CacheEntry) -> bool:
         looks = [self._store.exists(stored.key, size=stored.bytes) for stored in entry.objects()]
-        return all(await asyncio.gather(*looks))
+        try:
+            return all(await asyncio.gather(*looks))
+        except StorageFailed as error:
+            if self._needs_store:
+                raise
+            raise CacheAway("the result store does not answer") from error
 
     async def _wait(self) -> Hit | Claimed | Wait:
         """Sleep until the owner says something or its lease runs out, then look again."""

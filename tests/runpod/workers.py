@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
+from tests import leaks
 from tests.runpod.server import Platform
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -138,6 +139,7 @@ class WorkerProcess:
         async for raw in self._process.stdout:
             line = raw.decode(errors="replace").rstrip("\n")
             self.lines.append(line)
+            leaks.seen(line)
             if self._on_line is not None:
                 self._on_line(self.id, line)
 
