@@ -1,10 +1,14 @@
 """Put a model of the catalogue on the volume.
 
     python builder/fetch_models.py FLUX.1-schnell --volume /runpod-volume
+    python builder/fetch_models.py FLUX.1-dev --volume /runpod-volume --quantize
     python builder/fetch_models.py --list
 
 The download resumes where it was interrupted, every file's size is checked against the hub's and large files by
 their SHA-256, and the folder appears under its own name only when all of it is there. Gated models need HF_TOKEN.
+
+`--quantize` also makes the quantised checkpoint that the plan for this machine's GPU asks for, so that no worker has
+to: run it on a Pod with the GPU of the endpoint. Where the plan keeps the weights as they are, it says so.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import hashlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +28,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, not as a mo
 
 from flux_engine.models import catalog
 from flux_engine.models.catalog import ModelSpec
-from flux_engine.models.weights import REVISION_FILE
+from flux_engine.models.gpu_properties import read_device
+from flux_engine.models.optimizer import ModelOptimizer
+from flux_engine.models.plan import PROFILES, Preferences, Profile
+from flux_engine.models.tuned import Source, load_tuned
+from flux_engine.models.weights import REVISION_FILE, revision_of
 
 PATTERNS: Final = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model", "*/*.jinja", "LICENSE*")
 GIB: Final = 1024**3
@@ -40,12 +49,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--revision", default="main", help="branch, tag or commit")
     parser.add_argument("--force", action="store_true", help="fetch again what is already there")
     parser.add_argument("--list", action="store_true", help="the catalogue, and what is on the volume")
+    parser.add_argument("--quantize", action="store_true", help="make the quantised checkpoint for this GPU too")
+    parser.add_argument("--profile", choices=PROFILES, default="balanced", help="of the plan, for --quantize")
     options = parser.parse_args(arguments)
     if options.list or options.model is None:
         _print_catalogue(options.volume)
         return 0
     try:
         folder = fetch(options.model, options.volume, revision=options.revision, force=options.force)
+        if options.quantize:
+            sys.stdout.write(quantize(options.model, folder, options.volume, profile=options.profile) + "\n")
     except FetchError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -72,6 +85,32 @@ def fetch(model: str, volume: Path, *, revision: str = "main", force: bool = Fal
         shutil.rmtree(folder)
     os.replace(partial, folder)
     return folder
+
+
+def quantize(model: str, folder: Path, volume: Path, *, profile: Profile) -> str:
+    """Make the quantised checkpoint of the weights in `folder` for this machine; says what was made. Raises FetchError.
+
+    It is the one that a worker with this GPU and profile loads, and that it would make at its first start.
+    """
+    spec = catalog.find(model)
+    if spec is None:
+        raise FetchError(f"{model} is not in the catalogue (see --list): there is no plan to quantise it by")
+    device = read_device()
+    plan = ModelOptimizer().plan(device, spec, Preferences(profile=profile))
+    if not plan.is_quantised:
+        return f"nothing to quantise: {spec.name} runs in {plan.dtype} on this {device.name} ({plan.line()})"
+    began = time.perf_counter()
+    source = Source(folder=folder, revision=revision_of(folder), volume=volume)
+    tuned = load_tuned(spec, source, plan, device="cpu" if device.is_cpu else "cuda")
+    if tuned.checkpoint is None:
+        return f"nothing to quantise: {spec.name} runs as it is ({tuned.applied.to_dict()['refused']})"
+    before, after = (_weight_bytes(place) for place in (folder, tuned.checkpoint))
+    how = "was there" if tuned.is_from_checkpoint else f"made in {time.perf_counter() - began:.0f} s"
+    return f"{tuned.checkpoint}: {before / GIB:.3f} GiB are now {after / GIB:.3f} GiB, {how}"
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
 
 
 def _files_of(repository: str, revision: str) -> tuple[dict[str, Any], str]:

@@ -52,6 +52,8 @@ def _run(options: argparse.Namespace) -> int:
     worker = build_worker(settings, is_local=True)
     result = asyncio.run(worker.run({"id": "local", "input": job}, bar.send, min_interval_s=0.1))
     bar.close()
+    if options.plan_file is not None and "plan" in result.get("model", {}):
+        options.plan_file.write_text(json.dumps(result["model"]["plan"], indent=2) + "\n", encoding="utf-8")
     if options.output is not None and "error" not in result:
         try:
             _copy_out(result, options.output)
@@ -96,12 +98,13 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, dest="guidance_scale")
     parser.add_argument("--seed", type=int)
     parser.add_argument("-o", "--output", type=Path, help="the file's path; its ending says the format")
+    parser.add_argument("--plan-file", type=Path, help="write how the model was run, and why, to this JSON file")
     parser.add_argument("--json", action="store_true", help="print the result object alone, for scripts")
 
 
 def _job_input(options: argparse.Namespace) -> JsonObject:
     """The job's `input`. Raises OSError or ValueError for a --job file that cannot be read."""
-    given = {name: value for name, value in vars(options).items() if name not in ("output", "json", "job")}
+    given = {name: value for name, value in vars(options).items() if name not in ("output", "plan_file", "json", "job")}
     fields: JsonObject = {name: value for name, value in given.items() if value is not None}
     if options.output is not None:
         suffix = options.output.suffix.lower().lstrip(".")

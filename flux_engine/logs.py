@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Final
 
+FACTS_OF_JSON: Final = ("plan",)  # too long for a terminal
 FACTS: Final = ("job_id", "stage", "ms", "code", "reference", "model", "detail")
 SECRETS: Final = (
     (re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*"), r"\1?***"),
@@ -58,7 +59,7 @@ class JsonLine(logging.Formatter):
             "level": record.levelname.lower(),
             "event": record.getMessage(),
         }
-        line |= {fact: value for fact in FACTS if (value := getattr(record, fact, None)) is not None}
+        line |= {fact: value for fact in (*FACTS, *FACTS_OF_JSON) if (value := getattr(record, fact, None)) is not None}
         if record.exc_info:
             line["traceback"] = without_secrets(self.formatException(record.exc_info))
         return json.dumps(line, ensure_ascii=False, default=str)

@@ -29,6 +29,7 @@ class Clock:
 
     began: float = field(default_factory=time.perf_counter)
     spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TIMINGS, 0.0))
+    cold_start: dict[str, float] = field(default_factory=dict)  # of the job that the model was loaded for
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
@@ -77,10 +78,11 @@ def result_of(
     said = [*job.warnings, *finished.entry.warnings, *([flight.warning] if flight.warning else [])]
     if isinstance(job, VideoJob):
         said += timeout_warning(timings["total_ms"] / 1000)
+    phases = {f"{name}_ms": round(ms, 1) for name, ms in run.clock.cold_start.items()}
     result: JsonObject = {
         **files,
         "seed": job.seed,
-        "model": finished.model,
+        "model": finished.model | ({"cold_start": phases} if phases else {}),
         "parameters": job.parameters(),
         "cached": flight.hit is not None,
         "timings": timings,

@@ -218,11 +218,14 @@ class Worker:
         the model that made it, and what is to be said of the LoRAs."""
         began = time.perf_counter()
         spec = self._models.served.named(run.job.model)
-        if not self._models.is_warm(spec):
+        is_cold = not self._models.is_warm(spec)
+        if is_cold:
             run.progress.stage("loading")
 
         def work(model: LoadedModel) -> tuple[Made, LoadedModel, list[str]]:
             run.clock.spent["load"] = (time.perf_counter() - began) * 1000
+            if is_cold:
+                run.clock.cold_start |= model.phases_ms
             with run.clock.measure("lora"):
                 scales = (lora.scale for lora in run.job.loras)
                 warnings = model.apply_loras(zip(run.inputs.loras, scales, strict=True))

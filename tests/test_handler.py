@@ -86,6 +86,17 @@ def test_the_command_line_writes_where_it_is_told_and_finds_it_again(tmp_path: P
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_the_plan_comes_in_a_file_on_request(tmp_path: Path) -> None:
+    done = run(*COMMAND, str(tmp_path / "sun.png"), "--plan-file", str(tmp_path / "plan.json"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert (plan["dtype"], plan["refused"]) == ("float32", [])
+    assert {"dtype", "offload", "attention", "compile"} <= set(plan["reasons"])
+    model = json.loads(done.stdout)["model"]
+    assert model["plan"] == plan
+    assert set(model["cold_start"]) == {"imports_ms", "weights_ms", "apply_ms", "warm_up_ms"}
+
+
 def test_a_place_that_does_not_exist_is_said(tmp_path: Path) -> None:
     done = run(*COMMAND, str(tmp_path / "missing" / "sun.png"), cwd=tmp_path)
     assert done.returncode == 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -45,6 +45,7 @@ class LoadedModel:
     tuned: Tuned
     lora_library: LoraLibrary
     lora_manager: LoRAManager
+    phases_ms: Mapping[str, float]  # of the cold start: imports, weights, apply, warm_up
 
     @property
     def pipeline(self) -> Any:
@@ -117,20 +118,21 @@ class FluxModelManager:
         return self._loaded
 
     def use(self, spec: ModelSpec, work: Callable[[LoadedModel], Result]) -> Result:
-        """`work` done with the model of `spec`; where memory runs out, once more by a leaner plan.
+        """`work` done with the model of `spec`; where memory runs out, once more by each leaner plan.
 
-        Raises OutOfMemory where that does not fit either, and DeviceBroken where the device answers no more.
+        Raises OutOfMemory where the leanest does not fit either, and DeviceBroken where the device answers no more.
         """
         import torch
 
-        try:
-            return work(self.load(spec))
-        except torch.OutOfMemoryError:
-            log.warning("out of memory", extra={"model": spec.id, "detail": self.plan(spec).line()})
-        except torch.AcceleratorError as error:
-            raise DeviceBroken("the GPU stopped answering; another worker can take the job: send it again") from error
-        self._step_down(spec)
-        return work(self.load(spec))
+        while True:
+            try:
+                return work(self.load(spec))
+            except torch.OutOfMemoryError:
+                log.warning("out of memory", extra={"model": spec.id, "detail": self.plan(spec).line()})
+            except torch.AcceleratorError as error:
+                message = "the GPU stopped answering; another worker can take the job: send it again"
+                raise DeviceBroken(message) from error
+            self._step_down(spec)
 
     def unload(self) -> None:
         """Let the loaded model go and give its memory back."""
@@ -139,10 +141,10 @@ class FluxModelManager:
             release_memory()
 
     def _step_down(self, spec: ModelSpec) -> None:
-        tuned = self._loaded.tuned if self._loaded is not None else None
+        """Let go of everything, and plan leaner from now on. Raises OutOfMemory at the end of the ladder."""
         self.unload()
-        if tuned is not None:
-            self._plans[spec.id] = leaner(tuned)
+        release_memory()  # also of a model that did not get as far as being loaded
+        self._plans[spec.id] = leaner(self.plan(spec))
 
     def _weights_of(self, spec: ModelSpec) -> Weights:
         if spec.id not in self._weights:
@@ -170,33 +172,45 @@ class FluxModelManager:
         finally:
             reading.stop()
         self._plans[spec.id] = tuned.applied.plan
+        warmed_ms = self._warm_up(spec, tuned)
         model = LoadedModel(
             spec=spec,
             identity=self.identity(spec),
             tuned=tuned,
+            phases_ms=tuned.phases_ms() | {"warm_up": warmed_ms},
             lora_library=LoraLibrary(
                 layer_names(linear_shapes(tuned.pipeline.transformer)), max_file_bytes=self._lora_max_bytes
             ),
             lora_manager=LoRAManager(mode="slot" if tuned.applied.is_compiled else "adapters"),
         )
-        self._warm_up(model)
-        detail = {"model": spec.id, "ms": round((time.perf_counter() - began) * 1000), "detail": plan.line()}
-        log.info("model loaded", extra=detail)
-        for refusal in tuned.applied.refused:
-            log.warning("plan: refused", extra={"model": spec.id, "detail": f"{refusal.choice} {refusal.wanted}"})
+        phases = ", ".join(f"{name} {ms:.0f}" for name, ms in model.phases_ms.items())
+        took = {"model": spec.id, "ms": round((time.perf_counter() - began) * 1000)}
+        log.info("model loaded", extra={**took, "detail": f"{plan.line()}; ms: {phases}"})
+        log.info("plan applied", extra={"model": spec.id, "plan": tuned.applied.to_dict()})
         return model
 
-    def _warm_up(self, model: LoadedModel) -> None:
-        """Compile before the first job, with what an earlier worker of this endpoint left on the volume."""
-        if not model.tuned.applied.is_compiled:
-            return
-        capability = self._device.compute_capability if self._device is not None else None
-        file = cache_file(self._volume, model.tuned.applied.plan, compute_capability=capability)
-        is_known = load_compiled(file)
-        side = model.spec.limits.side
-        model.pipeline(prompt="a picture", width=side, height=side, num_inference_steps=WARM_UP_STEPS)
-        if not is_known:
-            save_compiled(file)
+    def _warm_up(self, spec: ModelSpec, tuned: Tuned) -> float:
+        """Compile before the first job, with what an earlier worker of this endpoint left on the volume; in ms."""
+        began = time.perf_counter()
+        if tuned.applied.is_compiled:
+            capability = self._device.compute_capability if self._device is not None else None
+            file = cache_file(self._volume, tuned.applied.plan, compute_capability=capability)
+            is_known = load_compiled(file)
+            for width, height in spec.warm_up_sizes:
+                tuned.pipeline(**_warm_up_call(spec, width, height))
+            if not is_known:
+                save_compiled(file)
+        return (time.perf_counter() - began) * 1000
+
+
+def _warm_up_call(spec: ModelSpec, width: int, height: int) -> dict[str, Any]:
+    from PIL import Image
+
+    call = {"prompt": "a picture", "width": width, "height": height, "num_inference_steps": WARM_UP_STEPS}
+    if spec.limits.image_use != "canvas":
+        return call
+    canvas, everywhere = Image.new("RGB", (width, height)), Image.new("L", (width, height), 255)
+    return call | {"image": canvas, "mask_image": everywhere}
 
 
 def _precision(plan: Plan) -> str:

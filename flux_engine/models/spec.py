@@ -54,6 +54,8 @@ class ModelSpec:
     text_encoders: tuple[Part, ...]
     vae: Part
     shape: TransformerShape
+    # Width and height; at the second, sizes become symbols to the compiler, and no later one is compiled anew.
+    warm_up_sizes: tuple[tuple[int, int], ...] = ((1024, 1024), (1360, 768))
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -1,7 +1,7 @@
 """A pipeline loaded by a plan, which steps down to a leaner one where memory runs out.
 
-The caller keeps the `Tuned` it got: `leaner` of it begins where memory ran out last, so a plan that failed is not
-tried again.
+The caller keeps the plan that was applied: `leaner` of it begins where memory ran out last, so a plan that failed is
+not tried again.
 """
 
 from __future__ import annotations
@@ -41,9 +41,15 @@ class Tuned:
 
     pipeline: Any
     applied: AppliedPlan
+    checkpoint: Path | None  # the quantised one that it was loaded from, or that was made of it
     is_from_checkpoint: bool
+    import_ms: float
     load_ms: float
     apply_ms: float
+
+    def phases_ms(self) -> dict[str, float]:
+        """How long each phase took, by its name in a result."""
+        return {"imports": self.import_ms, "weights": self.load_ms, "apply": self.apply_ms}
 
 
 def load_tuned(spec: ModelSpec, source: Source, plan: Plan, *, device: str) -> Tuned:
@@ -65,9 +71,9 @@ def load_tuned(spec: ModelSpec, source: Source, plan: Plan, *, device: str) -> T
     raise OutOfMemory(f"{spec.id} does not fit this GPU; choose a larger one or a smaller model") from last_error
 
 
-def leaner(tuned: Tuned) -> Plan:
-    """The plan to load next after memory ran out under `tuned`. Raises OutOfMemory where there is none."""
-    below = tuned.applied.plan.leaner()
+def leaner(plan: Plan) -> Plan:
+    """The plan to load next after memory ran out under `plan`. Raises OutOfMemory where there is none."""
+    below = plan.leaner()
     if below is None:
         raise OutOfMemory("the job did not fit even at the leanest setting; ask for a smaller picture")
     return below
@@ -85,27 +91,32 @@ def release_memory() -> None:
 def _load(spec: ModelSpec, source: Source, plan: Plan, *, device: str) -> Tuned:
     began = time.perf_counter()
     pipeline_class = getattr(import_diffusers(), spec.pipeline_class)
+    imported = time.perf_counter()
     how = loading(plan, device=device)
-    pipeline, is_from_checkpoint = _pipeline(pipeline_class, spec, source, how)
+    made = _checkpoint(spec, source, how)
+    is_from_checkpoint = made is not None and made.is_dir()
+    if made is not None and is_from_checkpoint:
+        pipeline = pipeline_class.from_pretrained(made, use_safetensors=True, **how.of_quantised())
+    else:
+        pipeline = pipeline_class.from_pretrained(source.folder, use_safetensors=True, **how.arguments)
+        if made is not None:
+            save_checkpoint(pipeline, made)
     loaded = time.perf_counter()
     applied = apply(pipeline, plan, device=device, refused=how.refused)
     pipeline.set_progress_bar_config(disable=True)
     return Tuned(
         pipeline=pipeline,
         applied=applied,
+        checkpoint=made,
         is_from_checkpoint=is_from_checkpoint,
-        load_ms=(loaded - began) * 1000,
+        import_ms=(imported - began) * 1000,
+        load_ms=(loaded - imported) * 1000,
         apply_ms=(time.perf_counter() - loaded) * 1000,
     )
 
 
-def _pipeline(pipeline_class: Any, spec: ModelSpec, source: Source, how: Loading) -> tuple[Any, bool]:
-    """From the quantised checkpoint where one was made, else from the weights, making one for the next worker."""
+def _checkpoint(spec: ModelSpec, source: Source, how: Loading) -> Path | None:
+    """Where the quantised checkpoint is, or belongs; None where nothing is quantised or nothing is kept."""
     if source.volume is None or "quantization_config" not in how.arguments:
-        return pipeline_class.from_pretrained(source.folder, use_safetensors=True, **how.arguments), False
-    made = checkpoint_folder(source.volume, model_id=spec.id, revision=source.revision, quantisations=how.quantisations)
-    if made.is_dir():
-        return pipeline_class.from_pretrained(made, use_safetensors=True, **how.of_quantised()), True
-    pipeline = pipeline_class.from_pretrained(source.folder, use_safetensors=True, **how.arguments)
-    save_checkpoint(pipeline, made)
-    return pipeline, False
+        return None
+    return checkpoint_folder(source.volume, model_id=spec.id, revision=source.revision, quantisations=how.quantisations)

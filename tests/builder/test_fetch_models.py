@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from flux_engine.models.weights import find_weights
+from flux_engine.models.catalog import find
+from flux_engine.models.gpu_properties import read_device
+from flux_engine.models.optimizer import ModelOptimizer
+from flux_engine.models.plan import Preferences
+from flux_engine.models.tuned import Source, load_tuned
+from flux_engine.models.weights import REVISION_FILE, find_weights
 from tests.builder.hub import COMMIT, hub
+from tests.models.tiny_flux import save_random_flux
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "someone/small-flux"
@@ -82,3 +88,29 @@ def test_the_list_names_sizes_and_licences(tmp_path: Path) -> None:
     line = next(line for line in done.stdout.splitlines() if "FLUX.1-dev" in line)
     assert "31.4 GiB" in line
     assert "needs HF_TOKEN" in line
+
+
+def test_a_quantised_checkpoint_is_made_for_the_workers_to_come(tmp_path: Path) -> None:
+    spec = find("FLUX.1-dev")
+    assert spec is not None
+    folder = save_random_flux(tmp_path / "models" / "black-forest-labs--FLUX.1-dev")
+    (folder / REVISION_FILE).write_text(COMMIT + "\n")
+    wanted = ("FLUX.1-dev", "--quantize", "--profile", "memory")
+
+    first = fetch("http://127.0.0.1:9", tmp_path, *wanted)
+    assert (first.returncode, "made in" in first.stdout) == (0, True), first.stderr
+    again = fetch("http://127.0.0.1:9", tmp_path, *wanted)
+    assert (again.returncode, "was there" in again.stdout) == (0, True), again.stderr
+
+    plan = ModelOptimizer().plan(read_device(), spec, Preferences(profile="memory"))
+    tuned = load_tuned(spec, Source(folder=folder, revision=COMMIT, volume=tmp_path), plan, device="cpu")
+    assert tuned.is_from_checkpoint
+    assert str(tuned.checkpoint) in first.stdout
+
+
+def test_what_cannot_be_quantised_is_said(tmp_path: Path) -> None:
+    folder = save_random_flux(tmp_path / "models" / "someone--fine-tune")
+    (folder / REVISION_FILE).write_text(COMMIT + "\n")
+    done = fetch("http://127.0.0.1:9", tmp_path, "someone/fine-tune", "--quantize")
+    assert done.returncode == 1
+    assert "not in the catalogue" in done.stderr

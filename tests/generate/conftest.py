@@ -64,10 +64,13 @@ def loaded(spec: ModelSpec, pipeline: Any) -> LoadedModel:
         tuned=Tuned(
             pipeline=pipeline,
             applied=apply(pipeline, plan, device="cpu"),
+            checkpoint=None,
             is_from_checkpoint=False,
+            import_ms=0.0,
             load_ms=0.0,
             apply_ms=0.0,
         ),
         lora_library=LoraLibrary(layer_names(linear_shapes(pipeline.transformer)), max_file_bytes=1),
         lora_manager=LoRAManager(),
+        phases_ms={},
     )

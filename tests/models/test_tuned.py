@@ -44,9 +44,8 @@ def test_a_plain_plan_writes_nothing_to_the_volume(folder: Path, tmp_path: Path)
 def test_the_ladder_leads_to_leaner_plans_and_ends(folder: Path) -> None:
     plan = ModelOptimizer().plan(CPU, FLUX_TINY)
     tuned = load_tuned(FLUX_TINY, Source(folder=folder, revision="1"), plan, device="cpu")
-    below = leaner(tuned)
+    below = leaner(tuned.applied.plan)
     assert below.peak_bytes < plan.peak_bytes
 
-    end = replace(tuned, applied=replace(tuned.applied, plan=replace(plan, next_leaner=None)))
     with pytest.raises(OutOfMemory, match="smaller picture"):
-        leaner(end)
+        leaner(replace(plan, next_leaner=None))

@@ -283,3 +283,18 @@ async def test_an_idle_worker_ends_promptly_on_sigterm(live: Live) -> None:
     (worker,) = await live.pool.start()
     worker.terminate()
     assert await worker.wait(timeout_s=3) == 0
+
+
+async def test_a_lost_device_is_told_and_takes_no_further_job() -> None:
+    lost = (sys.executable, "-u", str(REPOSITORY / "tests" / "runpod" / "handlers" / "broken_device.py"))
+    async with Platform() as platform, WorkerPool(platform, command=lost) as pool:
+        (worker,) = await pool.start()
+        job = platform.endpoint.submit({"input": SUN})
+        told = error(await platform.endpoint.finished(job.id, timeout_s=JOB_TIMEOUT_S))
+        assert (told["code"], told["retryable"]) == ("internal", True)
+        assert "another worker" in told["message"]
+        await platform.endpoint.until(lambda: pool.outgoing() == [worker])
+        waiting = platform.endpoint.submit({"input": REFUSED})
+        await asyncio.sleep(2)
+        assert platform.endpoint.queue[waiting.id].worker is None
+    assert "AcceleratorError" not in json.dumps(told)
