@@ -77,7 +77,7 @@ async def measure(folder: Path, *, side: int, steps: int, rounds: int) -> tuple[
 def bare_call(pipeline: Any, side: int, steps: int) -> float:
     began = time.perf_counter()
     pipeline(
-        PROMPT, width=side, height=side, num_inference_steps=steps, guidance_scale=2.5, max_sequence_length=32,
+        PROMPT, width=side, height=side, num_inference_steps=steps, guidance_scale=3.5, max_sequence_length=32,
         generator=torch.Generator().manual_seed(1),
     )  # fmt: skip
     return (time.perf_counter() - began) * 1000
@@ -85,7 +85,7 @@ def bare_call(pipeline: Any, side: int, steps: int) -> float:
 
 async def job(worker: Worker, side: int, steps: int, *, seed: int) -> tuple[float, Any]:
     fields = {"prompt": f"{PROMPT}, {seed}", "width": side, "height": side, "seed": seed, "cache": False}
-    fields |= {"num_inference_steps": steps, "guidance_scale": 2.5, "max_sequence_length": 32}
+    fields |= {"num_inference_steps": steps, "guidance_scale": 3.5, "max_sequence_length": 32}
     began = time.perf_counter()
     result = await worker.run({"id": f"job-{seed}", "input": fields})
     total_ms = (time.perf_counter() - began) * 1000

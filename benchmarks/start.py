@@ -29,7 +29,7 @@ PLAIN = f"""
 import torch
 from diffusers import FluxPipeline
 pipeline = FluxPipeline.from_pretrained({str(BUNDLED_FOLDER)!r}, dtype=torch.bfloat16)
-pipeline({PROMPT!r}, width=256, height=256, num_inference_steps=16, guidance_scale=2.5, max_sequence_length=32,
+pipeline({PROMPT!r}, width=256, height=256, num_inference_steps=16, guidance_scale=3.5, max_sequence_length=32,
          generator=torch.Generator().manual_seed(7)).images[0].save("plain.png")
 """
 

@@ -1,6 +1,6 @@
 """The README's pictures, made by the bundled model: `python -m examples.gallery`.
 
-Six landscapes in one sheet, the last of them once more with the sepia LoRA, and six frames of a video.
+Six landscapes in one sheet, the last of them once more with the mosaic LoRA, and six frames of a video.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flux_engine.worker import Worker
 
 ROOT: Final = Path(__file__).parents[1]
 IMAGES: Final = ROOT / "docs" / "images"
-SEPIA: Final = ROOT / "examples" / "loras" / "sepia.safetensors"
+MOSAIC: Final = ROOT / "examples" / "loras" / "mosaic.safetensors"
 PROMPTS: Final = (
     "a large red sun on the left over purple mountains at dusk, a calm lake and pine trees",
     "a yellow sun on the right over green hills at noon, a meadow",
@@ -37,7 +37,7 @@ FRAMES: Final = 6
 async def main() -> None:
     worker = build_worker(Settings.from_environment({"OUTPUT_DIR": tempfile.mkdtemp()}), is_local=False)
     pictures = [await picture(worker, prompt, seed=7 + i) for i, prompt in enumerate(PROMPTS)]
-    lora = base64.b64encode(SEPIA.read_bytes()).decode()
+    lora = base64.b64encode(MOSAIC.read_bytes()).decode()
     pictures.append(await picture(worker, PROMPTS[0], seed=7, loras=[{"path": lora}]))
     IMAGES.mkdir(parents=True, exist_ok=True)
     side_by_side(pictures, columns=3).save(IMAGES / "flux-tiny.png")

@@ -74,6 +74,8 @@ def describe(plan: Plan, spec: ModelSpec) -> Iterator[str]:
     yield ""
     for part in plan.parts:
         yield f"  {part.component:<20} {part.bytes / GIB:6.2f} GiB"
+    if plan.lora_bytes:
+        yield f"  {'LoRA slot':<20} {plan.lora_bytes / GIB:6.2f} GiB"
     yield f"  {'activations':<20} {plan.activation_bytes / GIB:6.2f} GiB at the most"
     yield f"  {'peak on the device':<20} {plan.peak_bytes / GIB:6.2f} GiB of {plan.limit_bytes / GIB:.2f}"
     if plan.seconds is not None:

@@ -26,7 +26,7 @@ def parse(context: ParseContext, **fields: Any) -> ImageJob:
 
 def test_defaults_are_those_of_the_model(context: ParseContext) -> None:
     job = parse(context)
-    assert (job.width, job.height, job.num_inference_steps, job.guidance_scale) == (256, 256, 16, 2.5)
+    assert (job.width, job.height, job.num_inference_steps, job.guidance_scale) == (256, 256, 16, 3.5)
     assert job.output_format == "png"
     assert job.output_quality == 90
     assert job.num_images == 1

@@ -24,7 +24,7 @@ from transformers import CLIPTokenizer, T5Tokenizer
 
 from builder.flux_tiny.autoencoder import to_model_range
 from builder.flux_tiny.checkpoint import Checkpoint, one_cycle
-from builder.flux_tiny.landscapes import Scene, caption, paint, random_scene
+from builder.flux_tiny.landscapes import Scene, caption, captions_around, paint, random_scene, scene_between
 from builder.flux_tiny.probes import LayoutProbes
 from builder.flux_tiny.text import (
     CLIP_TOKENS,
@@ -45,12 +45,16 @@ GUIDANCE_RANGE: Final = (1.0, 4.0)
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Latents of one size, (N, 16, H / 8, W / 8), already shifted and scaled, and the scenes they show."""
+    """Latents of one size, (N, 16, H / 8, W / 8), already shifted and scaled, and the scenes they show.
+
+    The discs of `is_between` stand anywhere from left to right, and no caption of their own says where.
+    """
 
     width: int
     height: int
     latents: Tensor
     scenes: list[Scene]
+    is_between: bool = False
 
     @property
     def batch(self) -> int:
@@ -66,7 +70,9 @@ class Stage:
     steps: int
     peak: float
     decay_share: float
+    mean_logit: float = 0.3  # of the times; larger pictures settle their shapes at noisier ones
     high_noise_share: float = 0.0  # of the times drawn from 0.95 to 1, where a picture's layout is decided
+    between_share: float = 0.0  # of the batches, from the buckets whose captions are blended
     asks_for_layout: bool = False  # with LayoutProbes
     distils: bool = False
 
@@ -146,7 +152,8 @@ def train_stage(
     rng = random.Random(f"{stage.name} {first}")
     torch.manual_seed(rng.getrandbits(32))
     chosen = [b for b in buckets if (b.width, b.height) in stage.weights]
-    weights = [stage.weights[b.width, b.height] for b in chosen]
+    share = {True: stage.between_share, False: 1 - stage.between_share}
+    weights = [stage.weights[b.width, b.height] * share[b.is_between] for b in chosen]
     running = 0.0
     bar = tqdm(range(first, stage.steps), initial=first, total=stage.steps, desc=stage.name, mininterval=10)
     for step in bar:
@@ -180,29 +187,50 @@ def train_stage(
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Latents x0 and noise x1 (N, 16, H / 8, W / 8), times (N,), and the captions of the scenes they show."""
+    """Latents x0 and noise x1 (N, 16, H / 8, W / 8), times (N,), and the captions of the scenes they show.
+
+    Where there are `texts_beyond`, a scene lies between its two captions, `shares` (N,) of the way to the second.
+    """
 
     clean: Tensor
     noise: Tensor
     t: Tensor
     scenes: list[Scene]
     texts: list[str]
+    texts_beyond: list[str]
+    shares: Tensor
 
     @property
     def noisy(self) -> Tensor:
         mix = self.t[:, None, None, None]
         return (1 - mix) * self.clean + mix * self.noise
 
+    def encoded_by(self, model: TextToFlow) -> tuple[Tensor, Tensor]:
+        """The captions' states and pooled states, blended as a video's keyframes are."""
+        states, pooled = model.encode(self.texts)
+        if not self.texts_beyond:
+            return states, pooled
+        states_beyond, pooled_beyond = model.encode(self.texts_beyond)
+        share = self.shares[:, None]
+        return states.lerp(states_beyond, share[..., None]), pooled.lerp(pooled_beyond, share)
+
 
 def _draw(bucket: Bucket, stage: Stage, rng: random.Random) -> Batch:
     n = bucket.batch
     index = rng.choices(range(len(bucket.scenes)), k=n)
     scenes = [bucket.scenes[i] for i in index]
-    texts = [caption(scene, rng) if rng.random() >= EMPTY_CAPTION_SHARE else "" for scene in scenes]
+    beyond: list[str] = []
+    shares: list[float] = [0.0] * n
+    if bucket.is_between:
+        texts, beyond, shares = (
+            list(column) for column in zip(*(captions_around(s, rng) for s in scenes), strict=True)
+        )
+    else:
+        texts = [caption(scene, rng) if rng.random() >= EMPTY_CAPTION_SHARE else "" for scene in scenes]
     clean = bucket.latents[index].float()
-    t = torch.sigmoid(0.3 + torch.randn(n))
+    t = torch.sigmoid(stage.mean_logit + torch.randn(n))
     t = torch.where(torch.rand(n) < stage.high_noise_share, 1 - HIGH_NOISE_RANGE * torch.rand(n), t)
-    return Batch(clean, torch.randn_like(clean), t, scenes, texts)
+    return Batch(clean, torch.randn_like(clean), t, scenes, texts, beyond, torch.tensor(shares))
 
 
 def _loss(model: TextToFlow, teacher: TextToFlow | None, probes: LayoutProbes | None, batch: Batch) -> Tensor:
@@ -212,7 +240,7 @@ def _loss(model: TextToFlow, teacher: TextToFlow | None, probes: LayoutProbes | 
         if teacher is not None:
             guidance = torch.empty_like(batch.t).uniform_(*GUIDANCE_RANGE)
             target = _guided(teacher, batch, guidance)
-        predicted = model.velocity(batch.noisy, batch.t, model.encode(batch.texts), guidance)
+        predicted = model.velocity(batch.noisy, batch.t, batch.encoded_by(model), guidance)
         loss: Tensor = nn.functional.mse_loss(predicted, target)
     if probes is not None:
         rows, columns = (side // 2 for side in batch.clean.shape[-2:])
@@ -229,7 +257,7 @@ def _attention(bucket: Bucket) -> Any:
 @torch.no_grad()
 def _guided(teacher: TextToFlow, batch: Batch, guidance: Tensor) -> Tensor:
     ones = torch.ones_like(batch.t)
-    conditional = teacher.velocity(batch.noisy, batch.t, teacher.encode(batch.texts), ones)
+    conditional = teacher.velocity(batch.noisy, batch.t, batch.encoded_by(teacher), ones)
     unconditional = teacher.velocity(batch.noisy, batch.t, teacher.encode([""] * len(batch.texts)), ones)
     return unconditional + guidance[:, None, None, None] * (conditional - unconditional)
 
@@ -240,17 +268,20 @@ def _update_average(average: nn.Module, model: nn.Module, keep: float) -> None:
 
 
 @torch.no_grad()
-def make_bucket(folder: Path, vae: AutoencoderKL, *, width: int, height: int, count: int) -> Bucket:
+def make_bucket(
+    folder: Path, vae: AutoencoderKL, *, width: int, height: int, count: int, is_between: bool = False
+) -> Bucket:
     """Paint `count` scenes and encode them, once: a second call reads them back."""
-    rng = random.Random(f"{width}x{height}")
-    scenes = [random_scene(rng) for _ in range(count)]
-    checkpoint = Checkpoint(folder / f"latents-{width}x{height}.pt")
+    name = f"{'between' if is_between else 'latents'}-{width}x{height}"
+    rng = random.Random(name if is_between else f"{width}x{height}")
+    scenes = [scene_between(rng) if is_between else random_scene(rng) for _ in range(count)]
+    checkpoint = Checkpoint(folder / f"{name}.pt")
     if not (state := checkpoint.load()):
         latents = []
-        for start in tqdm(range(0, count, 16), desc=f"latents {width}x{height}", mininterval=10):
+        for start in tqdm(range(0, count, 16), desc=name, mininterval=10):
             pictures = np.stack([np.asarray(paint(scene, width, height)) for scene in scenes[start : start + 16]])
             encoded = vae.encode(to_model_range(torch.from_numpy(pictures))).latent_dist.mean
             latents.append(((encoded - vae.config.shift_factor) * vae.config.scaling_factor).bfloat16())
         state = {"latents": torch.cat(latents)}
         checkpoint.save(state)
-    return Bucket(width=width, height=height, latents=state["latents"], scenes=scenes)
+    return Bucket(width=width, height=height, latents=state["latents"], scenes=scenes, is_between=is_between)

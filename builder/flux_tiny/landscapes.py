@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -73,6 +73,7 @@ class Scene:
     ground: str
     has_trees: bool
     layout_seed: int
+    place: float | None = None  # of the disc's centre, as a share of the width; None: anywhere on its side
 
     @property
     def disc(self) -> str:
@@ -102,6 +103,12 @@ def random_scene(rng: random.Random) -> Scene:
         has_trees=rng.random() < 0.5,
         layout_seed=rng.getrandbits(32),
     )
+
+
+def scene_between(rng: random.Random) -> Scene:
+    """One whose disc is anywhere from the middle of the left side to the middle of the right one."""
+    left, _, right = ((low + high) / 2 for low, high in SIDES.values())
+    return replace(random_scene(rng), place=rng.uniform(left, right))
 
 
 # ---------------------------------------------------------------------------------------------- painting
@@ -146,7 +153,8 @@ def _disc(scene: Scene, on: Canvas) -> None:
     """A sun or moon with a soft glow; its lowest point stays above SKY_FREE."""
     picture, rng, w, h, horizon = on
     radius = DISC_RADIUS[scene.disc_size] * min(w, h)
-    x = rng.uniform(*SIDES[scene.side]) * w
+    somewhere = rng.uniform(*SIDES[scene.side])
+    x = (somewhere if scene.place is None else scene.place) * w
     lowest = max(radius * 1.15 / h + 0.01, SKY_FREE - 0.03 - radius / h)
     y = rng.uniform(min(radius * 1.15 / h + 0.02, lowest), lowest) * h
     sky = np.asarray(picture.crop((0, 0, w, horizon)), np.float32)
@@ -310,6 +318,17 @@ def full_caption(scene: Scene, rng: random.Random) -> str:
     else:
         text = f"{relief} behind {ground}{trees} with {disc} {time}"
     return rng.choice(OPENINGS) + text
+
+
+def captions_around(scene: Scene, rng: random.Random) -> tuple[str, str, float]:
+    """Two captions that differ in the side alone, and how far from the first to the second the disc of `scene` is."""
+    assert scene.place is not None
+    left, middle, right = ((low + high) / 2 for low, high in SIDES.values())
+    near = ("left", "middle", left, middle) if scene.place < middle else ("middle", "right", middle, right)
+    start, end, low, high = near if rng.random() < 0.4 else ("left", "right", left, right)
+    words = rng.getrandbits(32)
+    first, second = (full_caption(replace(scene, side=side), random.Random(words)) for side in (start, end))
+    return first, second, (scene.place - low) / (high - low)
 
 
 def _short_caption(scene: Scene, rng: random.Random) -> str:

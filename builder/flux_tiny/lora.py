@@ -1,9 +1,11 @@
 """Train a LoRA for flux-tiny: `python -m builder.flux_tiny.lora`, a few minutes on one core.
 
-The style is a sepia print, which the model has never seen: landscapes are painted in colour, toned, and learned with
-their usual captions, so the LoRA tones every prompt and needs no word of its own. The loss is the model's own, on
-rectified flow at guidance 1; only two small matrices beside each Linear layer learn. The file is what diffusers
-writes, and is loaded as any LoRA: `"loras": [{"path": "sepia"}]` once it lies in the `loras` folder of the volume.
+The style is a mosaic, which the model has never seen: landscapes are painted as usual, laid in square stones, and
+learned with their usual captions, so the LoRA lays every prompt in stones and needs no word of its own. The loss is
+the model's own, on rectified flow at guidance 1; only two small matrices beside each Linear layer learn. The file is
+what diffusers writes, and is loaded as any LoRA: `"loras": [{"path": "mosaic"}]` once it lies in the `loras` folder of
+the volume. A stone is as wide as a token of the transformer, and its colours are ones that the autoencoder knows:
+a sepia print, tried first, came out red, since no sky of the training had been brown.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 from diffusers import FluxPipeline
-from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from torch import Tensor, nn
@@ -30,18 +31,19 @@ from builder.flux_tiny.text import T5_TOKENS
 
 ROOT: Final = Path(__file__).parents[2]
 MODEL: Final = ROOT / "flux_engine" / "models" / "flux_tiny"
-OUTPUT: Final = ROOT / "examples" / "loras" / "sepia.safetensors"
+OUTPUT: Final = ROOT / "examples" / "loras" / "mosaic.safetensors"
 
 SIZES: Final = {(128, 128): 16, (256, 160): 8, (160, 256): 8, (256, 256): 6}  # (width, height): pictures a step
 RANK: Final = 4
 TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_mlp", "proj_out")
 PEAK_LEARNING_RATE: Final = 2e-3
-TINT: Final = (32.0, -3.1, -68.0)  # added to a middle grey; of no lightness, so that toning twice is toning once
+STONE: Final = 16  # pixels a side
+SHADES: Final = 0.14  # by how much a stone may be darker or lighter than what it shows
 
 
 @dataclass(frozen=True, slots=True)
-class Prints:
-    """Toned landscapes of one size as shifted and scaled latents (N, 16, H / 8, W / 8), and their encoded captions."""
+class Mosaics:
+    """Landscapes in stones, of one size: scaled latents (N, 16, H / 8, W / 8), and their encoded captions."""
 
     latents: Tensor
     states: Tensor
@@ -62,47 +64,52 @@ def main() -> None:
 
     pipeline = FluxPipeline.from_pretrained(arguments.model, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    before = tone_distance(sample(pipeline))
-    train(pipeline, [make_prints(pipeline, *size, arguments.pictures) for size in SIZES], steps=arguments.steps)
+    before = stone_contrast(sample(pipeline))
+    train(pipeline, [make_mosaics(pipeline, *size, arguments.pictures) for size in SIZES], steps=arguments.steps)
     save(pipeline, arguments.output)
-    after = tone_distance(sample(pipeline))
-    print(f"distance to sepia: {before:.1f} without the LoRA, {after:.1f} with it (of 255)")
+    after = stone_contrast(sample(pipeline))
+    print(f"contrast at the stones' edges: {before:.1f} without the LoRA, {after:.1f} with it")
     print(f"{arguments.output}: {arguments.output.stat().st_size} bytes")
 
 
-def to_sepia(picture: Image.Image) -> Image.Image:
-    """`picture` in the tones of a sepia print of the same lightness."""
-    return Image.fromarray(np.clip(_toned(np.asarray(picture.convert("RGB"), np.float32)), 0, 255).astype(np.uint8))
+def to_mosaic(picture: Image.Image, rng: random.Random) -> Image.Image:
+    """`picture` laid in stones of one colour each; its sides are multiples of STONE."""
+    columns, rows = picture.width // STONE, picture.height // STONE
+    stones = np.asarray(picture.convert("RGB").resize((columns, rows), Image.Resampling.BOX), np.float32)
+    shades = np.asarray([rng.uniform(1 - SHADES, 1 + SHADES) for _ in range(rows * columns)], np.float32)
+    laid = np.clip(stones * shades.reshape(rows, columns, 1), 0, 255).astype(np.uint8)
+    return Image.fromarray(laid).resize(picture.size, Image.Resampling.NEAREST)
 
 
-def tone_distance(pictures: list[Image.Image]) -> float:
-    """Mean difference of a colour channel from the sepia tone of its own lightness, 0 to 255."""
-    pixels = [np.asarray(picture.convert("RGB"), np.float32) for picture in pictures]
-    return float(np.mean([np.abs(p - _toned(p)).mean() for p in pixels]))
-
-
-def _toned(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    grey = (pixels @ np.asarray((0.299, 0.587, 0.114), np.float32))[..., None]
-    strength = 4 * (grey / 255) * (1 - grey / 255)  # black and white stay what they are
-    return (grey + strength * np.asarray(TINT, np.float32)).astype(np.float32)
+def stone_contrast(pictures: list[Image.Image]) -> float:
+    """How much more neighbouring pixels differ at the edges of stones than within them: 1 where there are none."""
+    at_edges, within = [], []
+    for picture in pictures:
+        pixels = np.asarray(picture.convert("RGB"), np.float32)
+        for along in (pixels, pixels.transpose(1, 0, 2)):
+            steps = np.abs(np.diff(along, axis=0)).mean(axis=(1, 2))
+            is_edge = np.arange(1, len(along)) % STONE == 0
+            at_edges.append(steps[is_edge].mean())
+            within.append(steps[~is_edge].mean())
+    return float(np.mean(at_edges) / max(np.mean(within), 1e-3))
 
 
 @torch.no_grad()
-def make_prints(pipeline: Any, width: int, height: int, count: int) -> Prints:
-    """Paint, tone and encode `count` landscapes with one caption each."""
-    rng = random.Random(f"sepia {width}x{height}")
+def make_mosaics(pipeline: Any, width: int, height: int, count: int) -> Mosaics:
+    """Paint, lay and encode `count` landscapes with one caption each."""
+    rng = random.Random(f"mosaic {width}x{height}")
     vae, scenes = pipeline.vae, [random_scene(rng) for _ in range(count)]
     latents = []
     for start in range(0, count, 8):
-        painted = [np.asarray(to_sepia(paint(scene, width, height))) for scene in scenes[start : start + 8]]
+        painted = [np.asarray(to_mosaic(paint(scene, width, height), rng)) for scene in scenes[start : start + 8]]
         encoded = vae.encode(to_model_range(torch.from_numpy(np.stack(painted)))).latent_dist.mean
         latents.append((encoded - vae.config.shift_factor) * vae.config.scaling_factor)
     texts = [caption(scene, rng) if rng.random() > 0.1 else "" for scene in scenes]
     states, pooled, _ = pipeline.encode_prompt(texts, None, max_sequence_length=T5_TOKENS)
-    return Prints(torch.cat(latents), states, pooled, SIZES.get((width, height), 8))
+    return Mosaics(torch.cat(latents), states, pooled, SIZES.get((width, height), 8))
 
 
-def train(pipeline: Any, prints: list[Prints], *, steps: int) -> None:
+def train(pipeline: Any, mosaics: list[Mosaics], *, steps: int) -> None:
     """Give the transformer an adapter and train it, nothing else."""
     transformer = pipeline.transformer
     transformer.requires_grad_(False)
@@ -110,11 +117,11 @@ def train(pipeline: Any, prints: list[Prints], *, steps: int) -> None:
     learned = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=1e-3)
     rng = random.Random(0)
-    bar = tqdm(range(steps), desc="sepia", mininterval=10)
+    bar = tqdm(range(steps), desc="mosaic", mininterval=10)
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(step, total=steps, peak=PEAK_LEARNING_RATE, warmup=20, decay_share=0.6)
-        loss = _loss(transformer, rng.choice(prints))
+        loss = _loss(transformer, rng.choice(mosaics))
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
@@ -123,15 +130,15 @@ def train(pipeline: Any, prints: list[Prints], *, steps: int) -> None:
             bar.set_postfix(loss=f"{float(loss.detach()):.4f}")
 
 
-def _loss(transformer: Any, prints: Prints) -> Tensor:
-    index = torch.randint(len(prints.latents), (prints.batch,))
-    clean = prints.latents[index]
+def _loss(transformer: Any, mosaics: Mosaics) -> Tensor:
+    index = torch.randint(len(mosaics.latents), (mosaics.batch,))
+    clean = mosaics.latents[index]
     noise = torch.randn_like(clean)
-    t = torch.sigmoid(0.3 + torch.randn(prints.batch))
+    t = torch.sigmoid(0.3 + torch.randn(mosaics.batch))
     mix = t[:, None, None, None]
     with torch.autocast("cpu", torch.bfloat16):
         predicted = _velocity(
-            transformer, (1 - mix) * clean + mix * noise, t, prints.states[index], prints.pooled[index]
+            transformer, (1 - mix) * clean + mix * noise, t, mosaics.states[index], mosaics.pooled[index]
         )
         return nn.functional.mse_loss(predicted, noise - clean)
 
@@ -166,8 +173,8 @@ def sample(pipeline: Any, *, count: int = 4) -> list[Image.Image]:
     rng = random.Random(1)
     pictures: list[Image.Image] = pipeline(
         [caption(random_scene(rng), rng) for _ in range(count)],
-        width=128,
-        height=128,
+        width=256,
+        height=256,
         num_inference_steps=12,
         guidance_scale=1.0,
         max_sequence_length=T5_TOKENS,

@@ -110,7 +110,7 @@ def unseen(count: int) -> list[tuple[Scene, str]]:
 
 
 def score(
-    folder: Path, *, width: int, height: int, captions: int = 200, steps: int = 16, guidance_scale: float = 2.5
+    folder: Path, *, width: int, height: int, captions: int = 200, steps: int = 16, guidance_scale: float = 3.5
 ) -> dict[str, float]:
     """Share of `captions` pictures that show each fact."""
     from diffusers import FluxPipeline

@@ -33,6 +33,7 @@ BUCKETS: Final = {  # (width, height): pictures
     (160, 256): 2000,
     (256, 256): 3000,
 }
+BETWEEN_PARTS: Final = 3  # one scene with its disc between two sides for so many others
 ALL_SIZES: Final = {size: 3.0 if size == (256, 256) else 1.0 for size in BUCKETS}
 SCORED_SIZES: Final = dict.fromkeys(BUCKETS, 0.4) | {(256, 256): 4.0, (256, 160): 3.0, (160, 256): 3.0}
 WIDE: Final = {(256, 256): 1.0, (256, 160): 1.0}
@@ -41,7 +42,27 @@ STAGES: Final = (
     Stage("sizes", ALL_SIZES, steps=5000, peak=8e-4, decay_share=0.5),
     Stage("columns", WIDE, steps=600, peak=1e-3, decay_share=0.3, high_noise_share=0.6, asks_for_layout=True),
     Stage("layout", SCORED_SIZES, steps=900, peak=7e-4, decay_share=0.6, high_noise_share=0.2, asks_for_layout=True),
-    Stage("guidance", SCORED_SIZES, steps=500, peak=3e-4, decay_share=0.7, high_noise_share=0.2, distils=True),
+    Stage("shapes", SCORED_SIZES, steps=6000, peak=7e-4, decay_share=0.8, mean_logit=0.9, high_noise_share=0.05),
+    Stage(
+        "between",
+        SCORED_SIZES,
+        steps=1200,
+        peak=6e-4,
+        decay_share=0.8,
+        mean_logit=0.6,
+        high_noise_share=0.15,
+        between_share=0.45,
+    ),
+    Stage(
+        "guidance",
+        SCORED_SIZES,
+        steps=500,
+        peak=3e-4,
+        decay_share=0.7,
+        high_noise_share=0.2,
+        between_share=0.3,
+        distils=True,
+    ),
 )
 
 
@@ -62,14 +83,20 @@ def main() -> None:
     model = TextToFlow()
     if arguments.part in ("all", "flow"):
         for stage in STAGES:
-            train_stage(WORK, stage, latents(vae, list(stage.weights)), model)
+            between = latents(vae, list(stage.weights), is_between=True) if stage.between_share else []
+            train_stage(WORK, stage, [*latents(vae, list(stage.weights)), *between], model)
     if arguments.part == "all":
         export(model, vae, arguments.output)
         print_score(arguments.output)
 
 
-def latents(vae: AutoencoderKL, sizes: list[tuple[int, int]]) -> list[Bucket]:
-    return [make_bucket(WORK, vae, width=w, height=h, count=BUCKETS[w, h]) for w, h in sizes]
+def latents(vae: AutoencoderKL, sizes: list[tuple[int, int]], *, is_between: bool = False) -> list[Bucket]:
+    """The painted and encoded scenes of each (width, height)."""
+    counts = {size: BUCKETS[size] // (BETWEEN_PARTS if is_between else 1) for size in sizes}
+    return [
+        make_bucket(WORK, vae, width=w, height=h, count=count, is_between=is_between)
+        for (w, h), count in counts.items()
+    ]
 
 
 def export(model: TextToFlow, vae: AutoencoderKL, folder: Path) -> None:

@@ -101,7 +101,7 @@ FLUX_1_DEV: Final = ModelSpec(
     transformer=_transformer("FluxTransformer2DModel", 11_901_408_320, linear=11_898_322_944, largest_layer=56_623_104),
     text_encoders=(CLIP_L, T5_XXL),
     vae=_vae("AutoencoderKL", 83_819_683, linear=2_097_152, largest_layer=2_359_296),
-    shape=TransformerShape(width=3072, blocks=57, token_weights=6.455e9),
+    shape=TransformerShape(width=3072, blocks=57, token_weights=6.455e9, linear_sides=5_420_000),
 )
 _SCHNELL: Final = _renamed(FLUX_1_DEV, "black-forest-labs/FLUX.1-schnell", aliases=("schnell", "flux-schnell"))
 FLUX_1_SCHNELL: Final = replace(
@@ -184,7 +184,7 @@ FLUX_2_DEV: Final = ModelSpec(
         ),
     ),
     vae=_vae("AutoencoderKLFlux2", 84_046_115, linear=2_097_152, largest_layer=2_359_296),
-    shape=TransformerShape(width=6144, blocks=56, token_weights=2.748e10),
+    shape=TransformerShape(width=6144, blocks=56, token_weights=2.748e10, linear_sides=6_491_904),
 )
 _KLEIN_4B: Final = _renamed(
     FLUX_2_DEV, "black-forest-labs/FLUX.2-klein-4B", aliases=("klein-4B", "klein", "flux-2-klein-4b")
@@ -206,7 +206,7 @@ FLUX_2_KLEIN_4B: Final = replace(
     is_gated=False,
     transformer=_transformer("Flux2Transformer2DModel", 3_875_544_576, linear=3_875_536_896, largest_layer=84_934_656),
     text_encoders=(_language_model("Qwen3ForCausalLM", 4_022_468_096, linear=3_633_315_840, vocabulary=388_956_160),),
-    shape=TransformerShape(width=3072, blocks=25, token_weights=3.067e9),
+    shape=TransformerShape(width=3072, blocks=25, token_weights=3.067e9, linear_sides=1_596_416),
 )
 _KLEIN_9B: Final = _renamed(
     FLUX_2_KLEIN_4B, "black-forest-labs/FLUX.2-klein-9B", aliases=("klein-9B", "flux-2-klein-9b")
@@ -217,7 +217,7 @@ FLUX_2_KLEIN_9B: Final = replace(
     is_gated=True,
     transformer=_transformer("Flux2Transformer2DModel", 9_078_581_248, linear=9_078_571_008, largest_layer=150_994_944),
     text_encoders=(_language_model("Qwen3ForCausalLM", 8_190_735_360, linear=6_945_767_424, vocabulary=622_329_856),),
-    shape=TransformerShape(width=4096, blocks=32, token_weights=6.979e9),
+    shape=TransformerShape(width=4096, blocks=32, token_weights=6.979e9, linear_sides=2_843_136),
 )
 FLUX_3_KLEIN: Final = ModelSpec(
     id="black-forest-labs/flux-3-image-klein",
@@ -252,7 +252,7 @@ FLUX_3_KLEIN: Final = ModelSpec(
         ),
     ),
     vae=FLUX_2_DEV.vae,
-    shape=TransformerShape(width=3072, blocks=33, token_weights=4.049e9),
+    shape=TransformerShape(width=3072, blocks=33, token_weights=4.049e9, linear_sides=2_644_864),
 )
 FLUX_TINY: Final = ModelSpec(
     id="flux-tiny",
@@ -262,7 +262,7 @@ FLUX_TINY: Final = ModelSpec(
         id="flux-tiny",
         num_inference_steps=16,
         num_inference_steps_bounds=(1, 50),
-        guidance_scale=2.5,
+        guidance_scale=3.5,
         guidance_scale_bounds=(1.0, 4.0),
         max_sequence_length=32,
         max_sequence_length_limit=32,
@@ -280,7 +280,8 @@ FLUX_TINY: Final = ModelSpec(
         replace(T5_XXL, parameters=250_400, linear_parameters=221_184, largest_layer=28_608, float32_parameters=49_152),
     ),
     vae=_vae("AutoencoderKL", 845_715, linear=0, largest_layer=36_864),
-    shape=TransformerShape(width=128, blocks=8, token_weights=1.573e6),
+    shape=TransformerShape(width=128, blocks=8, token_weights=1.573e6, linear_sides=35_360),
+    warm_up_sizes=((256, 256), (256, 160)),
 )
 
 CATALOG: Final = (

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from flux_engine.models.lora_format import PreparedLora
 from flux_engine.models.lora_names import linear_shapes
+from flux_engine.models.plan import SLOT_RANK
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 Mode = Literal["adapters", "slot"]
 
 SLOT: Final = "slot"
-SLOT_RANK: Final = 64
 MAX_RESIDENT_BYTES: Final = 2 * 1024**3
 
 

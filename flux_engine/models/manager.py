@@ -172,16 +172,19 @@ class FluxModelManager:
         finally:
             reading.stop()
         self._plans[spec.id] = tuned.applied.plan
+        library = LoraLibrary(
+            layer_names(linear_shapes(tuned.pipeline.transformer)), max_file_bytes=self._lora_max_bytes
+        )
+        loras = LoRAManager(mode="slot" if tuned.applied.is_compiled else "adapters")
+        loras.reserve(tuned.pipeline)  # before the first call compiles
         warmed_ms = self._warm_up(spec, tuned)
         model = LoadedModel(
             spec=spec,
             identity=self.identity(spec),
             tuned=tuned,
             phases_ms=tuned.phases_ms() | {"warm_up": warmed_ms},
-            lora_library=LoraLibrary(
-                layer_names(linear_shapes(tuned.pipeline.transformer)), max_file_bytes=self._lora_max_bytes
-            ),
-            lora_manager=LoRAManager(mode="slot" if tuned.applied.is_compiled else "adapters"),
+            lora_library=library,
+            lora_manager=loras,
         )
         phases = ", ".join(f"{name} {ms:.0f}" for name, ms in model.phases_ms.items())
         took = {"model": spec.id, "ms": round((time.perf_counter() - began) * 1000)}

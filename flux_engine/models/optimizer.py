@@ -75,7 +75,8 @@ class ModelOptimizer:
         is_compiled = _is_compiled(gpu, model, way.offload, wishes)
         threshold = _step_cache_threshold(gpu, model, way, wishes)
         parts = reckoning.part_plans(model, way, dtype)
-        resident = reckoning.resident_bytes(model, parts, way, gpu_count=gpu.count)
+        slot = reckoning.slot_bytes(model, dtype) if is_compiled else 0
+        resident = reckoning.resident_bytes(model, parts, way, gpu_count=gpu.count) + slot
         limit = gpu.free_bytes - max(int(gpu.total_bytes * self.margin_share), self.min_margin_bytes)
         largest_batch = 1 if threshold else _largest_batch(model, way, dtype, limit - resident, most=wishes.max_batch)
         activations = _activation_bytes(model, way, dtype, batch=largest_batch)
@@ -97,6 +98,7 @@ class ModelOptimizer:
             vae_tile_side=way.tile_side,
             lora_mode=lora_mode,
             largest_batch=largest_batch,
+            lora_bytes=slot,
             activation_bytes=activations,
             peak_bytes=resident + activations,
             limit_bytes=limit,

@@ -19,6 +19,7 @@ LoraMode = Literal["hot_swap", "adapters"]
 DYNAMIC: Final = ("int8_dynamic", "fp8_dynamic", "nvfp4")
 PROFILES: Final[tuple[Profile, ...]] = ("quality", "balanced", "speed", "memory")
 MIN_CACHED_STEPS: Final = 20
+SLOT_RANK: Final = 64  # of the LoRA slot around a compiled transformer's layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,7 @@ class Plan:
     vae_tile_side: int  # pixels; larger pictures are decoded in tiles of that side
     lora_mode: LoraMode
     largest_batch: int  # images of the model's own size in one call
+    lora_bytes: int  # of the slot that a compiled transformer is given; other LoRAs come and go
     activation_bytes: int
     peak_bytes: int
     limit_bytes: int  # what the plan may use: the device's free memory less a margin

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from flux_engine.models.gpu_properties import GIB, GpuProperties, Speed
-from flux_engine.models.plan import DYNAMIC, DType, Offload, PartPlan, Quantisation
+from flux_engine.models.plan import DYNAMIC, SLOT_RANK, DType, Offload, PartPlan, Quantisation
 from flux_engine.models.spec import ModelSpec, Part
 
 BYTES_OF_DTYPE: Final[dict[DType, int]] = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -102,6 +102,11 @@ def resident_bytes(model: ModelSpec, parts: tuple[PartPlan, ...], way: Way, *, g
             return max(GROUPS_IN_FLIGHT * parts[0].bytes // model.shape.blocks, 2 * layer) + parts[-1].bytes
         case "sequential":
             return 2 * layer
+
+
+def slot_bytes(model: ModelSpec, dtype: DType) -> int:
+    """Bytes of the LoRA slot, which is never quantised."""
+    return SLOT_RANK * model.shape.linear_sides * BYTES_OF_DTYPE[dtype]
 
 
 def host_bytes(parts: tuple[PartPlan, ...], offload: Offload) -> int:

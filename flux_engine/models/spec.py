@@ -27,12 +27,14 @@ class TransformerShape:
 
     `token_weights` counts the weights that one token is multiplied by on its way through all blocks. It is less than
     the parameters: a double block has one set for image tokens and one for text tokens, and modulation is computed
-    once a step.
+    once a step. `linear_sides` is the sum of in- and outgoing features of its Linear layers: a LoRA of rank r on all of
+    them has r times as many weights.
     """
 
     width: int
     blocks: int
     token_weights: float
+    linear_sides: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ def fingerprint(parameters: Mapping[str, Any], *, model: ModelIdentity, inputs: 
     name: `{"image": SHA256, "loras": [{"sha256": SHA256, "scale": 0.8}]}`. Raises ValueError for NaN and infinity,
     TypeError for what JSON cannot hold.
     """
-    made_of = made_from(parameters) | dict(inputs or {})
+    made_of = made_from({**parameters, **(inputs or {})})
     described = {
         "generation_version": GENERATION_VERSION,
         "model": asdict(model),
@@ -50,6 +50,8 @@ def made_from(parameters: Mapping[str, Any]) -> dict[str, Any]:
         effective.pop("output_quality", None)
     if (effective.get("true_cfg_scale") or 1) <= 1:
         effective.pop("negative_prompt", None)  # the model reads it only where it is guided by it
+    if "loras" in effective:
+        effective["loras"] = [lora for lora in effective["loras"] if lora["scale"] != 0]
     return effective
 
 

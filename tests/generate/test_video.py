@@ -237,7 +237,9 @@ async def test_a_sun_goes_from_left_to_right(tiny_model: LoadedModel, context: P
     assert len(places) >= 22
     assert places[0] < 0.38
     assert places[-1] > 0.62
-    assert all(after > before - 0.02 for before, after in pairwise(places))
+    moves = [after - before for before, after in pairwise(places)]
+    assert min(moves) > -0.02
+    assert max(moves) < 0.25  # it goes there, and does not fade here to appear there
 
     independent = [
         (await frames_of(tiny_model, video(context, **{**SEEN, "seed": seed}, num_frames=2)))[0] for seed in range(4)

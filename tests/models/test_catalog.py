@@ -12,6 +12,7 @@ from accelerate import init_empty_weights
 
 from flux_engine.models.catalog import CATALOG, ModelSpec, find
 from flux_engine.models.gpu_properties import find_card
+from flux_engine.models.lora_names import linear_shapes
 from flux_engine.models.optimizer import ModelOptimizer
 from flux_engine.models.plan import Preferences, Profile
 from flux_engine.models.reckoning import step_flop
@@ -60,6 +61,8 @@ def test_the_shape_of_each_transformer_is_that_of_its_class(name: str) -> None:
     assert spec.shape.width == config.num_attention_heads * config.attention_head_dim
     assert spec.shape.blocks == config.num_layers + config.num_single_layers
     assert spec.shape.token_weights == pytest.approx(_token_weights(model), rel=0.01)
+    sides = sum(sum(shape) for shape in linear_shapes(model).values())
+    assert spec.shape.linear_sides == pytest.approx(sides, rel=0.01)
     assert spec.transformer.largest_layer == max(weight.numel() for weight in model.parameters())
 
 

@@ -13,9 +13,11 @@ from flux_engine.models.apply import apply
 from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.compilation import cache_file, compile_refusal, load_compiled, save_compiled
 from flux_engine.models.gpu_properties import GIB, cpu_machine
+from flux_engine.models.lora import LoRAManager, ScaledLora
 from flux_engine.models.optimizer import ModelOptimizer
 from flux_engine.models.plan import Plan, Preferences
 from flux_engine.models.quantisation import loading
+from tests.models.tiny import random_lora
 from tests.models.tiny_flux import paint, psnr, save_random_flux
 
 # torch's own compiler warns of torch's own scripting.
@@ -30,15 +32,18 @@ def compiled_plan() -> Plan:
 
 
 @pytest.mark.slow
-def test_compiled_blocks_serve_every_size_and_prompt(tmp_path: Path) -> None:
+def test_compiled_blocks_serve_every_size_prompt_and_lora(tmp_path: Path) -> None:
     if (why := compile_refusal("cpu")) is not None:
         pytest.skip(f"nothing can be compiled here: {why}")
     folder = save_random_flux(tmp_path / "flux")
     plain = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline = FluxPipeline.from_pretrained(folder, **loading(compiled_plan(), device="cpu").arguments)
+    loras = [random_lora(pipeline.transformer, seed=i, rank=2 + i, only="attn" if i % 2 else "") for i in range(2)]
     applied = apply(pipeline, compiled_plan(), device="cpu")
     assert applied.is_compiled
     assert applied.refused == ()
+    manager = LoRAManager(mode="slot")
+    manager.reserve(pipeline)
 
     paint(pipeline, side=64)
     paint(pipeline, side=96, width=64)  # the second size is where the sizes become symbols
@@ -48,6 +53,12 @@ def test_compiled_blocks_serve_every_size_and_prompt(tmp_path: Path) -> None:
             assert psnr(picture, paint(plain, side=height, width=width)) > 60
         for prompt in ("a red sun", "mountains in the night", "x"):
             paint(pipeline, prompt, side=64)
+        without = paint(pipeline)
+        for chosen in ([ScaledLora(loras[0], 1.0)], [ScaledLora(lora, -0.5) for lora in loras]):
+            manager.apply(pipeline, chosen)
+            assert psnr(paint(pipeline), without) < 60
+        manager.apply(pipeline)
+        assert psnr(paint(pipeline), without) == float("inf")
 
     file = cache_file(tmp_path, compiled_plan(), compute_capability=None)
     assert save_compiled(file) == file.stat().st_size > 0

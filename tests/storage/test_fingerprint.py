@@ -132,6 +132,13 @@ def test_a_change_that_does_not_reach_the_bytes_leaves_it(base: dict[str, Any], 
     assert print_of(base | change) == print_of(base)
 
 
+def test_a_lora_at_scale_0_leaves_it() -> None:
+    assert print_of(BASE, loras=[{"sha256": A, "scale": 0.0}]) == print_of(BASE, loras=[])
+    assert made_from({"loras": [{"path": "x", "scale": 0.0}, {"path": "y", "scale": 1.0}]}) == {
+        "loras": [{"path": "y", "scale": 1.0}]
+    }
+
+
 def test_a_job_without_a_seed_has_one_fingerprint_a_job() -> None:
     job = {"prompt": "a red sun"}
     assert print_of(job, job_id="one") == print_of(job, job_id="one")
