@@ -280,6 +280,7 @@ FLUX_TINY: Final = ModelSpec(
         replace(T5_XXL, parameters=250_400, linear_parameters=221_184, largest_layer=28_608, float32_parameters=49_152),
     ),
     vae=_vae("AutoencoderKL", 845_715, linear=0, largest_layer=36_864),
+    vae_channels=16,
     shape=TransformerShape(width=128, blocks=8, token_weights=1.573e6, linear_sides=35_360),
     warm_up_sizes=((256, 256), (256, 160)),
 )

@@ -78,8 +78,9 @@ class ModelOptimizer:
         slot = reckoning.slot_bytes(model, dtype) if is_compiled else 0
         resident = reckoning.resident_bytes(model, parts, way, gpu_count=gpu.count) + slot
         limit = gpu.free_bytes - max(int(gpu.total_bytes * self.margin_share), self.min_margin_bytes)
-        largest_batch = 1 if threshold else _largest_batch(model, way, dtype, limit - resident, most=wishes.max_batch)
-        activations = _activation_bytes(model, way, dtype, batch=largest_batch)
+        most = 1 if threshold else wishes.max_batch
+        largest_batch = _largest_batch(model, way, dtype, limit - resident, most=most, is_cpu=gpu.is_cpu)
+        activations = _activation_bytes(model, way, dtype, batch=largest_batch, is_cpu=gpu.is_cpu)
         host_bytes = reckoning.host_bytes(parts, way.offload)
         steps = wishes.num_inference_steps or model.limits.num_inference_steps
         lora_mode: LoraMode = "hot_swap" if is_compiled else "adapters"
@@ -244,16 +245,16 @@ def _attention(gpu: GpuProperties) -> tuple[str, ...]:
     return ("native",)
 
 
-def _largest_batch(model: ModelSpec, way: Way, dtype: DType, left_bytes: int, *, most: int) -> int:
+def _largest_batch(model: ModelSpec, way: Way, dtype: DType, left_bytes: int, *, most: int, is_cpu: bool) -> int:
     """Images of the model's own size in one call: as many as fit in `left_bytes` beside the weights."""
-    fitting = [n for n in range(1, most + 1) if _activation_bytes(model, way, dtype, batch=n) <= left_bytes]
-    return max(fitting, default=1)
+    sizes = {n: _activation_bytes(model, way, dtype, batch=n, is_cpu=is_cpu) for n in range(1, most + 1)}
+    return max((n for n, size in sizes.items() if size <= left_bytes), default=1)
 
 
-def _activation_bytes(model: ModelSpec, way: Way, dtype: DType, *, batch: int) -> int:
+def _activation_bytes(model: ModelSpec, way: Way, dtype: DType, *, batch: int, is_cpu: bool) -> int:
     """For the largest picture by itself, or for `batch` of the model's own size."""
     largest, usual = model.limits.max_pixels, model.limits.side**2
     return max(
-        reckoning.activation_bytes(model, dtype, pixels=largest, tile_side=way.tile_side),
-        reckoning.activation_bytes(model, dtype, pixels=usual, tile_side=way.tile_side, batch=batch),
+        reckoning.activation_bytes(model, dtype, pixels=pixels, tile_side=way.tile_side, batch=n, is_cpu=is_cpu)
+        for pixels, n in ((largest, 1), (usual, batch))
     )

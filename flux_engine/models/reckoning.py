@@ -6,7 +6,6 @@ published measurements and stay estimates until `make test-gpu` has run on the c
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -24,7 +23,11 @@ BYTES_OF_WEIGHT: Final[dict[Quantisation, float]] = {
 }
 PIXELS_OF_TOKEN: Final = 256
 ACTIVATIONS_OF_BLOCK: Final = 40  # values kept for each token and channel at the widest point of a block
-VAE_VALUES_OF_PIXEL: Final = 1230  # 2.4 GiB for 1024x1024 in 16 bits
+# Of FLUX's decoder, of 128 channels at full size: 2.4 GiB for 1024x1024 in 16 bits on a GPU, where convolutions take
+# room to work in, and what `python -m benchmarks.plan_memory` measures on a CPU, where they do not.
+VAE_VALUES_OF_PIXEL: Final = 1230
+VAE_VALUES_OF_PIXEL_ON_CPU: Final = 920
+VAE_CHANNELS: Final = 128
 VAE_FLOP_OF_PIXEL: Final = 1e7
 GROUPS_IN_FLIGHT: Final = 3  # the block that runs, the next one on its way, the last one not yet freed
 # Published for an L20: a model offload adds 33 s for 34 GB moved, a sequential one 312 s for 28 x 24 GB.
@@ -73,18 +76,21 @@ def part_bytes(part: Part, quantisation: Quantisation, dtype: DType) -> int:
     return part.parameters * wide + in_float32 * (4 - wide)
 
 
-def activation_bytes(model: ModelSpec, dtype: DType, *, pixels: int, tile_side: int, batch: int = 1) -> int:
+def activation_bytes(
+    model: ModelSpec, dtype: DType, *, pixels: int, tile_side: int, batch: int = 1, is_cpu: bool = False
+) -> int:
     """Bytes beside the weights: of the transformer's widest block or of the decoder, which never run together."""
     wide = BYTES_OF_DTYPE[dtype]
     tokens = pixels // PIXELS_OF_TOKEN + model.limits.max_sequence_length
     blocks = batch * tokens * model.shape.width * ACTIVATIONS_OF_BLOCK * wide
-    decoder = min(pixels, tile_side**2) * VAE_VALUES_OF_PIXEL * wide * vae_share(model) + pixels * batch * 3 * 4
+    values = (VAE_VALUES_OF_PIXEL_ON_CPU if is_cpu else VAE_VALUES_OF_PIXEL) * vae_share(model)
+    decoder = min(pixels, tile_side**2) * values * wide + pixels * batch * 3 * 4
     return int(max(blocks, decoder))
 
 
 def vae_share(model: ModelSpec) -> float:
-    """How wide the decoder is, against FLUX's; activations grow with the width, parameters with its square."""
-    return math.sqrt(model.vae.parameters / 83.8e6)
+    """How wide the decoder is at full size, where it spends its memory and time, against FLUX's."""
+    return model.vae_channels / VAE_CHANNELS
 
 
 def resident_bytes(model: ModelSpec, parts: tuple[PartPlan, ...], way: Way, *, gpu_count: int) -> int:
@@ -143,7 +149,7 @@ def image_seconds(
     computed = steps * (CACHED_STEPS_SHARE if has_step_cache else 1)
     rate = speed.half_tflops * 1e12 * EAGER_SHARE
     text = sum(2 * part.parameters * model.limits.max_sequence_length for part in model.text_encoders) / rate
-    decode = VAE_FLOP_OF_PIXEL * vae_share(model) * pixels / rate
+    decode = VAE_FLOP_OF_PIXEL * vae_share(model) ** 2 * pixels / rate
     match way.offload:
         case "model":
             return computed * step + text + decode + sum(part.bytes for part in parts) / MODEL_OFFLOAD_BYTES_PER_S

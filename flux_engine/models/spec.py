@@ -55,6 +55,7 @@ class ModelSpec:
     transformer: Part
     text_encoders: tuple[Part, ...]
     vae: Part
+    vae_channels: int = 128  # of the decoder at full size
     shape: TransformerShape
     # Width and height; at the second, sizes become symbols to the compiler, and no later one is compiled anew.
     warm_up_sizes: tuple[tuple[int, int], ...] = ((1024, 1024), (1360, 768))

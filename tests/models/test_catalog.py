@@ -66,6 +66,11 @@ def test_the_shape_of_each_transformer_is_that_of_its_class(name: str) -> None:
     assert spec.transformer.largest_layer == max(weight.numel() for weight in model.parameters())
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_decoder_is_as_wide_as_the_plan_reckons(name: str) -> None:
+    assert empty(ARCHITECTURES[name]["vae"]).config.block_out_channels[0] == spec_of(name).vae_channels
+
+
 def test_a_step_of_flux_1_is_74_tflop() -> None:
     assert sum(step_flop(spec_of("FLUX.1-dev"), pixels=1024 * 1024)) == pytest.approx(74.4e12, rel=0.01)
 
