@@ -5,17 +5,20 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxPipeline
 
 from flux_engine.errors import DeviceBroken, ModelUnavailable, OutOfMemory
 from flux_engine.models.catalog import FLUX_TINY
-from flux_engine.models.gpu_properties import GIB, cpu_machine
+from flux_engine.models.gpu_properties import GIB, GpuProperties, cpu_machine
 from flux_engine.models.manager import FluxModelManager, LoadedModel
+from flux_engine.models.optimizer import ModelOptimizer
+from flux_engine.models.plan import Plan, Preferences
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
 from tests.models.tiny_flux import paint, save_random_flux
@@ -98,13 +101,35 @@ def test_where_the_leanest_does_not_fit_the_job_ends_and_the_next_is_right(shelf
     assert shelf.manager.use(shelf.tiny, failing(no_memory, times=0)) == "float32+int8_weight_only"
 
 
-def test_memory_that_runs_out_in_the_warm_up_is_no_endless_loop(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    def warm_up(*_: object) -> float:
+class Compiling(ModelOptimizer):
+    """Compiles what would not be worth it."""
+
+    def plan(self, gpu: GpuProperties, model: ModelSpec, preferences: Preferences | None = None) -> Plan:
+        return super().plan(gpu, model, replace(preferences or Preferences(), compile=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's compiler of torch
+def test_memory_that_runs_out_in_the_warm_up_is_no_endless_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def call(*_: object, **__: object) -> None:
+        nonlocal calls
+        calls += 1
         raise no_memory()
 
-    monkeypatch.setattr(FluxModelManager, "_warm_up", warm_up)
+    monkeypatch.setattr(FluxPipeline, "__call__", call)
+    manager = FluxModelManager(
+        ServedModels("flux-tiny", volume=tmp_path, has_gpu=False),
+        gpu=lambda: cpu_machine(total_bytes=400 * GIB),
+        volume=tmp_path,
+        lora_max_bytes=1,
+        optimizer=Compiling(),
+    )
     with pytest.raises(OutOfMemory):
-        shelf.manager.use(shelf.tiny, failing(no_memory, times=0))
+        manager.use(FLUX_TINY, failing(no_memory, times=0))
+    assert calls == 2  # the plan and the leaner one
 
 
 @pytest.mark.parametrize("ran_out_before", [0, 1])
