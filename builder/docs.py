@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from builder import gpus_table, hub_form
-from flux_engine.fields import ImageFields, describe
+from flux_engine.fields import ImageFields, SharedFields, describe
+from flux_engine.limits import ImageUse
 from flux_engine.models.catalog import CATALOG, ModelSpec
 from flux_engine.names import ALIASES
 from flux_engine.settings import LORA_FILE_HOSTS, Settings
 from flux_engine.size import SIZE_ALIASES
+from flux_engine.video_fields import MAX_KEYFRAMES, VideoFields
 
 README: Final = Path(__file__).parents[1] / "README.md"
+FORMS: Final = {  # of fields that are parsed apart
+    "keyframes": f"a list of up to {MAX_KEYFRAMES}, or an object",
+    "motion": "an object; each value a number or a list of `[frame, value]`",
+    "strength": "a number above 0 and up to 1; for a video also a list of `[frame, value]`",
+}
 BLOCK: Final = re.compile(r"(<!-- begin:(\w+) -->\n).*?(<!-- end:\2 -->)", re.DOTALL)
 
 
@@ -49,11 +56,21 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def image_fields() -> str:
+    return _fields(ImageFields.model_fields)
+
+
+def video_fields() -> str:
+    """Those that an image job does not have, or has in another form."""
+    own = {name: field for name, field in VideoFields.model_fields.items() if name not in SharedFields.model_fields}
+    return _fields(own)
+
+
+def _fields(fields: Mapping[str, FieldInfo]) -> str:
     return _table(
         ("field", "takes", "default", "what", "also written"),
         (
-            (f"`{name}`", describe(field), _default(field), field.description or "", _aliases(name))
-            for name, field in ImageFields.model_fields.items()
+            (f"`{name}`", FORMS.get(name) or describe(field), _default(field), field.description or "", _aliases(name))
+            for name, field in fields.items()
         ),
     )
 
@@ -95,7 +112,8 @@ def _variable(field: FieldInfo) -> str:
 
 def models() -> str:
     return _table(
-        ("model", "steps", "guidance", "text tokens", "megapixels", "bf16 GiB", "licence"), (_row(s) for s in CATALOG)
+        ("model", "steps", "guidance", "text tokens", "megapixels", "`image` is", "bf16 GiB", "licence"),
+        (_row(spec) for spec in CATALOG),
     )
 
 
@@ -111,13 +129,16 @@ def _row(spec: ModelSpec) -> tuple[str, ...]:
         guidance,
         str(limits.max_sequence_length),
         f"{limits.max_pixels / 2**20:.2g}",
+        IMAGE_USES[limits.image_use] + (", `mask` too" if limits.takes_mask else ""),
         f"{gib:.1f}" if gib > 0.05 else f"{gib:.3f}",
         spec.licence + gated,
     )
 
 
+IMAGE_USES: Final[dict[ImageUse, str]] = {"start": "redrawn", "reference": "a reference", "canvas": "the canvas"}
 TABLES: Final[dict[str, Callable[[], str]]] = {
     "image_fields": image_fields,
+    "video_fields": video_fields,
     "environment": environment,
     "models": models,
 }
