@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 run: $(VENV)/.runtime
 	@$(BIN)/python handler.py
 
+# One thread for each process of the tests, which start servers and workers beside themselves: more stall one another.
 test: $(VENV)/.development
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/python -m pytest
 
 test-gpu: $(VENV)/.development
 	@$(BIN)/python -m pytest tests/gpu -m gpu -rs

@@ -25,7 +25,7 @@ from flux_engine.models.plan import Plan, Preferences, Profile
 from flux_engine.models.read_ahead import ReadAhead
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
-from flux_engine.models.tuned import Source, Tuned, leaner, load_tuned, release_memory
+from flux_engine.models.tuned import Source, Tuned, folder_to_read, leaner, load_tuned, release_memory
 from flux_engine.models.weights import Weights
 from flux_engine.storage.fingerprint import ModelIdentity
 from flux_engine.storage.loras import StoredLora
@@ -92,6 +92,7 @@ class FluxModelManager:
         self._plans: dict[str, Plan] = {}
         self._weights: dict[str, Weights] = {}
         self._loaded: LoadedModel | None = None
+        self._reading: ReadAhead | None = None  # from the first look at a cold model until it is loaded
 
     def identity(self, spec: ModelSpec) -> ModelIdentity:
         """What results of `spec` are made by, told without loading it. Raises ModelUnavailable."""
@@ -122,6 +123,8 @@ class FluxModelManager:
 
         Raises OutOfMemory where the leanest does not fit either, and DeviceBroken where the device answers no more.
         """
+        if not self.is_warm(spec):
+            self._begin_to_read(spec)  # while torch is imported
         import torch
 
         while True:
@@ -151,16 +154,23 @@ class FluxModelManager:
             self._weights[spec.id] = self.served.weights(spec)
         return self._weights[spec.id]
 
+    def _source(self, spec: ModelSpec) -> Source:
+        weights = self._weights_of(spec)
+        return Source(folder=weights.folder, revision=weights.revision, volume=self._volume)
+
+    def _begin_to_read(self, spec: ModelSpec) -> ReadAhead:
+        if self._reading is None:
+            self._reading = ReadAhead(folder_to_read(spec, self._source(spec), self.plan(spec))).start()
+        return self._reading
+
     def _load(self, spec: ModelSpec) -> LoadedModel:
+        began = time.perf_counter()
+        reading = self._begin_to_read(spec)
         import torch
 
-        began = time.perf_counter()
-        weights, plan = self._weights_of(spec), self.plan(spec)
-        device = "cpu" if self._device is None or self._device.is_cpu else "cuda"
-        reading = ReadAhead(weights.folder).start()
+        plan, device = self.plan(spec), "cpu" if self._device is None or self._device.is_cpu else "cuda"
         try:
-            source = Source(folder=weights.folder, revision=weights.revision, volume=self._volume)
-            tuned = load_tuned(spec, source, plan, device=device)
+            tuned = load_tuned(spec, self._source(spec), plan, device=device)
         except torch.AcceleratorError:
             raise  # not the model's fault; `use` says what it means
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -171,6 +181,7 @@ class FluxModelManager:
             ) from error
         finally:
             reading.stop()
+            self._reading = None
         self._plans[spec.id] = tuned.applied.plan
         library = LoraLibrary(
             layer_names(linear_shapes(tuned.pipeline.transformer)), max_file_bytes=self._lora_max_bytes

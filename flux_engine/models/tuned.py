@@ -71,6 +71,15 @@ def load_tuned(spec: ModelSpec, source: Source, plan: Plan, *, device: str) -> T
     raise OutOfMemory(f"{spec.id} does not fit this GPU; choose a larger one or a smaller model") from last_error
 
 
+def folder_to_read(spec: ModelSpec, source: Source, plan: Plan) -> Path:
+    """Where `load_tuned` will find the weights, told without torch: the quantised checkpoint, once it was made."""
+    schemes = {part.component: part.quantisation for part in plan.parts}
+    if source.volume is None or not plan.is_quantised:
+        return source.folder
+    made = checkpoint_folder(source.volume, model_id=spec.id, revision=source.revision, quantisations=schemes)
+    return made if made.is_dir() else source.folder
+
+
 def leaner(plan: Plan) -> Plan:
     """The plan to load next after memory ran out under `plan`. Raises OutOfMemory where there is none."""
     below = plan.leaner()

@@ -12,7 +12,7 @@ from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.gpu_properties import GIB, cpu_machine
 from flux_engine.models.optimizer import ModelOptimizer
 from flux_engine.models.plan import Preferences
-from flux_engine.models.tuned import Source, leaner, load_tuned
+from flux_engine.models.tuned import Source, folder_to_read, leaner, load_tuned
 from tests.models.tiny_flux import paint, psnr, save_random_flux
 
 CPU = cpu_machine(total_bytes=16 * GIB)
@@ -26,7 +26,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_first_worker_makes_the_quantised_checkpoint_and_the_second_loads_it(folder: Path, tmp_path: Path) -> None:
     source = Source(folder=folder, revision="1", volume=tmp_path)
     plan = ModelOptimizer().plan(CPU, FLUX_TINY, Preferences(profile="memory"))
+    assert folder_to_read(FLUX_TINY, source, plan) == folder
     first = load_tuned(FLUX_TINY, source, plan, device="cpu")
+    assert folder_to_read(FLUX_TINY, source, plan) == first.checkpoint
     second = load_tuned(FLUX_TINY, source, plan, device="cpu")
 
     assert (first.is_from_checkpoint, second.is_from_checkpoint) == (False, True)
