@@ -50,7 +50,7 @@ def painted(threshold: float | None) -> tuple[list[Pixels], float, float]:
     pictures, seconds, cached = [], [], []
     for prompt in PROMPTS:
         for _ in range(REPEATS):
-            tuned.applied.begin_job(tuned.pipeline, num_inference_steps=STEPS)
+            tuned.applied.begin_call(tuned.pipeline, num_inference_steps=STEPS)
             began = time.perf_counter()
             picture = paint(tuned.pipeline, prompt, side=256, steps=STEPS)
             seconds.append(time.perf_counter() - began)

@@ -133,7 +133,7 @@ class FrameSampler:
         """Pictures (pictures, 3, height, width). Of the last call, maybe another pipeline's, the step cache knows
         nothing any more."""
         job = self._job
-        self._model.tuned.applied.begin_job(
+        self._model.tuned.applied.begin_call(
             self._pipeline, num_inference_steps=steps, has_true_cfg=job.true_cfg_scale > 1
         )
         guided: dict[str, Any] = {} if job.guidance_scale is None else {"guidance_scale": job.guidance_scale}

@@ -61,9 +61,6 @@ class ImageGenerator:
         progress.stage("text")
         began = time.perf_counter()
         start = _start(model, job, pictures or Pictures())
-        model.tuned.applied.begin_job(
-            model.pipeline, num_inference_steps=start.num_steps, has_true_cfg=job.true_cfg_scale > 1
-        )
         embeddings = self._embeddings(model, job)
         done.text_ms = _ms_since(began)
         cancellation.check()
@@ -71,6 +68,9 @@ class ImageGenerator:
         for index, seed in enumerate(job.seeds()):
             steps = _Steps(job, start.num_steps, index, progress, cancellation)
             began = time.perf_counter()
+            model.tuned.applied.begin_call(
+                model.pipeline, num_inference_steps=start.num_steps, has_true_cfg=job.true_cfg_scale > 1
+            )
             made = _one_image(start, job, seed, embeddings, steps)
             done.images.append(start.outside_mask(made))
             done.denoise_ms += (steps.ended_at - began) * 1000

@@ -13,7 +13,7 @@ from typing import Any, Final
 from flux_engine.models.compilation import compile_refusal
 from flux_engine.models.plan import Offload, Plan, Quantisation
 from flux_engine.models.quantisation import REFUSALS, Refusal, quantisation_of, refusal_text
-from flux_engine.models.step_cache import begin_job, enable_step_cache
+from flux_engine.models.step_cache import begin_call, enable_step_cache
 
 OFFLOAD_CHAIN: Final[dict[Offload, tuple[Offload, ...]]] = {
     "none": ("none",),
@@ -55,10 +55,10 @@ class AppliedPlan:
             "reasons": self.plan.reasons,
         }
 
-    def begin_job(self, pipeline: Any, *, num_inference_steps: int, has_true_cfg: bool = False) -> None:
-        """To be called before each job, so that nothing of the one before stays in the step cache."""
+    def begin_call(self, pipeline: Any, *, num_inference_steps: int, has_true_cfg: bool = False) -> None:
+        """To be called before each call of a pipeline, so that nothing of the last one stays in the step cache."""
         if self.has_step_cache and self.plan.step_cache_threshold is not None:
-            begin_job(
+            begin_call(
                 pipeline,
                 self.plan.step_cache_threshold,
                 num_inference_steps=num_inference_steps,

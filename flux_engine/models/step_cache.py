@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 from flux_engine.models.plan import MIN_CACHED_STEPS
@@ -10,16 +11,20 @@ WARMUP_STEPS: Final = 8  # always computed: the layout of the picture is decided
 
 
 def enable_step_cache(pipeline: Any, threshold: float, *, blocks: int) -> None:
-    """Wrap the transformer's blocks; `threshold` is the relative change below which they are reused."""
-    import cache_dit
+    """Wrap the transformer's blocks; `threshold` is the relative change below which they are reused.
 
-    cache_dit.enable_cache(pipeline, cache_config=_config(threshold, blocks=blocks, warmup_steps=WARMUP_STEPS))
+    The transformer and not the pipeline is handed over: for a pipeline cache-dit wraps `__call__` of its class, so that
+    another pipeline around the same transformer finds no cache, and what `begin_call` asks for is skipped.
+    """
+    cache_dit = _cache_dit()
+    cache_dit.enable_cache(
+        pipeline.transformer, cache_config=_config(threshold, blocks=blocks, warmup_steps=WARMUP_STEPS)
+    )
 
 
-def begin_job(pipeline: Any, threshold: float, *, num_inference_steps: int, has_true_cfg: bool, blocks: int) -> None:
-    """Forget the last job. Short jobs, and those of two passes a step, have every step computed."""
-    import cache_dit
-
+def begin_call(pipeline: Any, threshold: float, *, num_inference_steps: int, has_true_cfg: bool, blocks: int) -> None:
+    """Forget the last call. Short jobs, and those of two passes a step, have every step computed."""
+    cache_dit = _cache_dit()
     is_cached = num_inference_steps >= MIN_CACHED_STEPS and not has_true_cfg
     warmup_steps = WARMUP_STEPS if is_cached else 10**6
     cache_dit.refresh_context(
@@ -29,10 +34,16 @@ def begin_job(pipeline: Any, threshold: float, *, num_inference_steps: int, has_
 
 def cached_steps(pipeline: Any) -> int:
     """How many steps of the last job were taken from the cache."""
-    import cache_dit
-
+    cache_dit = _cache_dit()
     summary = cache_dit.summary(pipeline.transformer, details=False, logging=False)
     return len(getattr(summary[0], "cached_steps", ()) or ()) if summary else 0
+
+
+def _cache_dit() -> Any:
+    os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")  # read at import; it has a handler of its own
+    import cache_dit
+
+    return cache_dit
 
 
 def _config(threshold: float, *, blocks: int, warmup_steps: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,10 +55,11 @@ def random_model() -> LoadedModel:
     return loaded(spec, pipeline)
 
 
-def loaded(spec: ModelSpec, pipeline: Any) -> LoadedModel:
+def loaded(spec: ModelSpec, pipeline: Any, *, step_cache_threshold: float | None = None) -> LoadedModel:
     """`pipeline` as the worker holds it, by the plan for a machine without a GPU."""
     pipeline.set_progress_bar_config(disable=True)
     plan = ModelOptimizer().plan(cpu_machine(total_bytes=400 * GIB), spec, Preferences())
+    plan = replace(plan, step_cache_threshold=step_cache_threshold)
     return LoadedModel(
         spec=spec,
         identity=ModelIdentity(id=spec.id, revision="random", precision="float32"),

@@ -13,6 +13,7 @@ from flux_engine.generate.image import ImageGenerator
 from flux_engine.job import ImageJob, parse_job
 from flux_engine.media.pictures import Pictures
 from flux_engine.models.catalog import CATALOG, ModelSpec
+from flux_engine.models.step_cache import cached_steps
 from flux_engine.progress import Progress
 from tests.conftest import context_for
 from tests.generate.conftest import loaded
@@ -50,3 +51,29 @@ async def test_a_model_takes_what_a_job_brings(spec: ModelSpec, kind: str) -> No
     if kind == "mask":
         untouched = np.asarray(IMAGE.crop((16, 0, 80, 64)))[:, :24]
         assert np.array_equal(np.asarray(picture)[:, :24], untouched)
+
+
+LONG = [  # without Kontext's reference, which its pipeline enlarges to a megapixel: a minute here
+    (spec, kind)
+    for spec, kind in CASES
+    if spec.limits.num_inference_steps_bounds[1] >= 30 and (spec.name, kind) != ("FLUX.1-Kontext-dev", "image")
+]
+
+
+@pytest.mark.parametrize(("spec", "kind"), LONG, ids=[f"{spec.name}-{kind}" for spec, kind in LONG])
+async def test_a_step_cache_serves_each_of_them_and_begins_anew_with_every_image(spec: ModelSpec, kind: str) -> None:
+    model = loaded(spec, tiny_model(spec), step_cache_threshold=0.5)
+    given = {"prompt": Pictures(), "image": Pictures(image=IMAGE), "mask": Pictures(image=IMAGE, mask=MASK)}[kind]
+
+    def painted(**fields: Any) -> list[bytes]:
+        written = {"width": 64, "height": 64, "num_inference_steps": 30, "max_sequence_length": 16, **fields}
+        written |= {"image": "QUFB"} if kind != "prompt" else {}
+        written |= {"mask": "QUFB"} if kind == "mask" else {}
+        job = parse_job({"id": "job", "input": {"prompt": "a red sun", **written}}, context_for(spec))
+        assert isinstance(job, ImageJob)
+        made = ImageGenerator().generate(model, job, Progress(None), Cancellation(), pictures=given)
+        return [picture.tobytes() for picture in made.images]
+
+    together = painted(seed=3, num_images=2)
+    assert cached_steps(model.pipeline) > 0
+    assert together == painted(seed=3) + painted(seed=4)

@@ -50,7 +50,7 @@ def test_a_plan_keeps_what_it_promises(profile: Profile) -> None:
 
 def _seconds_of_picture(tuned: Tuned, spec: ModelSpec) -> float:
     steps, side = spec.limits.num_inference_steps, spec.limits.side
-    tuned.applied.begin_job(tuned.pipeline, num_inference_steps=steps)
+    tuned.applied.begin_call(tuned.pipeline, num_inference_steps=steps)
     began = time.perf_counter()
     picture = tuned.pipeline(
         prompt="a red sun over purple mountains",

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline
 
+from flux_engine.generate.sibling import sibling
 from flux_engine.models.apply import AppliedPlan, apply
 from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.gpu_properties import GIB, cpu_machine
@@ -137,17 +139,37 @@ def test_a_step_cache_skips_steps_of_long_jobs_only(folder: Path) -> None:
     reference = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
     assert applied.has_step_cache
 
-    applied.begin_job(pipeline, num_inference_steps=20)
-    long = paint(pipeline, steps=20)
+    def painted(steps: int, *, has_true_cfg: bool = False) -> Pixels:
+        applied.begin_call(pipeline, num_inference_steps=steps, has_true_cfg=has_true_cfg)
+        return paint(pipeline, steps=steps)
+
+    long = painted(20)
     assert 0 < cached_steps(pipeline) < 20
     assert psnr(long, paint(reference, steps=20)) < float("inf")  # the other pipeline of this process computes all
+    for steps in (4, 16, 19):
+        assert psnr(painted(steps), paint(reference, steps=steps)) == float("inf")
+        assert cached_steps(pipeline) == 0
+    assert psnr(painted(20, has_true_cfg=True), paint(reference, steps=20)) == float("inf")
+    assert psnr(painted(20), long) == float("inf")  # nothing stayed of the call before
 
-    applied.begin_job(pipeline, num_inference_steps=4)
-    assert psnr(paint(pipeline, steps=4), paint(reference, steps=4)) == float("inf")
-    assert cached_steps(pipeline) == 0
 
-    applied.begin_job(pipeline, num_inference_steps=20)
-    assert psnr(paint(pipeline, steps=20), long) == float("inf")  # nothing stayed of the job before
+def test_another_pipeline_around_the_transformer_has_the_step_cache_too(folder: Path) -> None:
+    pipeline, applied = loaded(folder, plan_of(Preferences(), step_cache_threshold=0.5))
+    redrawing = sibling(pipeline, "FluxImg2ImgPipeline")
+    redrawing.set_progress_bar_config(disable=True)
+    applied.begin_call(pipeline, num_inference_steps=24)
+    picture = redrawing(
+        prompt="a red sun",
+        image=torch.zeros(1, 3, 64, 64),
+        strength=1.0,
+        num_inference_steps=24,
+        width=64,
+        height=64,
+        max_sequence_length=32,
+        output_type="np",
+    ).images[0]
+    assert np.isfinite(picture).all()
+    assert cached_steps(pipeline) > 0
 
 
 def _bytes(folder: Path) -> int:

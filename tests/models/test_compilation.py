@@ -17,6 +17,7 @@ from flux_engine.models.lora import LoRAManager, ScaledLora
 from flux_engine.models.optimizer import ModelOptimizer
 from flux_engine.models.plan import Plan, Preferences
 from flux_engine.models.quantisation import loading
+from flux_engine.models.step_cache import cached_steps
 from tests.models.tiny import random_lora
 from tests.models.tiny_flux import paint, psnr, save_random_flux
 
@@ -39,8 +40,9 @@ def test_compiled_blocks_serve_every_size_prompt_and_lora(tmp_path: Path) -> Non
     plain = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline = FluxPipeline.from_pretrained(folder, **loading(compiled_plan(), device="cpu").arguments)
     loras = [random_lora(pipeline.transformer, seed=i, rank=2 + i, only="attn" if i % 2 else "") for i in range(2)]
-    applied = apply(pipeline, compiled_plan(), device="cpu")
+    applied = apply(pipeline, replace(compiled_plan(), step_cache_threshold=0.5), device="cpu")
     assert applied.is_compiled
+    assert applied.has_step_cache
     assert applied.refused == ()
     manager = LoRAManager(mode="slot")
     manager.reserve(pipeline)
@@ -53,6 +55,11 @@ def test_compiled_blocks_serve_every_size_prompt_and_lora(tmp_path: Path) -> Non
             assert psnr(picture, paint(plain, side=height, width=width)) > 60
         for prompt in ("a red sun", "mountains in the night", "x"):
             paint(pipeline, prompt, side=64)
+        for steps in (24, 4):
+            applied.begin_call(pipeline, num_inference_steps=steps)
+            picture = paint(pipeline, steps=steps)
+            assert (cached_steps(pipeline) > 0) is (steps == 24)
+        assert psnr(picture, paint(plain, steps=4)) > 60
         without = paint(pipeline)
         for chosen in ([ScaledLora(loras[0], 1.0)], [ScaledLora(lora, -0.5) for lora in loras]):
             manager.apply(pipeline, chosen)
