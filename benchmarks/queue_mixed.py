@@ -61,7 +61,7 @@ def mixed_order(chance: random.Random, kind: str) -> tuple[str, dict[str, Any]]:
     more: Mapping[str, dict[str, Any]] = {
         "picture": {"num_inference_steps": 4},
         "two pictures": {"num_inference_steps": 2, "num_images": 2},
-        "long": {"num_inference_steps": 24},
+        "long": {"num_inference_steps": 24, "width": 512, "height": 512},
         "small": {"num_inference_steps": 2, "width": 128, "height": 64},
         "refused": {"guidance_scale": 999},
     }
@@ -97,7 +97,7 @@ def progress_report(jobs: Sequence[Job]) -> str:
         ("by stage", ", ".join(f"{stage} {stages[stage]}" for stage in STAGES if stages[stage])),
         ("jobs with a gap or a turn in `seq`", sum(not is_in_order(stream, "seq") for stream in streams)),
         ("jobs whose `progress` falls", sum(not is_in_order(stream, "progress") for stream in streams)),
-        ("least seconds between two of a stage", f"{min(gaps, default=0):.2f}"),
+        ("least seconds between two of a stage", f"{min(gaps):.2f}" if gaps else "no stage with two"),
         ("updates after the result", sum(len(job.events_of("late_progress")) for job in jobs)),
     ]
     return table(("progress", ""), rows)

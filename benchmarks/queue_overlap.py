@@ -19,7 +19,13 @@ from benchmarks.fleet import fleet, table
 from tests.runpod.job import Job, Status
 from tests.runpod.server import Platform
 
-ORDER = {"prompt": "a white moon over a calm lake", "num_inference_steps": 8, "response_format": "url", "cache": False}
+ORDER = {
+    "prompt": "a white moon over a calm lake",
+    "num_inference_steps": 8,
+    "size": "512x512",
+    "response_format": "url",
+    "cache": False,
+}
 ON_THE_GPU = ("text_ms", "denoise_ms", "decode_ms")
 
 
