@@ -102,6 +102,8 @@ def quantize(model: str, folder: Path, volume: Path, *, profile: Profile) -> str
     began = time.perf_counter()
     source = Source(folder=folder, revision=revision_of(folder), volume=volume)
     tuned = load_tuned(spec, source, plan, device="cpu" if device.is_cpu else "cuda")
+    if tuned.checkpoint is None and tuned.applied.is_quantised:
+        raise FetchError("the quantised checkpoint could not be written: make room on the volume")
     if tuned.checkpoint is None:
         return f"nothing to quantise: {spec.name} runs as it is ({tuned.applied.to_dict()['refused']})"
     before, after = (_weight_bytes(place) for place in (folder, tuned.checkpoint))

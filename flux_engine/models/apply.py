@@ -39,6 +39,10 @@ class AppliedPlan:
     is_compiled: bool
     refused: tuple[Refusal, ...]
 
+    @property
+    def is_quantised(self) -> bool:
+        return any(scheme != "none" for scheme in self.quantisations.values())
+
     def to_dict(self) -> dict[str, Any]:
         """For the result under `model`, the log, or a file."""
         return {

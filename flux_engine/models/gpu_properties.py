@@ -119,9 +119,13 @@ def short_name(card: GpuProperties) -> str:
     return " ".join(re.sub(r"\b(NVIDIA|GeForce|Tesla|Generation|Server|Edition)\b", " ", card.name).split())
 
 
-def has_gpu() -> bool:
-    """Whether an NVIDIA device is in sight, told without importing torch."""
-    return Path("/dev/nvidia0").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+def has_gpu(devices: Path = Path("/dev")) -> bool:
+    """Whether an NVIDIA device is in sight, told without importing torch.
+
+    A container that was given the fourth card of its host sees `nvidia3` and no `nvidia0`.
+    """
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not is_hidden and any(device.name[len("nvidia") :].isdigit() for device in devices.glob("nvidia*"))
 
 
 def read_device() -> GpuProperties:

@@ -1,13 +1,15 @@
-"""FluxModelManager: the one model that is loaded, warm, and as lean as memory asks for.
+"""FluxModelManager: the models that are loaded, warm, and as lean as memory asks for.
 
-`load` and `use` belong to the GPU thread, so two jobs that wait for one model wait for one load. Another model lets
-the one before it go. Where memory runs out, the model is loaded once more by its next leaner plan, which is kept.
+`load` and `use` belong to the GPU thread, so two jobs that wait for one model wait for one load. A second model stays
+beside the first where their plans fit the device together; otherwise the one used longest ago goes. Where memory runs
+out after all, the other models go first, then the model is loaded once more by its next leaner plan, which is kept.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from flux_engine.models.lora_format import PreparedLora
 from flux_engine.models.lora_library import LoraLibrary
 from flux_engine.models.lora_names import layer_names, linear_shapes
 from flux_engine.models.optimizer import ModelOptimizer
-from flux_engine.models.plan import Plan, Preferences, Profile
+from flux_engine.models.plan import Plan, Preferences, Profile, fit_together
 from flux_engine.models.read_ahead import ReadAhead
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
@@ -69,7 +71,7 @@ class LoadedModel:
 
 
 class FluxModelManager:
-    """Finds, loads, warms and serves one pipeline at a time."""
+    """Finds, loads, warms and serves pipelines, one call at a time."""
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ class FluxModelManager:
         self._device: GpuProperties | None = None
         self._plans: dict[str, Plan] = {}
         self._weights: dict[str, Weights] = {}
-        self._loaded: LoadedModel | None = None
+        self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # by id, the one used longest ago first
         self._reading: ReadAhead | None = None  # from the first look at a cold model until it is loaded
 
     def identity(self, spec: ModelSpec) -> ModelIdentity:
@@ -109,14 +111,18 @@ class FluxModelManager:
         return self._plans[spec.id]
 
     def is_warm(self, spec: ModelSpec) -> bool:
-        return self._loaded is not None and self._loaded.spec.id == spec.id
+        return spec.id in self._loaded
 
     def load(self, spec: ModelSpec) -> LoadedModel:
-        """The loaded model of `spec`, loading it where it is not. Raises ModelUnavailable or OutOfMemory."""
-        if self._loaded is None or self._loaded.spec.id != spec.id:
-            self.unload()
-            self._loaded = self._load(spec)
-        return self._loaded
+        """The loaded model of `spec`, loading it where it is not.
+
+        Raises ModelUnavailable, and torch.OutOfMemoryError where its plan does not hold.
+        """
+        if spec.id not in self._loaded:
+            self._make_room_for(spec)
+            self._loaded[spec.id] = self._load(spec)
+        self._loaded.move_to_end(spec.id)
+        return self._loaded[spec.id]
 
     def use(self, spec: ModelSpec, work: Callable[[LoadedModel], Result]) -> Result:
         """`work` done with the model of `spec`; where memory runs out, once more by each leaner plan.
@@ -135,19 +141,30 @@ class FluxModelManager:
             except torch.AcceleratorError as error:
                 message = "the GPU stopped answering; another worker can take the job: send it again"
                 raise DeviceBroken(message) from error
-            self._step_down(spec)
+            self._free_memory_for(spec)  # out of the handler, whose error holds what was half done
 
     def unload(self) -> None:
-        """Let the loaded model go and give its memory back."""
-        if self._loaded is not None:
-            self._loaded = None
+        """Let every loaded model go and give its memory back."""
+        self._loaded.clear()
+        release_memory()
+
+    def _make_room_for(self, spec: ModelSpec) -> None:
+        """Let the models used longest ago go until the rest fits beside `spec`."""
+        before = len(self._loaded)
+        while not fit_together([*(self.plan(model.spec) for model in self._loaded.values()), self.plan(spec)]):
+            self._loaded.popitem(last=False)
+        if len(self._loaded) < before:
             release_memory()
 
-    def _step_down(self, spec: ModelSpec) -> None:
-        """Let go of everything, and plan leaner from now on. Raises OutOfMemory at the end of the ladder."""
+    def _free_memory_for(self, spec: ModelSpec) -> None:
+        """After memory ran out: without the other models next time, or else by a leaner plan from now on.
+
+        Raises OutOfMemory at the end of the ladder.
+        """
+        is_alone = not (self._loaded.keys() - {spec.id})
         self.unload()
-        release_memory()  # also of a model that did not get as far as being loaded
-        self._plans[spec.id] = leaner(self.plan(spec))
+        if is_alone:
+            self._plans[spec.id] = leaner(self.plan(spec))
 
     def _weights_of(self, spec: ModelSpec) -> Weights:
         if spec.id not in self._weights:
@@ -171,7 +188,7 @@ class FluxModelManager:
         plan, device = self.plan(spec), "cpu" if self._device is None or self._device.is_cpu else "cuda"
         try:
             tuned = load_tuned(spec, self._source(spec), plan, device=device)
-        except torch.AcceleratorError:
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise  # not the model's fault; `use` says what it means
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             log.exception("model broken", extra={"model": spec.id})

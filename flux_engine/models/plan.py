@@ -5,6 +5,7 @@ It is made by `optimizer.py`, which is pure, and carried out by `apply.py`, whic
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -108,3 +109,18 @@ class Plan:
             f"{self.peak_bytes / GIB:.1f} of {self.limit_bytes / GIB:.1f} GiB",
         ]
         return ", ".join(word for word in words if word) + ("" if self.fits else " - does not fit")
+
+
+def fit_together(plans: Iterable[Plan]) -> bool:
+    """Whether the models of `plans` can stand on one device at the same time, while one of them works.
+
+    A plan that offloads has the device to itself: that memory was short is why it offloads.
+    """
+    standing = list(plans)
+    if len(standing) < 2:
+        return True
+    if any(plan.offload != "none" for plan in standing):
+        return False
+    weights = sum(plan.peak_bytes - plan.activation_bytes for plan in standing)
+    working = max(plan.activation_bytes for plan in standing)
+    return weights + working <= min(plan.limit_bytes for plan in standing)

@@ -1,13 +1,10 @@
-"""A pipeline loaded by a plan, which steps down to a leaner one where memory runs out.
-
-The caller keeps the plan that was applied: `leaner` of it begins where memory ran out last, so a plan that failed is
-not tried again.
-"""
+"""A pipeline loaded by a plan, and the next plan where memory ran out under it."""
 
 from __future__ import annotations
 
 import gc
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,22 +50,34 @@ class Tuned:
 
 
 def load_tuned(spec: ModelSpec, source: Source, plan: Plan, *, device: str) -> Tuned:
-    """Load and apply `plan`, or the first leaner one that memory holds. Raises OutOfMemory after the last of them.
+    """The pipeline of `plan`, loaded and with the plan applied.
 
-    What `from_pretrained` raises for a broken folder passes through.
+    What `from_pretrained` raises for a broken folder passes through, and so does torch.OutOfMemoryError: whoever steps
+    down to a leaner plan has to let go of the error first, whose traceback holds the half-loaded pipeline.
     """
-    import torch
-
-    current: Plan | None = plan
-    while current is not None:
-        try:
-            return _load(spec, source, current, device=device)
-        except torch.OutOfMemoryError as error:
-            log.warning("out of memory", extra={"model": spec.id, "detail": current.line()})
-            last_error: BaseException = error
-            current = current.leaner()
-        release_memory()
-    raise OutOfMemory(f"{spec.id} does not fit this GPU; choose a larger one or a smaller model") from last_error
+    began = time.perf_counter()
+    pipeline_class = getattr(import_diffusers(), spec.pipeline_class)
+    imported = time.perf_counter()
+    how = loading(plan, device=device)
+    made = _checkpoint(spec, source, how)
+    is_from_checkpoint = made is not None and made.is_dir()
+    if made is not None and is_from_checkpoint:
+        pipeline = pipeline_class.from_pretrained(made, use_safetensors=True, **how.of_quantised())
+    else:
+        pipeline = pipeline_class.from_pretrained(source.folder, use_safetensors=True, **how.arguments)
+        made = _saved(pipeline, made) if made is not None else None
+    loaded = time.perf_counter()
+    applied = apply(pipeline, plan, device=device, refused=how.refused)
+    pipeline.set_progress_bar_config(disable=True)
+    return Tuned(
+        pipeline=pipeline,
+        applied=applied,
+        checkpoint=made,
+        is_from_checkpoint=is_from_checkpoint,
+        import_ms=(imported - began) * 1000,
+        load_ms=(loaded - imported) * 1000,
+        apply_ms=(time.perf_counter() - loaded) * 1000,
+    )
 
 
 def folder_to_read(spec: ModelSpec, source: Source, plan: Plan) -> Path:
@@ -97,31 +106,15 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _load(spec: ModelSpec, source: Source, plan: Plan, *, device: str) -> Tuned:
-    began = time.perf_counter()
-    pipeline_class = getattr(import_diffusers(), spec.pipeline_class)
-    imported = time.perf_counter()
-    how = loading(plan, device=device)
-    made = _checkpoint(spec, source, how)
-    is_from_checkpoint = made is not None and made.is_dir()
-    if made is not None and is_from_checkpoint:
-        pipeline = pipeline_class.from_pretrained(made, use_safetensors=True, **how.of_quantised())
-    else:
-        pipeline = pipeline_class.from_pretrained(source.folder, use_safetensors=True, **how.arguments)
-        if made is not None:
-            save_checkpoint(pipeline, made)
-    loaded = time.perf_counter()
-    applied = apply(pipeline, plan, device=device, refused=how.refused)
-    pipeline.set_progress_bar_config(disable=True)
-    return Tuned(
-        pipeline=pipeline,
-        applied=applied,
-        checkpoint=made,
-        is_from_checkpoint=is_from_checkpoint,
-        import_ms=(imported - began) * 1000,
-        load_ms=(loaded - imported) * 1000,
-        apply_ms=(time.perf_counter() - loaded) * 1000,
-    )
+def _saved(pipeline: Any, folder: Path) -> Path | None:
+    """Keep a quantised pipeline for the next worker. A volume that does not take it costs no picture."""
+    try:
+        save_checkpoint(pipeline, folder)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        log.warning("the quantised checkpoint could not be kept", extra={"detail": reason})
+        return None
+    return folder
 
 
 def _checkpoint(spec: ModelSpec, source: Source, how: Loading) -> Path | None:

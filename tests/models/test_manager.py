@@ -1,4 +1,4 @@
-"""One model at a time: loaded by the first who needs it, gone for the next, leaner when memory runs out."""
+"""Models are loaded by the first who needs them, stay while they fit, and get leaner when memory runs out."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ class Shelf:
 
 @pytest.fixture(name="shelf")
 def _shelf(tmp_path: Path) -> Shelf:
-    save_random_flux(tmp_path / "volume" / "other")
-    served = ServedModels("other", volume=tmp_path / "volume", has_gpu=False)
+    """With room for both."""
+    return shelf_of(tmp_path / "volume", total_bytes=400 * GIB)
+
+
+def shelf_of(volume: Path, *, total_bytes: int) -> Shelf:
+    save_random_flux(volume / "other")
+    served = ServedModels("other", volume=volume, has_gpu=False)
     manager = FluxModelManager(
-        served,
-        gpu=lambda: cpu_machine(total_bytes=400 * GIB),
-        volume=tmp_path / "volume",
-        lora_max_bytes=1,
+        served, gpu=lambda: cpu_machine(total_bytes=total_bytes), volume=volume, lora_max_bytes=1
     )
     return Shelf(manager, FLUX_TINY, served.named("other"))
 
@@ -73,20 +75,45 @@ def test_a_model_is_loaded_once_and_says_how_long_each_phase_took(shelf: Shelf) 
     assert not shelf.manager.is_warm(shelf.other)
 
 
-def test_the_older_model_goes_for_the_next(shelf: Shelf) -> None:
-    pipelines: list[weakref.ref[Any]] = []
+@pytest.mark.parametrize(("total_bytes", "kept"), [(400 * GIB, 2), (GIB, 1)])
+def test_models_stay_while_they_fit_and_else_the_older_one_goes(tmp_path: Path, total_bytes: int, kept: int) -> None:
+    shelf = shelf_of(tmp_path, total_bytes=total_bytes)
+    transformers: list[weakref.ref[Any]] = []
     pictures: dict[str, list[bytes]] = {shelf.tiny.id: [], shelf.other.id: []}
     for spec in (shelf.tiny, shelf.other) * 3:
 
         def work(model: LoadedModel) -> bytes:
-            pipelines.append(weakref.ref(model.pipeline.transformer))
+            transformers.append(weakref.ref(model.pipeline.transformer))
             return paint(model.pipeline).tobytes()
 
         pictures[spec.id].append(shelf.manager.use(spec, work))
         gc.collect()
-        assert sum(pipeline() is not None for pipeline in pipelines) == 1
+        assert len({known() for known in transformers} - {None}) == min(kept, len(transformers))
     assert all(len(set(made)) == 1 for made in pictures.values())
     assert len({made[0] for made in pictures.values()}) == 2
+
+
+def test_where_memory_runs_out_the_other_models_go_first(shelf: Shelf) -> None:
+    shelf.manager.load(shelf.other)
+    assert shelf.manager.use(shelf.tiny, failing(no_memory, times=1)) == "float32"
+    assert not shelf.manager.is_warm(shelf.other)
+    assert shelf.manager.use(shelf.tiny, failing(no_memory, times=1)) == "float32+int8_weight_only"
+
+
+def test_what_was_half_loaded_when_memory_ran_out_is_let_go(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    half_loaded: list[weakref.ref[Any]] = []
+    whole = FluxPipeline.to
+
+    def to(pipeline: Any, *arguments: Any, **named: Any) -> Any:
+        assert all(known() is None for known in half_loaded)
+        half_loaded.append(weakref.ref(pipeline.transformer))
+        if len(half_loaded) == 1:
+            raise no_memory()
+        return whole(pipeline, *arguments, **named)
+
+    monkeypatch.setattr(FluxPipeline, "to", to)
+    assert shelf.manager.use(shelf.tiny, failing(no_memory, times=0)) == "float32+int8_weight_only"
+    assert len(half_loaded) == 2
 
 
 def test_where_memory_runs_out_a_leaner_plan_makes_it_and_is_kept(shelf: Shelf) -> None:
