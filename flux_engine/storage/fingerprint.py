@@ -20,11 +20,12 @@ WITHOUT_EFFECT_ON_BYTES: Final = ("preview", "cache", "response_format", "metada
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIdentity:
-    """Which weights made the pixels, and in what precision."""
+    """Which weights made the pixels, in what precision, and what else of the way they were run shows in a picture."""
 
     id: str
     revision: str
     precision: str
+    way: str = ""
 
 
 def fingerprint(parameters: Mapping[str, Any], *, model: ModelIdentity, inputs: Mapping[str, Any] | None = None) -> str:
