@@ -22,9 +22,10 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from diffusers.utils import logging
 from safetensors.torch import load_file, save_file
 
-from flux_engine.models.lora import LoRAManager, Mode, ScaledLora
+from flux_engine.models.lora import LoRAManager, ScaledLora
 from flux_engine.models.lora_library import LoraLibrary
 from flux_engine.models.lora_names import layer_names, linear_shapes
+from flux_engine.models.plan import LoraMode
 
 RANK = 16
 REPEATS = 5
@@ -92,7 +93,7 @@ def _by_diffusers(transformer: Any, paths: Sequence[Path]) -> list[float]:
     return seconds
 
 
-def _by_manager(transformer: Any, paths: Sequence[Path], mode: Mode) -> dict[str, list[float]]:
+def _by_manager(transformer: Any, paths: Sequence[Path], mode: LoraMode) -> dict[str, list[float]]:
     pipeline, manager = _pipeline(transformer), LoRAManager(mode=mode)
     library = LoraLibrary(layer_names(linear_shapes(transformer)), max_file_bytes=2**31)
 
@@ -119,7 +120,7 @@ def _by_manager(transformer: Any, paths: Sequence[Path], mode: Mode) -> dict[str
 
 def _print_memory(transformer: Any, folder: Path, count: int) -> None:
     """How much the process grew over `count` LoRAs of which two are kept in memory and two in the transformer."""
-    mode: Mode
+    mode: LoraMode
     for mode in ("adapters", "slot") if count else ():
         pipeline, names = _pipeline(transformer), layer_names(linear_shapes(transformer))
         size = _write_lora(transformer, folder / "many.safetensors", 0).stat().st_size

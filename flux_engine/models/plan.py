@@ -15,7 +15,7 @@ Profile = Literal["quality", "balanced", "speed", "memory"]
 DType = Literal["bfloat16", "float16", "float32"]
 Quantisation = Literal["none", "int8_weight_only", "int8_dynamic", "fp8_dynamic", "nvfp4"]
 Offload = Literal["none", "balanced", "model", "group", "sequential"]
-LoraMode = Literal["hot_swap", "adapters"]
+LoraMode = Literal["slot", "adapters"]
 
 DYNAMIC: Final = ("int8_dynamic", "fp8_dynamic", "nvfp4")
 PROFILES: Final[tuple[Profile, ...]] = ("quality", "balanced", "speed", "memory")
@@ -69,7 +69,7 @@ class Plan:
     lora_mode: LoraMode
     largest_batch: int  # images of the model's own size in one call
     lora_bytes: int  # of the slot that a compiled transformer is given; other LoRAs come and go
-    activation_bytes: int
+    activation_bytes: int  # of one picture, the largest that the model makes
     peak_bytes: int
     limit_bytes: int  # what the plan may use: the device's free memory less a margin
     host_bytes: int  # of the host's memory, while the model runs
