@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ from diffusers import FluxPipeline
 
 from flux_engine.errors import DeviceBroken, ModelUnavailable, OutOfMemory
 from flux_engine.models.catalog import FLUX_TINY
-from flux_engine.models.gpu_properties import GIB, GpuProperties, cpu_machine
+from flux_engine.models.gpu_properties import GIB, cpu_machine
 from flux_engine.models.manager import FluxModelManager, LoadedModel
-from flux_engine.models.optimizer import ModelOptimizer
-from flux_engine.models.plan import PROFILES, Plan, Preferences, Profile
+from flux_engine.models.plan import PROFILES, Preferences, Profile
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
 from tests.models.tiny_flux import paint, save_random_flux
+from tests.models.wishing import Wishing
 
 
 @dataclass(frozen=True)
@@ -142,13 +142,6 @@ def test_what_a_result_is_made_by_is_told_before_the_model_is_loaded(tmp_path: P
     assert ("int8" in told.precision) is (profile == "memory")
 
 
-class Compiling(ModelOptimizer):
-    """Compiles what would not be worth it."""
-
-    def plan(self, gpu: GpuProperties, model: ModelSpec, preferences: Preferences | None = None) -> Plan:
-        return super().plan(gpu, model, replace(preferences or Preferences(), compile=True))
-
-
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's compiler of torch
 def test_memory_that_runs_out_in_the_warm_up_is_no_endless_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -166,7 +159,7 @@ def test_memory_that_runs_out_in_the_warm_up_is_no_endless_loop(
         gpu=lambda: cpu_machine(total_bytes=400 * GIB),
         volume=tmp_path,
         lora_max_bytes=1,
-        optimizer=Compiling(),
+        optimizer=Wishing(wishes=Preferences(compile=True)),
     )
     with pytest.raises(OutOfMemory):
         manager.use(FLUX_TINY, failing(no_memory, times=0))
@@ -182,7 +175,7 @@ def test_a_volume_that_takes_no_compiled_code_costs_no_job(tmp_path: Path, monke
         gpu=lambda: cpu_machine(total_bytes=400 * GIB),
         volume=tmp_path,
         lora_max_bytes=1,
-        optimizer=Compiling(),
+        optimizer=Wishing(wishes=Preferences(compile=True)),
     )
     assert manager.load(FLUX_TINY).tuned.applied.is_compiled
 
