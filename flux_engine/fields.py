@@ -59,7 +59,7 @@ def _number(value: object) -> float:
         raise ValueError("not a number")
     if abs(value) > MAX_SEED or not math.isfinite(value):
         raise ValueError("not finite")
-    return float(value)
+    return float(value) + 0.0  # -0.0 is 0.0
 
 
 def _boolean(value: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import MAX_DEPTH, allowed_values
+from flux_engine.fields import MAX_DEPTH, MAX_SEED, allowed_values
 
 Fields = TypeVar("Fields", bound=BaseModel)
 
@@ -52,6 +52,8 @@ def shown(value: object) -> str:
         return f'"{shown_name(value)}"'
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float) and abs(value) < MAX_SEED and value.is_integer():
+        return str(int(value))
     return shown_name(repr(value)[:200]) if _is_small(value) else _kind(value)
 
 

@@ -249,7 +249,7 @@ def _strength(given: VideoFields, num_frames: int) -> Schedule | None:
     value = DEFAULT_STRENGTH if given.strength is None else given.strength
     schedule = _schedule("strength", value, SCHEDULE_BOUNDS["strength"], num_frames)
     if min(value for _, value in schedule) <= 0:
-        raise InvalidInput("`strength` must be above 0 and up to 1", field="strength")
+        raise InvalidInput("`strength` must be above 0 and up to 1; got 0", field="strength")
     return schedule
 
 

@@ -273,7 +273,7 @@ def test_a_refusal_says_what_is_allowed(context: ParseContext) -> None:
         ({"max_sequence_length": 4096}, "from 16 to 32 for flux-tiny"),
         ({"aspect_ratio": "1:1", "megapixels": "1"}, 'from 0.25 to 0.25 for flux-tiny; got "1"'),
         ({"aspect_ratio": "1:1", "megapixels": 5, "model": "dev"}, "from 0.25 to 2 for"),
-        ({"guidance_scale": 21}, "from 0 to 20 for flux-tiny; got 21"),
+        ({"guidance_scale": 21.0}, "from 0 to 20 for flux-tiny; got 21"),
         ({"type": "Video"}, '`image` or `video`; got "Video"'),
         ({"type": "audio"}, "`image` or `video`"),
         ({"output_format": "mp4"}, '`"type": "video"`'),
