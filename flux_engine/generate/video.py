@@ -64,7 +64,13 @@ class VideoGenerator:
         progress.stage("denoising")
         is_chain = job.mode == "feedback"
         total = chain_steps(job, has_first=first_frame is not None) if is_chain else _steps(job)
-        report = Report(progress=progress, cancellation=cancellation, total_steps=total, total_frames=job.frames_made)
+        report = Report(
+            progress=progress,
+            cancellation=cancellation,
+            total_steps=total,
+            total_frames=job.frames_made,
+            has_previews=job.preview,
+        )
         dtype = embeddings[0]["prompt_embeds"].dtype
         sampler = FrameSampler(model, job, report, spent, dtype=dtype)
         if is_chain:

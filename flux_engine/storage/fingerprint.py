@@ -15,7 +15,7 @@ from typing import Any, Final
 
 GENERATION_VERSION: Final = 1  # raised whenever the same parameters give other pixels or other bytes
 
-WITHOUT_EFFECT_ON_BYTES: Final = ("preview", "cache", "response_format", "metadata")
+WITHOUT_EFFECT_ON_BYTES: Final = ("preview", "cache", "response_format", "metadata", "aspect_ratio", "megapixels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
