@@ -23,8 +23,8 @@ MIN_SEQUENCE_LENGTH: Final = 16
 class ModelLimits:
     """Defaults and bounds that belong to a model, and what it can do. Sizes in pixels, text lengths in tokens.
 
-    What a given image is to the model: the first state, redrawn at `strength`; a reference that it looks at; or a
-    canvas of which the mask's part is painted.
+    `image_use` is what the model does with a given image: `start` redraws it at `strength`, `reference` looks at it,
+    `canvas` paints the part of it that the mask leaves open.
     """
 
     id: str

@@ -2,9 +2,9 @@
 
 Before the model redraws it at `strength`, the last frame is moved by `motion`, given its keyframe's colours, sharpened
 lightly and given a little noise: without these a chain drifts in tint and blurs. At each keyframe the chain is anchored
-anew: prompt, colours and noise are that keyframe's own, and on the way there they ease from one to the next. Colours of
-a later keyframe come of a picture that is made for them alone. In a loop the last quarter fades towards the first frame
-before it is redrawn.
+anew: prompt, colours and noise are that keyframe's own, and on the way there they ease from one to the next. For
+each later keyframe one more picture is made, for its colours alone. In a loop the last quarter fades towards the first
+frame before it is redrawn.
 """
 
 from __future__ import annotations

@@ -131,8 +131,8 @@ class FrameSampler:
         return frame
 
     def _call(self, pipeline: Any, embeddings: Embeddings, *, steps: int, **start: Any) -> Tensor:
-        """Pictures (pictures, 3, height, width). Of the last call, maybe another pipeline's, the step cache knows
-        nothing any more."""
+        """Pictures (pictures, 3, height, width). The step cache is cleared first: the last call may have been another
+        pipeline's."""
         job = self._job
         self._model.tuned.applied.begin_call(
             self._pipeline, num_inference_steps=steps, has_true_cfg=job.true_cfg_scale > 1

@@ -27,7 +27,12 @@ def interruptible(model: LoadedModel, cancellation: Cancellation) -> Iterator[No
         if not applied.is_compiled and applied.offload == "none":
             for block in _blocks(model.pipeline):
                 hooks.callback(block.register_forward_pre_hook(check).remove)
-        yield
+        try:
+            yield
+        except BaseException:
+            if applied.offload == "model":  # else the part that was at work stays on the device beside the next one
+                model.pipeline.maybe_free_model_hooks()
+            raise
 
 
 def _blocks(pipeline: Any) -> list[Any]:

@@ -29,7 +29,7 @@ class FlowPreview:
         first = pipeline.scheduler.begin_index or 0  # image-to-image begins part of the way down
         sigma = float(pipeline.scheduler.sigmas[first + step + 1])
         before, self._last = self._last, (latents, sigma)
-        if before is None or not is_wanted or not hasattr(pipeline, "_unpack_latents"):
+        if before is None or not is_wanted:
             return None
         velocity = (latents - before[0]) / (sigma - before[1])
         return self._decoded(pipeline, latents - sigma * velocity)
@@ -39,10 +39,24 @@ class FlowPreview:
 
         vae = pipeline.vae
         with torch.no_grad():
-            latents = pipeline._unpack_latents(packed, self._height, self._width, pipeline.vae_scale_factor)
+            latents = self._unpacked(pipeline, packed)
             scale = min(1.0, PREVIEW_LATENT_SIDE / max(latents.shape[-2:]))
             if scale < 1:
                 latents = torch.nn.functional.interpolate(latents.float(), scale_factor=scale, mode="area")
-            latents = latents.to(vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
-            decoded = vae.decode(latents, return_dict=False)[0]
+            decoded = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
         return preview_data_uri(pipeline.image_processor.postprocess(decoded, output_type="pil")[0])
+
+    def _unpacked(self, pipeline: Any, packed: Tensor) -> Tensor:
+        """Latents as the VAE decodes them, (1, channels, height / 8, width / 8), in FLUX.1's or FLUX.2's layout."""
+        vae, side = pipeline.vae, 2 * pipeline.vae_scale_factor
+        if hasattr(pipeline, "_unpack_latents"):
+            latents: Tensor = pipeline._unpack_latents(packed, self._height, self._width, pipeline.vae_scale_factor)
+            scaled: Tensor = latents / vae.config.scaling_factor + vae.config.shift_factor
+            return scaled
+        rows, columns = self._height // side, self._width // side
+        patches = packed.permute(0, 2, 1).reshape(1, -1, rows, columns)
+        norm = vae.bn
+        deviation = (norm.running_var + vae.config.batch_norm_eps).sqrt()
+        patches = patches * deviation.view(1, -1, 1, 1) + norm.running_mean.view(1, -1, 1, 1)
+        unpatched: Tensor = pipeline._unpatchify_latents(patches)
+        return unpatched

@@ -23,6 +23,7 @@ OFFLOAD_CHAIN: Final[dict[Offload, tuple[Offload, ...]]] = {
     "group": ("group", "model", "none"),
     "sequential": ("sequential", "group", "none"),
 }
+RECOMPILE_LIMIT: Final = 64
 LATENT_SCALE: Final = 8  # pixels of a latent's side
 
 
@@ -139,7 +140,6 @@ def _apply_offload(pipeline: Any, wanted: Offload, *, device: str, refusals: lis
 
 
 def _place(pipeline: Any, offload: Offload, *, device: str) -> None:
-    import torch
 
     if device == "cpu" and offload in ("model", "sequential"):
         raise ValueError("a machine without a GPU has nothing to offload from")
@@ -152,15 +152,30 @@ def _place(pipeline: Any, offload: Offload, *, device: str) -> None:
         case "model":
             pipeline.enable_model_cpu_offload(device=device)
         case "group":
-            pipeline.enable_group_offload(
-                onload_device=torch.device(device),
-                offload_device=torch.device("cpu"),
-                offload_type="block_level",
-                num_blocks_per_group=1,
-                use_stream=device == "cuda",
-            )
+            _offload_groups(pipeline, device=device)
         case "sequential":
             pipeline.enable_sequential_cpu_offload(device=device)
+
+
+def _offload_groups(pipeline: Any, *, device: str) -> None:
+    """The transformer block by block, the text encoders layer by layer, the VAE on the device.
+
+    By blocks a text encoder would come whole, since its layers are no direct children; and the decoder of FLUX.2's VAE
+    would not come at all, since it is called past `forward`, where the hooks are.
+    """
+    import torch
+    from diffusers.hooks import apply_group_offloading
+
+    how: dict[str, Any] = {
+        "onload_device": torch.device(device),
+        "offload_device": torch.device("cpu"),
+        "use_stream": device == "cuda",
+    }
+    pipeline.transformer.enable_group_offload(**how, offload_type="block_level", num_blocks_per_group=1)
+    for name, component in pipeline.components.items():
+        if name.startswith("text_encoder") and component is not None:
+            apply_group_offloading(component, **how, offload_type="leaf_level")
+    pipeline.vae.to(device)
 
 
 def _apply_step_cache(pipeline: Any, plan: Plan, refusals: list[Refusal]) -> bool:
@@ -178,9 +193,18 @@ def _apply_compile(transformer: Any, *, device: str, refusals: list[Refusal]) ->
         refusals.append(Refusal(choice="compile", wanted="repeated blocks", why=why))
         return False
     with RefusalNoted(refusals, choice="compile", wanted="repeated blocks"):
+        _allow_recompilations()
         transformer.compile_repeated_blocks(fullgraph=True, dynamic=True)
         return True
     return False
+
+
+def _allow_recompilations() -> None:
+    """torch gives up at 8 for each block's code, with an error. Two are the warm-up's; each rank of the LoRA slot, a
+    batch of frames, and another model of the same class take two more (measured)."""
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
 
 
 def _block_count(transformer: Any) -> int:

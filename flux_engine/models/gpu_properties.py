@@ -69,7 +69,6 @@ def _card(
 # Memory is what a process sees, less than the name on the box. Rates are the vendor's, dense, with float32
 # accumulation where the card is slower with it.
 CARDS: Final[tuple[GpuProperties, ...]] = (
-    _card("Tesla V100-SXM2-16GB", (7, 0), 15.8, (125, None, 900)),
     _card("Tesla T4", (7, 5), 14.6, (65, 130, 320)),
     _card("NVIDIA A100-SXM4-40GB", (8, 0), 39.4, (312, 624, 1555)),
     _card("NVIDIA A100 80GB PCIe", (8, 0), 79.1, (312, 624, 1935)),
@@ -77,6 +76,7 @@ CARDS: Final[tuple[GpuProperties, ...]] = (
     _card("NVIDIA A10G", (8, 6), 22.0, (70, 140, 600)),
     _card("NVIDIA A40", (8, 6), 44.4, (150, 299, 696)),
     _card("NVIDIA RTX A4000", (8, 6), 15.7, (77, 153, 448)),
+    _card("NVIDIA RTX A4500", (8, 6), 19.6, (95, 189, 640)),
     _card("NVIDIA RTX A5000", (8, 6), 23.6, (111, 222, 768)),
     _card("NVIDIA RTX A6000", (8, 6), 47.4, (155, 310, 768)),
     _card("NVIDIA GeForce RTX 3090", (8, 6), 23.6, (71, 284, 936)),

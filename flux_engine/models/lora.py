@@ -1,9 +1,9 @@
 """LoRAManager: which adapters are in the pipeline's transformer, and at what scale.
 
 Two ways with one result. `adapters` keeps the adapters last used beside the base layers and switches between them.
-`slot` is for a compiled transformer: one adapter of fixed rank around every Linear layer, made once, into whose
-memory every later LoRA is written, several ones side by side along the rank and their scales multiplied in; no shape
-and no Python value changes, so nothing is compiled again.
+`slot` is for a compiled transformer: one adapter of fixed rank around every Linear layer, made once. Later LoRAs are
+copied into its memory, several side by side along the rank, with their scales multiplied in. No shape and no Python
+value changes, so nothing is compiled again.
 
 Everything here runs on the one GPU thread. The state is unknown from the moment it begins to change until it has
 changed: after an exception or a cancellation in between, the next `apply` takes everything out and starts anew.
@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from flux_engine.errors import LoraInvalid
 from flux_engine.models.lora_format import PreparedLora
 from flux_engine.models.lora_names import linear_shapes
 from flux_engine.models.plan import SLOT_RANK, LoraMode
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SLOT: Final = "slot"
+MAX_TOTAL_RANK: Final = 512  # of the LoRAs of one job: 5.5 GB on FLUX.1 where every layer has one
 MAX_RESIDENT_BYTES: Final = 2 * 1024**3
 
 
@@ -62,9 +64,11 @@ class LoRAManager:
     def apply(self, pipeline: Pipeline, loras: Sequence[ScaledLora] = ()) -> None:
         """Make `loras`, and nothing else, act on the pipeline's transformer; none for a job without LoRAs.
 
-        The same LoRA named twice acts with the sum of its scales. Does nothing where this is the state already.
+        The same LoRA named twice acts with the sum of its scales. Does nothing where this is the state already. Raises
+        LoraInvalid where their ranks add up to more than MAX_TOTAL_RANK.
         """
         wanted = _merged(loras)
+        _check_ranks(wanted)
         key = tuple((item.lora.content_hash, item.scale) for item in wanted)
         transformer = _eager(pipeline.transformer)
         if self._transformer is transformer and self._applied == key:
@@ -103,6 +107,16 @@ def _merged(loras: Iterable[ScaledLora]) -> list[ScaledLora]:
         other = merged.get(item.lora.content_hash)
         merged[item.lora.content_hash] = ScaledLora(item.lora, item.scale + (other.scale if other else 0.0))
     return [item for item in merged.values() if item.scale != 0.0]
+
+
+def _check_ranks(wanted: Sequence[ScaledLora]) -> None:
+    """Raises LoraInvalid where the LoRAs together would take more memory than a plan can hold free for them."""
+    total = sum(item.lora.rank for item in wanted)
+    if total > MAX_TOTAL_RANK:
+        raise LoraInvalid(
+            f"the LoRAs have rank {total} together, and up to {MAX_TOTAL_RANK} is taken: send fewer, or resize them",
+            field="loras",
+        )
 
 
 class _Adapters:
@@ -171,9 +185,9 @@ class _Slot:
     def hold(self, pipeline: Pipeline, transformer: Any, wanted: Sequence[ScaledLora]) -> None:
         import torch
 
-        rank = sum(item.lora.rank for item in wanted)
-        if rank > self._rank:
-            self._make(pipeline, transformer, max(self._least_rank, 2 ** (rank - 1).bit_length()))
+        rank = max(self._least_rank, sum(item.lora.rank for item in wanted))
+        if rank > self._rank or (rank == self._least_rank < self._rank):  # a large one is not kept for small LoRAs
+            self._make(pipeline, transformer, 2 ** (rank - 1).bit_length())
         with torch.no_grad():
             for name, (down, up) in self._slots.items():
                 _write(down, up, [(item.lora.layers[name], item.scale) for item in wanted if name in item.lora.layers])
@@ -184,8 +198,9 @@ class _Slot:
         self.clear(transformer)
         state = {}
         for name, (out_features, in_features) in linear_shapes(transformer).items():
-            state[f"{name}.lora_A.weight"] = torch.zeros(rank, in_features)
-            state[f"{name}.lora_B.weight"] = torch.zeros(out_features, rank)
+            device = transformer.get_parameter(f"{name}.weight").device  # at once where it stays, not by the host
+            state[f"{name}.lora_A.weight"] = torch.zeros(rank, in_features, dtype=transformer.dtype, device=device)
+            state[f"{name}.lora_B.weight"] = torch.zeros(out_features, rank, dtype=transformer.dtype, device=device)
         _load(pipeline, transformer, state, SLOT)
         self._slots = _slots(transformer)
         self._rank = rank

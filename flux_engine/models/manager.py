@@ -27,6 +27,7 @@ from flux_engine.models.lora_names import layer_names, linear_shapes
 from flux_engine.models.optimizer import ModelOptimizer
 from flux_engine.models.plan import Plan, Preferences, Profile, fit_together
 from flux_engine.models.read_ahead import ReadAhead
+from flux_engine.models.refusal import Refusal, RefusalNoted
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.tuned import BROKEN, Source, Tuned, folder_to_read, leaner, load_tuned, release_memory
@@ -144,11 +145,13 @@ class FluxModelManager:
         while True:
             try:
                 return work(self.load(spec))
-            except torch.OutOfMemoryError:
-                log.warning("out of memory", extra={"model": spec.id, "detail": self.plan(spec).line()})
             except torch.AcceleratorError as error:
                 message = "the GPU stopped answering; another worker can take the job: send it again"
                 raise DeviceBroken(message) from error
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                log.warning("out of memory", extra={"model": spec.id, "detail": self.plan(spec).line()})
             self._free_memory_for(spec)  # out of the handler, whose error holds what was half done
 
     def unload(self) -> None:
@@ -206,6 +209,8 @@ class FluxModelManager:
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise  # not the model's fault; `use` says what it means
         except BROKEN as error:
+            if isinstance(error, RuntimeError) and _is_out_of_memory(error):
+                raise
             log.exception("model broken", extra={"model": spec.id})
             raise ModelUnavailable(
                 f"{spec.id} is on the volume but cannot be loaded; fetch it again with "
@@ -220,7 +225,15 @@ class FluxModelManager:
         )
         loras = LoRAManager(mode="slot" if tuned.applied.is_compiled else "adapters")
         loras.reserve(tuned.pipeline)  # before the first call compiles
-        warmed_ms = self._warm_up(spec, tuned)
+        refused: list[Refusal] = []
+        with RefusalNoted(refused, choice="compile", wanted="repeated blocks"):
+            warmed_ms = self._warm_up(spec, tuned)
+        if refused:
+            log.warning("compiled code cannot be run here", extra={"model": spec.id, "detail": refused[0].why})
+            self._plans[spec.id] = plan.uncompiled(refused[0].why)
+            del tuned, library, loras
+            release_memory()
+            return self._load(spec)
         model = LoadedModel(
             spec=spec,
             identity=self._identified(spec, tuned.applied),
@@ -247,6 +260,13 @@ class FluxModelManager:
             if not is_known:
                 _keep_compiled(file)
         return (time.perf_counter() - began) * 1000
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """torch's own error, or cuBLAS's and cuDNN's, which torch raises as a plain RuntimeError."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "_STATUS_ALLOC_FAILED" in str(error)
 
 
 def _warm_up_call(spec: ModelSpec, width: int, height: int) -> dict[str, Any]:

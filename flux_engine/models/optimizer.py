@@ -6,7 +6,8 @@ with a margin; the rungs below it that need less are what `Plan.leaner` steps do
 Rules that no profile and no wish breaks
 - dynamic quantisation only together with compilation (130 s against 3.4 s for int8 on an H100 without it)
 - bfloat16 from compute capability 8.0, fp8 from 8.9, nvfp4 from 10.0
-- compilation only where the blocks stay on the device while they run: no group or sequential offload
+- compilation only where the blocks stay on the device while they run: no group or sequential offload, and no model
+  offload of quantised weights, which torch cannot move once they are compiled
 - a step cache only for models of 20 steps and more, and then one picture a call, since it decides for all at once
 """
 
@@ -72,7 +73,7 @@ class ModelOptimizer:
 
     def _plan_of(self, way: Way, gpu: GpuProperties, model: ModelSpec, wishes: Preferences) -> Plan:
         dtype = _dtype(gpu, model)
-        is_compiled = _is_compiled(gpu, model, way.offload, wishes)
+        is_compiled = _is_compiled(gpu, model, way.offload, wishes, quantisation=way.transformer)
         threshold = _step_cache_threshold(gpu, model, way, wishes)
         parts = reckoning.part_plans(model, way, dtype)
         slot = reckoning.slot_bytes(model, dtype) if is_compiled else 0
@@ -141,8 +142,9 @@ def _ways(gpu: GpuProperties, model: ModelSpec, wishes: Preferences) -> list[Way
     ways: dict[Way, None] = {}
     for transformer, text, offload in rungs:
         wished_offload = _wished_offload(gpu, wishes) or offload
-        is_compiled = _is_compiled(gpu, model, wished_offload, wishes)
-        scheme = allowed_quantisation(wishes.quantisation or transformer, gpu, is_compiled=is_compiled)
+        wanted = wishes.quantisation or transformer
+        is_compiled = _is_compiled(gpu, model, wished_offload, wishes, quantisation=wanted)
+        scheme = allowed_quantisation(wanted, gpu, is_compiled=is_compiled)
         # A text encoder is not compiled, so only weight-only quantisation is open to it.
         text_scheme = allowed_quantisation(wishes.text_quantisation or text, gpu, is_compiled=False)
         for tile_side in TILE_SIDES[wishes.profile]:
@@ -158,7 +160,7 @@ def _cpu_rungs(profile: Profile) -> tuple[Rung, ...]:
 
 
 def _gpu_rungs(gpu: GpuProperties, model: ModelSpec, wishes: Preferences) -> tuple[Rung, ...]:
-    fast = _fast_quantisation(gpu, wishes.profile)
+    fast = _fast_quantisation(gpu)
     small: Quantisation = "int8_weight_only"
     if model.transformer.parameters < SMALL_MODEL:
         return (("none", "none", "none"), *LEANEST)
@@ -177,10 +179,9 @@ def _gpu_rungs(gpu: GpuProperties, model: ModelSpec, wishes: Preferences) -> tup
             return LEANEST
 
 
-def _fast_quantisation(gpu: GpuProperties, profile: Profile) -> Quantisation:
-    """What runs the card's fastest matrix units; nvfp4 loses detail, so only where speed is asked for."""
-    if gpu.has_capability(10, 0) and profile == "speed":
-        return "nvfp4"
+def _fast_quantisation(gpu: GpuProperties) -> Quantisation:
+    """What runs the card's fast 8-bit matrix units. nvfp4 comes by a wish alone: its kernels (mslk) are not in the
+    image, and it loses detail."""
     if gpu.has_capability(8, 9):
         return "fp8_dynamic"
     return "int8_dynamic" if gpu.has_capability(8, 0) else "int8_weight_only"
@@ -216,9 +217,13 @@ def _dtype(gpu: GpuProperties, model: ModelSpec) -> DType:
     return "float16" if model.is_float16_safe else "float32"
 
 
-def _is_compiled(gpu: GpuProperties, model: ModelSpec, offload: Offload, wishes: Preferences) -> bool:
+def _is_compiled(
+    gpu: GpuProperties, model: ModelSpec, offload: Offload, wishes: Preferences, *, quantisation: Quantisation
+) -> bool:
     if offload not in ("none", "model") or (not gpu.is_cpu and not gpu.has_capability(7, 0)):
         return False
+    if offload == "model" and quantisation != "none":
+        return False  # the compiler keeps weak references to quantised weights, which then cannot be moved
     if wishes.compile is not None:
         return wishes.compile
     is_worth_it = model.transformer.parameters >= SMALL_MODEL and gpu.has_capability(8, 0)
@@ -237,12 +242,12 @@ def _step_cache_threshold(gpu: GpuProperties, model: ModelSpec, way: Way, wishes
 
 
 def _attention(gpu: GpuProperties) -> tuple[str, ...]:
-    """diffusers' names of attention backends, fastest first; `native` is PyTorch's memory-efficient attention."""
-    if gpu.has_capability(9, 0) and not gpu.has_capability(10, 0):
-        return ("_flash_3_hub", "_native_cudnn", "native")
-    if gpu.has_capability(10, 0) and not gpu.has_capability(11, 0):
-        return ("flash_4_hub", "_native_cudnn", "native")
-    return ("native",)
+    """diffusers' names of attention backends, fastest first; `native` is PyTorch's memory-efficient attention.
+
+    Not the kernels of the hub (flash attention 3 and 4): they are code that a worker would download as it starts.
+    """
+    is_fast_in_cudnn = gpu.has_capability(9, 0) and not gpu.has_capability(11, 0)
+    return ("_native_cudnn", "native") if is_fast_in_cudnn else ("native",)
 
 
 def _largest_batch(model: ModelSpec, way: Way, dtype: DType, left_bytes: int, *, most: int, is_cpu: bool) -> int:

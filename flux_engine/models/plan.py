@@ -81,6 +81,18 @@ class Plan:
         """The next plan down the ladder, for when memory ran out under this one; None at its end."""
         return self.next_leaner
 
+    def uncompiled(self, why: str) -> Plan:
+        """This plan, and all leaner ones, for a machine that cannot run compiled code."""
+        below = self.next_leaner and self.next_leaner.uncompiled(why)
+        parts = tuple(
+            replace(part, quantisation="int8_weight_only") if part.quantisation in DYNAMIC else part
+            for part in self.parts
+        )
+        reasons = self.reasons | {"compile": why} if self.compile else self.reasons
+        return replace(
+            self, compile=False, parts=parts, lora_mode="adapters", lora_bytes=0, reasons=reasons, next_leaner=below
+        )
+
     def quantisation_of(self, component: str) -> Quantisation:
         return next((part.quantisation for part in self.parts if part.component == component), "none")
 

@@ -74,6 +74,8 @@ def _compile(plan: Plan, gpu: GpuProperties, model: ModelSpec, wishes: Preferenc
         return "asked not to"
     if plan.offload not in ("none", "model"):
         return "offloaded blocks move while they run"
+    if plan.offload == "model" and plan.transformer_quantisation != "none":
+        return "quantised weights that are compiled cannot be moved"
     if gpu.is_cpu or not gpu.has_capability(8, 0):
         return "it gains little on this device"
     return "the memory profile starts quickest without" if wishes.profile == "memory" else "the model is too small"

@@ -13,8 +13,8 @@ WARMUP_STEPS: Final = 8  # always computed: the layout of the picture is decided
 def enable_step_cache(pipeline: Any, threshold: float, *, blocks: int) -> None:
     """Wrap the transformer's blocks; `threshold` is the relative change below which they are reused.
 
-    The transformer and not the pipeline is handed over: for a pipeline cache-dit wraps `__call__` of its class, so that
-    another pipeline around the same transformer finds no cache, and what `begin_call` asks for is skipped.
+    cache-dit is given the transformer: of a pipeline it would patch the class, so that another pipeline which shares
+    the transformer would find no cache, and `begin_call` would have no effect.
     """
     cache_dit = _cache_dit()
     cache_dit.enable_cache(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from safetensors import SafetensorError
 
 from flux_engine.errors import OutOfMemory
 from flux_engine.models.apply import AppliedPlan, apply
@@ -18,7 +19,8 @@ from flux_engine.models.plan import Plan
 from flux_engine.models.quantisation import Loading, checkpoint_folder, loading, save_checkpoint
 from flux_engine.models.spec import ModelSpec
 
-BROKEN: Final = (OSError, ValueError, RuntimeError, KeyError, TypeError)  # what a broken folder makes loading raise
+# What a broken folder makes loading raise; safetensors' own error is none of Python's.
+BROKEN: Final = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +108,7 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        torch._C._host_emptyCache()  # the pinned host memory of offloaded blocks, which torch keeps otherwise
 
 
 def _from_checkpoint(pipeline_class: Any, folder: Path, how: Loading) -> Any | None:
@@ -126,9 +129,8 @@ def _saved(pipeline: Any, folder: Path) -> Path | None:
     """Keep a quantised pipeline for the next worker. A volume that does not take it costs no picture."""
     try:
         save_checkpoint(pipeline, folder)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else type(error).__name__
-        log.warning("the quantised checkpoint could not be kept", extra={"detail": reason})
+    except (OSError, SafetensorError) as error:
+        log.warning("the quantised checkpoint could not be kept", extra={"detail": type(error).__name__}, exc_info=True)
         return None
     return folder
 

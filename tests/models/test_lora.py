@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flux_engine.errors import JobCancelled
+from flux_engine.errors import JobCancelled, LoraInvalid
 from flux_engine.models.lora import LoRAManager, ScaledLora
 from flux_engine.models.plan import LoraMode
 from tests.models.tiny import flux1_transformer, flux2_transformer, forward, pipeline_of, random_lora
@@ -161,8 +161,34 @@ def test_the_slot_grows_for_a_rank_that_it_does_not_hold() -> None:
     truth = merged(transformer, lora)
     manager, pipeline = LoRAManager(mode="slot", slot_rank=8), pipeline_of(transformer)
     manager.reserve(pipeline)
+    reserved = slot_bytes(transformer)
+    plain = forward(transformer)
     manager.apply(pipeline, [lora])
     assert (forward(transformer) - truth).abs().max() < 1e-5
+    assert slot_bytes(transformer) == 4 * reserved
+
+    manager.apply(pipeline, [ScaledLora(random_lora(transformer, seed=2, rank=4), 1.0)])
+    assert slot_bytes(transformer) == reserved  # a large one is not kept for small LoRAs
+    manager.apply(pipeline)
+    assert torch.equal(forward(transformer), plain)
+
+
+def slot_bytes(transformer: Any) -> int:
+    return sum(weight.nbytes for name, weight in transformer.named_parameters() if ".lora_" in name)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_loras_that_are_too_large_together_are_refused(mode: LoraMode) -> None:
+    transformer = flux1_transformer()
+    plain, pipeline, manager = forward(transformer), pipeline_of(transformer), LoRAManager(mode=mode)
+    layer = "transformer_blocks.0.attn.to_q"
+    large = [ScaledLora(random_lora(transformer, seed=i, rank=250, only=layer), 1.0) for i in range(3)]
+    with pytest.raises(LoraInvalid, match="rank 750 together") as refused:
+        manager.apply(pipeline, large)
+    assert refused.value.field == "loras"
+    assert torch.equal(forward(transformer), plain)
+    manager.apply(pipeline, large[:2])
+    assert not torch.equal(forward(transformer), plain)
 
 
 @pytest.mark.slow

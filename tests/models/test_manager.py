@@ -180,6 +180,46 @@ def test_a_volume_that_takes_no_compiled_code_costs_no_job(tmp_path: Path, monke
     assert manager.load(FLUX_TINY).tuned.applied.is_compiled
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+def test_code_that_compiles_and_does_not_run_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def call(*_: object, **__: object) -> None:
+        nonlocal calls
+        calls += 1
+        raise RuntimeError("no kernel for this card")
+
+    monkeypatch.setattr(FluxPipeline, "__call__", call)
+    manager = FluxModelManager(
+        ServedModels("flux-tiny", volume=tmp_path, has_gpu=False),
+        gpu=lambda: cpu_machine(total_bytes=400 * GIB),
+        volume=tmp_path,
+        lora_max_bytes=1,
+        optimizer=Wishing(wishes=Preferences(compile=True)),
+    )
+    applied = manager.load(FLUX_TINY).tuned.applied
+    assert not applied.is_compiled
+    assert "no kernel" in applied.to_dict()["reasons"]["compile"]
+    assert calls == 1
+    assert manager.use(FLUX_TINY, failing(no_memory, times=1)) == "float32+int8_weight_only"  # the ladder is there yet
+
+
+def test_memory_that_a_library_of_the_gpu_does_not_get_is_memory_too(shelf: Shelf) -> None:
+    def error() -> BaseException:
+        return RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    assert shelf.manager.use(shelf.tiny, failing(error, times=1)) == "float32+int8_weight_only"
+    with pytest.raises(RuntimeError, match="shapes"):
+        shelf.manager.use(shelf.tiny, failing(lambda: RuntimeError("shapes differ"), times=1))
+
+
+def test_a_model_whose_download_broke_off_says_so(shelf: Shelf, tmp_path: Path) -> None:
+    weights = next((tmp_path / "volume" / "other" / "transformer").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(ModelUnavailable, match="fetch it again"):
+        shelf.manager.use(shelf.other, failing(no_memory, times=0))
+
+
 @pytest.mark.parametrize("ran_out_before", [0, 1])
 def test_a_device_that_does_not_answer_is_said(shelf: Shelf, ran_out_before: int) -> None:
     errors = [no_memory() for _ in range(ran_out_before)] + [torch.AcceleratorError("CUDA error: launch failed")]

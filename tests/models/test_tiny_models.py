@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from flux_engine.models.apply import apply
 from flux_engine.models.catalog import CATALOG, ModelSpec
 from flux_engine.models.gpu_properties import GIB, cpu_machine
 from flux_engine.models.optimizer import ModelOptimizer
-from flux_engine.models.plan import Preferences
+from flux_engine.models.plan import Plan, Preferences
 from flux_engine.models.quantisation import loading
 from tests.models.tiny_models import call_arguments, tiny_model
 
@@ -41,7 +43,18 @@ def test_a_model_goes_through_load_plan_generate_and_unload(spec: ModelSpec, tmp
     assert picture.shape == (32, 32, 3)
     assert np.isfinite(picture).all()
 
+    _is_the_same_under_group_offload(tmp_path, spec, plan, picture)
     transformer = weakref.ref(pipeline.transformer)
     del pipeline
     gc.collect()
     assert transformer() is None
+
+
+def _is_the_same_under_group_offload(folder: Path, spec: ModelSpec, plan: Plan, picture: NDArray[np.float32]) -> None:
+    offloading = replace(plan, offload="group")
+    how = loading(offloading, device="cpu")
+    pipeline = getattr(diffusers, spec.pipeline_class).from_pretrained(folder, **how.arguments)
+    applied = apply(pipeline, offloading, device="cpu", refused=how.refused)
+    assert (applied.offload, applied.refused) == ("group", ())
+    pipeline.set_progress_bar_config(disable=True)
+    assert np.array_equal(pipeline(prompt="a red sun", **call_arguments(spec)).images[0], picture)

@@ -39,12 +39,17 @@ def test_the_first_worker_makes_the_quantised_checkpoint_and_the_second_loads_it
     assert psnr(paint(first.pipeline), paint(second.pipeline)) == float("inf")
 
 
-def test_a_checkpoint_that_cannot_be_read_is_made_again(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_checkpoint_that_cannot_be_read_is_made_again(folder: Path, tmp_path: Path, is_there: bool) -> None:
     source = Source(folder=folder, revision="1", volume=tmp_path)
     plan = ModelOptimizer().plan(CPU, FLUX_TINY, Preferences(profile="memory"))
     first = load_tuned(FLUX_TINY, source, plan, device="cpu")
     assert first.checkpoint is not None
-    shutil.rmtree(first.checkpoint / "transformer")
+    if is_there:
+        weights = next((first.checkpoint / "transformer").glob("*.safetensors"))
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    else:
+        shutil.rmtree(first.checkpoint / "transformer")
 
     mended = load_tuned(FLUX_TINY, source, plan, device="cpu")
     assert not mended.is_from_checkpoint
