@@ -285,16 +285,63 @@ async def test_an_idle_worker_ends_promptly_on_sigterm(live: Live) -> None:
     assert await worker.wait(timeout_s=3) == 0
 
 
-async def test_a_lost_device_is_told_and_takes_no_further_job() -> None:
-    lost = (sys.executable, "-u", str(REPOSITORY / "tests" / "runpod" / "handlers" / "broken_device.py"))
-    async with Platform() as platform, WorkerPool(platform, command=lost) as pool:
+async def test_at_sigterm_every_job_that_was_taken_is_delivered_and_no_other_is_taken() -> None:
+    """With two jobs in flight, one of them waiting behind the other for the GPU."""
+    async with Platform() as platform, WorkerPool(platform, environment={"WORKER_CONCURRENCY": "2"}) as pool:
         (worker,) = await pool.start()
-        job = platform.endpoint.submit({"input": SUN})
-        told = error(await platform.endpoint.finished(job.id, timeout_s=JOB_TIMEOUT_S))
-        assert (told["code"], told["retryable"]) == ("internal", True)
-        assert "another worker" in told["message"]
-        await platform.endpoint.until(lambda: pool.outgoing() == [worker])
-        waiting = platform.endpoint.submit({"input": REFUSED})
-        await asyncio.sleep(2)
-        assert platform.endpoint.queue[waiting.id].worker is None
-    assert "AcceleratorError" not in json.dumps(told)
+        live = Live(platform, pool)
+        running, waiting = live.submit(LONG), live.submit(SUN)
+        await live.until_step(running, 1)
+        await platform.endpoint.until(lambda: live.job(waiting).worker is not None)
+        worker.terminate()
+        later = live.submit(REFUSED)
+        output(await live.result(running))
+        picture(await live.result(waiting))
+        assert await worker.wait(timeout_s=JOB_TIMEOUT_S) == 0
+        assert live.job(later).worker is None
+
+
+async def test_a_job_that_arrives_with_sigterm_is_not_stranded_in_the_second_slot() -> None:
+    """The second slot waits for a job when SIGTERM comes: what is handed over then is answered, or never taken."""
+    async with Platform(limits=Limits(lease_s=4)) as platform:
+        async with WorkerPool(platform, environment={"WORKER_CONCURRENCY": "2"}) as pool:
+            (worker,) = await pool.start()
+            live = Live(platform, pool)
+            in_hand = live.submit(LONG)
+            await live.until_step(in_hand, 1)
+            later = live.submit(REFUSED)
+            worker.terminate()
+            output(await live.result(in_hand))
+            assert await worker.wait(timeout_s=JOB_TIMEOUT_S) == 0
+            await pool.start()
+            assert error(await live.result(later))["code"] == "invalid_input"
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_a_lost_device_is_told_and_takes_no_further_job(concurrency: int) -> None:
+    """The worker ends by itself, and a job that arrives before the platform knows of the loss is answered all the same:
+    it stays in the queue, or comes back to it."""
+    lost = (sys.executable, "-u", str(REPOSITORY / "tests" / "runpod" / "handlers" / "broken_device.py"))
+    waiting: list[str] = []
+
+    def at_the_loss(_worker: str, line: str) -> None:
+        if "device broken" in line and not waiting:
+            platform.faults.script("job-done", "slow", "slow")
+            waiting.append(platform.endpoint.submit({"input": REFUSED}).id)
+
+    async with Platform(limits=Limits(lease_s=4), faults=FaultPlan(slow_s=SLOW_S)) as platform:
+        environment = {"WORKER_CONCURRENCY": str(concurrency)}
+        async with WorkerPool(platform, command=lost, environment=environment, on_line=at_the_loss) as pool:
+            (worker,) = await pool.start()
+            job = platform.endpoint.submit({"input": SUN})
+            told = error(await platform.endpoint.finished(job.id, timeout_s=JOB_TIMEOUT_S))
+            assert (told["code"], told["retryable"]) == ("internal", True)
+            assert "another worker" in told["message"]
+            assert "AcceleratorError" not in json.dumps(told)
+            assert await worker.wait(timeout_s=JOB_TIMEOUT_S) == 1
+            seen = platform.endpoint.worker(worker.id)
+            assert seen is not None
+            assert seen.is_to_stop
+            await pool.start()
+            refused = await platform.endpoint.finished(waiting[0], timeout_s=JOB_TIMEOUT_S)
+            assert error(refused)["code"] == "invalid_input"
