@@ -14,6 +14,7 @@ from base64 import b64decode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -250,6 +251,17 @@ async def test_importing_the_handler_starts_nothing() -> None:
     )
     printed, _ = await process.communicate()
     assert printed.split() == [b"1", b"False"]
+
+
+async def test_a_missing_default_model_costs_no_job_for_another(tmp_path: Path) -> None:
+    environment = {"FLUX_MODEL": "FLUX.1-schnell", "MODEL_VOLUME": str(tmp_path)}
+    async with Platform() as platform, WorkerPool(platform, environment=environment) as pool:
+        (worker,) = await pool.start()
+        live = Live(platform, pool)
+        missing = error(await live.run({"prompt": "a sun"}))
+        assert (missing["code"], missing["retryable"]) == ("model_unavailable", False)
+        picture(await live.run({**SUN, "model": "flux-tiny"}))
+        assert "the default model is missing" in worker.text
 
 
 # --------------------------------------------------------------------------------------- ends of workers
