@@ -35,17 +35,16 @@ TEST_INPUT = Path(__file__).with_name("test_input.json")
 
 def main() -> None:
     is_on_platform = "RUNPOD_WEBHOOK_GET_JOB" in os.environ
+    is_serving = "--rp_serve_api" in sys.argv
     if is_on_platform:
         # The kernel ends process 1 only by a signal that it handles, and the SDK does so when its loop begins.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = Settings.from_environment(os.environ)
+        set_up_logs(settings.log_level, as_json=is_on_platform)
+        worker = build_worker(settings, is_local=not is_on_platform and not is_serving)
     except SettingsError as error:
         sys.exit(f"The worker cannot start: {error}")
-    is_serving = "--rp_serve_api" in sys.argv
-    set_up_logs(settings.log_level, as_json=is_on_platform)
-    worker = build_worker(settings, is_local=not is_on_platform and not is_serving)
-
     if is_on_platform or is_serving:
         _serve(worker, settings)
     else:

@@ -59,7 +59,7 @@ def test_a_model_on_the_volume_is_found(tmp_path: Path, caplog: pytest.LogCaptur
     assert {path.name for path in tmp_path.iterdir()} == {"my-model"}
 
 
-@pytest.mark.parametrize("model", ["FLUX.1-schnell", "a-folder-that-is-not-there"])
+@pytest.mark.parametrize("model", ["FLUX.1-schnell", "owner/a-fine-tune"])
 def test_a_missing_model_is_said_and_ends_no_worker(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, model: str
 ) -> None:

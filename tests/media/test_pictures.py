@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flux_engine.errors import FluxError
+from flux_engine.errors import FluxError, InputFetchFailed
 from flux_engine.media.pictures import MAX_PIXELS, as_mask, decode_picture, fitted
 
 
@@ -101,7 +101,7 @@ BAD = {
     "png damaged": (encoded(NOISE)[:200] + bytes(400) + encoded(NOISE)[600:], "invalid_input"),
     "png without pixels": (png_claiming(64, 64), "invalid_input"),
     "png without a side": (png_claiming(0, 64), "invalid_input"),
-    "a bomb of 3 gigapixels": (png_claiming(60_000, 50_000), "invalid_input"),
+    "a bomb of 3 gigapixels": (png_claiming(60_000, 50_000), "input_fetch_failed"),
     "17 megapixels": (png_claiming(4250, 4000), "input_fetch_failed"),
     "a long strip": (png_claiming(1, MAX_PIXELS + 1), "input_fetch_failed"),
     "raw noise": (bytes(range(256)) * 40, "invalid_input"),
@@ -114,6 +114,15 @@ def test_what_is_no_picture_is_refused(data: bytes, code: str) -> None:
         decode_picture(data, "mask")
     assert (refused.value.code, refused.value.field) == (code, "mask")
     assert "`mask`" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [((4001, 4000), "16,004,000 pixels; this worker takes up to 16,000,000"), ((20_000, 20_000), "16 megapixels")],
+)
+def test_a_picture_that_is_too_large_says_so(size: tuple[int, int], said: str) -> None:
+    with pytest.raises(InputFetchFailed, match=said):
+        decode_picture(png_claiming(*size), "image")
 
 
 def test_fitting_crops_about_the_centre_and_keeps_the_shape() -> None:
