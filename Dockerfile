@@ -27,10 +27,16 @@ COPY flux_engine/models/flux_tiny flux_engine/models/flux_tiny
 COPY builder/__init__.py builder/fetch_models.py builder/
 COPY flux_engine flux_engine
 COPY handler.py test_input.json LICENSE ./
-RUN chmod -R a+rX /app && useradd --create-home --uid 1000 flux
+# `docker run` without a platform leaves its pictures in outputs.
+RUN chmod -R a+rX /app && useradd --create-home --uid 1000 flux && install -d -o flux /app/outputs
 
 # The SDK's default level logs prompts and results.
 ENV RUNPOD_LOG_LEVEL=INFO
+
+# On a GPU the SDK's automatic checks import torch and make a CUDA context before its heartbeat process is forked, ping
+# 8.8.8.8 and want a tenth of the disk free. The worker's own checks (flux_engine/health.py) look at driver and disk, and
+# the SDK's test of the GPU's memory, in a process of its own, still runs.
+ENV RUNPOD_SKIP_AUTO_SYSTEM_CHECKS=true
 
 # RunPod mounts a network volume that only root can write to, and LoRAs and compile caches are kept there. Where the
 # volume is writable for uid 1000, or nothing has to be written: --build-arg RUN_AS=flux

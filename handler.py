@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ TEST_INPUT = Path(__file__).with_name("test_input.json")
 def main() -> None:
     is_on_platform = "RUNPOD_WEBHOOK_GET_JOB" in os.environ
     is_serving = "--rp_serve_api" in sys.argv
+    if is_on_platform:
+        # The kernel ends process 1 only by a signal that it handles, and the SDK does so when its loop begins.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = Settings.from_environment(os.environ)
         set_up_logs(settings.log_level, as_json=is_on_platform)
@@ -52,20 +56,32 @@ def _serve(worker: Worker, settings: Settings) -> None:
     stop = GracefulStop()
 
     async def handler(job: dict[str, Any]) -> dict[str, Any]:
-        return await worker.run(job, progress_sender(job))
+        result = await worker.run(job, progress_sender(job))
+        end_if_broken()
+        return result
+
+    async def warm() -> None:
+        await worker.warm()
+        end_if_broken()
+
+    def end_if_broken() -> None:
+        if worker.is_broken:
+            stop.begin("the device is lost")
 
     def concurrency(_current: int) -> int:
         """Called before every take, within the running loop: the first moment when warming may begin."""
-        stop.watch()
         if settings.warmup == "eager" and not warming:
-            warming.append(asyncio.get_running_loop().create_task(worker.warm()))
-        return 0 if worker.is_broken or stop.is_stopping else settings.worker_concurrency
+            warming.append(asyncio.get_running_loop().create_task(warm()))
+        return stop.concurrency(settings.worker_concurrency)
 
     for check in build_checks(settings):
         runpod.serverless.register_fitness_check(check)
     retry_results()
+    stop.install()
     with contextlib.suppress(asyncio.CancelledError):  # the end of GracefulStop
         runpod.serverless.start({"handler": handler, "concurrency_modifier": concurrency})
+    if worker.is_broken:
+        sys.exit("The device is lost; only another process can bring it back.")
 
 
 def _run_once(worker: Worker) -> None:

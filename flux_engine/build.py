@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from flux_engine.generate.gpu import GpuThread
-from flux_engine.health import Check, fitness_checks
+from flux_engine.health import Check, cuda_of_torch, fitness_checks
 from flux_engine.inputs import InputFetcher
-from flux_engine.models.gpu_properties import has_gpu, read_device
+from flux_engine.models.gpu_properties import driver_version, has_gpu, read_device
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.served import ServedModels
 from flux_engine.settings import Settings
@@ -61,7 +61,13 @@ def build_models(settings: Settings) -> FluxModelManager:
 
 def build_checks(settings: Settings) -> list[Check]:
     """What is to be looked at before the first job."""
-    return fitness_checks(_served(settings), volume=settings.model_volume, cache_folder=default_cache_folder())
+    return fitness_checks(
+        _served(settings),
+        volume=settings.model_volume,
+        cache_folder=default_cache_folder(),
+        driver=driver_version,
+        torch_cuda=cuda_of_torch(),
+    )
 
 
 def _served(settings: Settings) -> ServedModels:

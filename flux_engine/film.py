@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from flux_engine.generate.frames import Spent
 from flux_engine.generate.video import VideoGenerator
-from flux_engine.media.video import VideoEncoder, VideoSpec, thumbnail
+from flux_engine.media.video import EncoderFailed, VideoEncoder, VideoSpec, thumbnail
 from flux_engine.video_job import VideoJob
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def film(
     another kind."""
     made = Film()
     frames = generator.frames(model, job, progress, cancellation, spent=made.spent, first_frame=first_frame)
-    with VideoEncoder(spec_of(job)) as encoder:
+    with VideoEncoder(spec_of(job)) as encoder, _ended_by(cancellation, encoder):
         for frame in frames:
             with _waiting(made):
                 encoder.write(frame)
@@ -78,6 +78,17 @@ def spec_of(job: VideoJob) -> VideoSpec:
         is_loop=job.loop,
         title=job.prompt,
     )
+
+
+@contextmanager
+def _ended_by(cancellation: Cancellation, encoder: VideoEncoder) -> Iterator[None]:
+    """Within, a cancellation ends ffmpeg at once: the last frames may take it minutes, and the GPU would wait."""
+    with cancellation.calling(encoder.abort):
+        try:
+            yield
+        except EncoderFailed:
+            cancellation.check()
+            raise
 
 
 @contextmanager

@@ -1,65 +1,123 @@
-"""What a worker looks at before it takes its first job: its volume, its model, and room on its disks.
+"""What a worker looks at before it takes its first job: its GPU's driver, its disk, the volume, and its model.
 
-A check that raises ends the worker, and the platform shows its words beside an unhealthy worker, in place of jobs that
-fail one by one. None of them reads weights or needs torch.
+A check that raises ends the worker, and the platform starts it anew, elsewhere or in the same place: so only what is
+this machine's own fault does, a driver that the installed torch cannot use and a disk without room. The volume and the
+model are the same for every worker of the endpoint, and a worker without them still has jobs that it can do: those that
+name another model, and those whose results go to a bucket or come inline. What is wrong with them stands in the log,
+and a job that needs them says so. Nothing here reads weights or imports torch.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import os
+import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from flux_engine.errors import ModelUnavailable
 from flux_engine.models.served import ServedModels
 
 MIN_FREE_BYTES: Final = 512 * 1024**2  # results that wait for a retry, LoRAs, compile caches
+MIN_DRIVERS: Final = {12: 525, 13: 580}  # by CUDA's major version (CUDA's release notes, table of minor compatibility)
 
 Check = Callable[[], None]
 
+log = logging.getLogger(__name__)
+
 
 class Unfit(Exception):
-    """This worker cannot do its work; the text says what to change."""
+    """This machine cannot do the worker's work; the text says what to change."""
 
 
 def fitness_checks(
-    served: ServedModels, *, volume: Path, cache_folder: Path, min_free_bytes: int = MIN_FREE_BYTES
+    served: ServedModels,
+    *,
+    volume: Path,
+    cache_folder: Path,
+    driver: Callable[[], str | None] = lambda: None,
+    torch_cuda: str | None = None,
+    min_free_bytes: int = MIN_FREE_BYTES,
 ) -> list[Check]:
-    """The checks in the order in which their words help most; each raises Unfit, or ModelUnavailable."""
+    """The checks, those that may raise Unfit first.
 
-    def volume_can_be_written() -> None:
-        _check_writable(volume, "MODEL_VOLUME")
+    `driver` tells the version of the GPU's driver, None where there is no GPU or nobody to ask, and raises
+    subprocess.SubprocessError where the driver does not answer. `torch_cuda` is the CUDA that torch is built for.
+    """
 
-    def disks_have_room() -> None:
-        for folder, name in ((volume, "MODEL_VOLUME"), (cache_folder, "the worker's own disk")):
-            _check_room(folder, name, min_free_bytes)
+    def driver_can_be_used() -> None:
+        _check_driver(driver, torch_cuda)
+
+    def disk_has_room() -> None:
+        if (lack := _lack_of_room(cache_folder, min_free_bytes)) is not None:
+            raise Unfit(f"the worker's own disk {lack}; give the endpoint a larger container disk")
+
+    def volume_is_usable() -> None:
+        if (fault := _fault_of_volume(volume, min_free_bytes)) is not None:
+            log.warning(f"MODEL_VOLUME {fault}")
 
     def model_is_there() -> None:
-        served.weights(served.default())
+        try:
+            served.weights(served.default())
+        except ModelUnavailable as error:
+            log.error(f"the default model is missing, and jobs for it will fail: {error.message}")
 
-    return [volume_can_be_written, disks_have_room, model_is_there]
+    return [driver_can_be_used, disk_has_room, volume_is_usable, model_is_there]
 
 
-def _check_writable(folder: Path, name: str) -> None:
-    """A volume that was not attached is no fault in itself: the model may be in the image."""
-    if not folder.exists():
+def cuda_of_torch() -> str | None:
+    """The CUDA version of the installed torch, as `13.0`, read without importing it; None for one without CUDA."""
+    found = importlib.util.find_spec("torch")
+    return cuda_in(Path(found.origin).with_name("version.py")) if found is not None and found.origin else None
+
+
+def cuda_in(version_file: Path) -> str | None:
+    """As `cuda_of_torch`, of the torch whose `version.py` this is."""
+    told = re.search(r"^cuda\b[^=\n]*=\s*'([\d.]+)'", version_file.read_text(), re.MULTILINE)
+    return told[1] if told is not None else None
+
+
+def _check_driver(driver: Callable[[], str | None], torch_cuda: str | None) -> None:
+    """torch with too old a driver sees no GPU, which no job should find out after its load."""
+    try:
+        version = driver()
+    except subprocess.SubprocessError as error:
+        raise Unfit("the GPU's driver does not answer (nvidia-smi failed); another machine is needed") from error
+    least = MIN_DRIVERS.get(int(torch_cuda.partition(".")[0])) if torch_cuda is not None else None
+    if version is None or least is None:
         return
+    major = version.partition(".")[0]
+    if major.isdigit() and int(major) < least:
+        raise Unfit(
+            f"the GPU's driver is {version} and torch's CUDA {torch_cuda} needs {least} or newer; select CUDA "
+            f"{torch_cuda} and what is above it in the endpoint's settings"
+        )
+
+
+def _fault_of_volume(folder: Path, min_free_bytes: int) -> str | None:
+    """What is wrong with the volume. One that is not attached is no fault in itself: the model may be in the image."""
+    if not folder.exists():
+        return None
     if not folder.is_dir():
-        raise Unfit(f"{name} is a file; set it to the folder where the volume is attached")
+        return "is a file; set it to the folder where the volume is attached"
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"flux")
     except OSError as error:
-        raise Unfit(f"{name} cannot be written ({os.strerror(error.errno or 0)}); free it or attach another") from error
+        why = os.strerror(error.errno or 0)
+        return f"cannot be written ({why}): LoRAs and compile caches are not kept there; free it or attach another"
+    lack = _lack_of_room(folder, min_free_bytes)
+    return f"{lack}; free some, or make it larger" if lack is not None else None
 
 
-def _check_room(folder: Path, name: str, min_free_bytes: int) -> None:
+def _lack_of_room(folder: Path, min_free_bytes: int) -> str | None:
     existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
-    if existing is None or (existing != folder and name == "MODEL_VOLUME"):
-        return
-    free = shutil.disk_usage(existing).free
-    if free < min_free_bytes:
-        wanted = f"{min_free_bytes / 1024**2:.0f} MiB"
-        raise Unfit(f"{name} has {free / 1024**2:.0f} MiB left and {wanted} are needed; free some, or make it larger")
+    free = shutil.disk_usage(existing).free if existing is not None else min_free_bytes
+    if free >= min_free_bytes:
+        return None
+    return f"has {free / 1024**2:.0f} MiB left of the {min_free_bytes / 1024**2:.0f} MiB that are needed"

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from flux_engine.progress import Send, Update
@@ -78,33 +78,82 @@ def retry_results() -> bool:
 
 
 class GracefulStop:
-    """SIGTERM: what is in hand is finished and delivered, nothing new is taken, and the process ends.
+    """What is in hand is finished and delivered, nothing new is taken, and the process ends.
 
-    The SDK alone goes on waiting for a job for up to 90 s, is killed by then, and loses a job that is handed over
-    meanwhile. Here the wait ends as soon as no job is in hand.
+    It begins at SIGTERM, and by `begin` where this process should take no further job. The SDK alone goes on waiting
+    for a job for up to 90 s, is killed by then, and loses a job that is handed over meanwhile. Here its wait for jobs
+    ends at once, and the process as soon as no job is in hand.
     """
 
     def __init__(self) -> None:
         self.is_stopping = False
-        self._taking: asyncio.Task[Any] | None = None
+        self._asked = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
+        self._is_installed = False
+        self._is_watching = False
 
-    def watch(self) -> None:
-        """To be called from the SDK's loop before each take: that task is the one that waits for jobs."""
-        if self._taking is None:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._begin)
-        self._taking = asyncio.current_task()
+    def install(self) -> bool:
+        """To be called before the SDK starts. Returns whether it still has the places that this builds on."""
+        from runpod.serverless.modules import rp_scale, worker_state
 
-    def _begin(self) -> None:
-        if not self.is_stopping:
-            log.info("SIGTERM: finishing what is in hand")
-            self.is_stopping = True
+        if not hasattr(rp_scale, "get_job") or not hasattr(worker_state.JobsProgress, "get_job_count"):
+            log.warning("this version of the runpod SDK ends workers in its own way, which may take 90 s")
+            return False
+        rp_scale.get_job = self._until_asked(rp_scale.get_job)
+        self._is_installed = True
+        return True
+
+    def concurrency(self, usual: int) -> int:
+        """What the SDK's `concurrency_modifier` is to answer; it is called from the SDK's loop before each take.
+
+        While stopping, the number of jobs in hand, so that none more is asked for. Not 0: the SDK begins a job that it
+        holds only while fewer run than this says, and one that arrived last would wait for ever (measured).
+        """
+        if not self._is_installed:
+            return 0 if self.is_stopping else usual
+        if not self._is_watching:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.begin, "SIGTERM")
+            self._is_watching = True
+        return _jobs_in_hand() if self.is_stopping else usual
+
+    def begin(self, reason: str) -> None:
+        """End this process once what is in hand is delivered; from the SDK's loop."""
+        if self.is_stopping:
+            return
+        log.info("finishing what is in hand", extra={"detail": reason})
+        self.is_stopping = True
+        self._asked.set()
+        if self._is_installed:
             self._ending = asyncio.get_running_loop().create_task(self._end())
 
-    async def _end(self) -> None:
-        from runpod.serverless.modules.worker_state import JobsProgress
+    def _until_asked(self, take: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """`take`, the SDK's wait for jobs, given up when the stop begins: with a second slot it would go on taking."""
 
-        while JobsProgress().get_job_count() > 0:  # noqa: ASYNC110  (the SDK has no event for it)
+        async def take_until_asked(*arguments: Any, **named: Any) -> Any:
+            taking = asyncio.ensure_future(take(*arguments, **named))
+            asked = asyncio.ensure_future(self._asked.wait())
+            try:
+                await asyncio.wait((taking, asked), return_when=asyncio.FIRST_COMPLETED)
+                return taking.result() if taking.done() else None
+            finally:
+                taking.cancel()
+                asked.cancel()
+
+        return take_until_asked
+
+    async def _end(self) -> None:
+        """Cancel the SDK's loops, more than once: `wait_for` of Python 3.11 swallows a cancellation that comes together
+        with what it waits for, and that may be a job."""
+        while True:
+            while _jobs_in_hand() > 0:  # noqa: ASYNC110  (the SDK has no event for it)
+                await asyncio.sleep(IDLE_POLL_S)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
             await asyncio.sleep(IDLE_POLL_S)
-        if self._taking is not None:
-            self._taking.cancel()
+
+
+def _jobs_in_hand() -> int:
+    """Jobs that the SDK has taken and not delivered yet."""
+    from runpod.serverless.modules.worker_state import JobsProgress
+
+    return int(JobsProgress().get_job_count())

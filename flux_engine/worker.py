@@ -7,14 +7,16 @@ passes through once the device is free.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from flux_engine.delivery import encode_images, handed_out, made_to_fit, video_files, within_limit
-from flux_engine.errors import DeviceBroken, FluxError, Internal, StorageFailed
+from flux_engine.errors import ClientError, DeviceBroken, FluxError, Internal, StorageFailed
 from flux_engine.film import Film, film
 from flux_engine.generate.gpu import Cancellation, GpuThread
 from flux_engine.generate.image import Generated, ImageGenerator
@@ -23,11 +25,12 @@ from flux_engine.generate.video import VideoGenerator, check_model
 from flux_engine.inputs import InputFetcher, JobInputs
 from flux_engine.job import MAX_VIDEO_WORK, ImageJob, Job, JsonObject, ParseContext, job_id, parse_job
 from flux_engine.models.manager import FluxModelManager, LoadedModel
+from flux_engine.models.spec import ModelSpec
 from flux_engine.progress import MIN_INTERVAL_S, Progress, Send
 from flux_engine.run import Clock, Finished, Run, described, result_of
 from flux_engine.storage.cache import CacheManager
 from flux_engine.storage.entry import CacheEntry
-from flux_engine.storage.fingerprint import fingerprint
+from flux_engine.storage.fingerprint import ModelIdentity, fingerprint
 from flux_engine.storage.flight import Flight
 from flux_engine.storage.kept import KeptResult, KeptResults
 from flux_engine.storage.results import ResultStore, put_all
@@ -65,6 +68,7 @@ class Worker:
         self._inputs = inputs
         self._url_expiry_s = url_expiry_s
         self._max_video_work = max_video_work
+        self._looking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="look")  # one at a time; begins when used
         self._images = ImageGenerator()
         self._videos = VideoGenerator()
 
@@ -76,10 +80,13 @@ class Worker:
             return within_limit(await self._run_in_store(job, progress), identity)
         except DeviceBroken as error:
             self.is_broken = True
-            log.error("device broken", extra={"job_id": identity, "code": error.code})
+            log.exception("device broken", extra={"job_id": identity, "code": error.code})
             return {"error": error.to_json(identity), "refresh_worker": True}
-        except FluxError as error:
+        except ClientError as error:  # its message may quote the job, so the field has to do
             log.warning("job refused", extra={"job_id": identity, "code": error.code, "detail": error.field})
+            return {"error": error.to_json(identity)}
+        except FluxError as error:
+            log.exception("job failed", extra={"job_id": identity, "code": error.code, "detail": error.message})
             return {"error": error.to_json(identity)}
         except Exception:
             reference = uuid.uuid4().hex[:12]
@@ -93,14 +100,21 @@ class Worker:
         """Load the default model before the first job asks for it; where it cannot be, that job will say so."""
         try:
             spec = self._models.served.default()
+            await self._identity(spec)
             await self._gpu.run(lambda _: self._models.use(spec, lambda model: None))
+        except DeviceBroken as error:
+            self.is_broken = True
+            log.exception("device broken", extra={"code": error.code})
         except FluxError as error:
-            log.error("not warmed", extra={"code": error.code})
+            log.exception("not warmed", extra={"code": error.code, "detail": error.message})
+        except Exception:
+            log.exception("not warmed", extra={"code": "internal"})
 
     async def close(self) -> None:
         """Leave the cache's server and the store. The GPU thread is its owner's to end."""
         await self._cache.close()
         self._store.close()
+        self._looking.shutdown(wait=False)
 
     async def _run_in_store(self, raw: object, progress: Progress) -> JsonObject:
         store = self._store_of(raw)
@@ -117,7 +131,7 @@ class Worker:
         spec = self._models.served.named(job.model)
         if isinstance(job, VideoJob):
             check_model(spec)
-        model = self._models.identity(spec)
+        model = await self._identity(spec)
         inputs = await self._fetch_inputs(job, progress, clock)
         key = fingerprint(job.parameters(), model=model, inputs=inputs.content(job))
         run = Run(job=job, inputs=inputs, model=model, fingerprint=key, store=store, progress=progress, clock=clock)
@@ -141,6 +155,11 @@ class Worker:
         log.info("job done", extra={"job_id": job.id, "model": job.model, "ms": clock.total_ms()})
         result = result_of(run, finished, flight, files=files, expires_at=expires_at)
         return await made_to_fit(result, job) if isinstance(job, ImageJob) else result
+
+    async def _identity(self, spec: ModelSpec) -> ModelIdentity:
+        """What results of `spec` are made by. The first look at the GPU takes up to seconds, during which the loop goes
+        on; and not on the GPU thread, where a hit would wait for the job before it."""
+        return await asyncio.get_running_loop().run_in_executor(self._looking, self._models.identity, spec)
 
     async def _fetch_inputs(self, job: Job, progress: Progress, clock: Clock) -> JobInputs:
         if not job.loras:

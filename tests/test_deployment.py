@@ -20,7 +20,7 @@ from flux_engine.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIABLES = {name.upper(): field for name, field in Settings.model_fields.items()}
-OF_THE_PLATFORM = {"RUNPOD_INIT_TIMEOUT", "RUNPOD_LOG_LEVEL"}
+OF_THE_PLATFORM = {"RUNPOD_INIT_TIMEOUT", "RUNPOD_LOG_LEVEL", "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS"}
 SECRETS = {"HF_TOKEN", "CIVITAI_TOKEN", "BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY", "REDIS_URL"}
 
 
@@ -139,9 +139,17 @@ def test_python_is_process_one() -> None:
 def test_what_the_image_sets() -> None:
     settings = " ".join(all_of("ENV"))
     assert "RUNPOD_LOG_LEVEL=INFO" in settings
+    assert "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS=true" in settings
     assert "PATH=/opt/venv/bin:$PATH" in settings
     names = {name for name in re.findall(r"(\w+)=", settings) if name != "PATH"}
     assert names <= set(VARIABLES) | OF_THE_PLATFORM
+
+
+def test_a_run_as_flux_can_write_its_pictures() -> None:
+    """OUTPUT_DIR is relative to the image's folder, which belongs to root."""
+    (folder,) = all_of("WORKDIR")
+    outputs = f"{folder}/{VARIABLES['OUTPUT_DIR'].default}"
+    assert any(f"install -d -o flux {outputs}" in rest for rest in all_of("RUN"))
 
 
 def test_layers_stand_in_the_order_in_which_they_change() -> None:
@@ -179,6 +187,11 @@ def test_nothing_else_gets_into_the_image(path: str) -> None:
     assert any(fnmatch("flux_engine/__pycache__", rule) for rule in rules[1:] if not rule.startswith("!"))
 
 
+@pytest.mark.parametrize("path", [".env", ".git/", ".venv/", "outputs/"])
+def test_what_stays_at_home_in_development(path: str) -> None:
+    assert path in (ROOT / ".runpodignore").read_text().splitlines()
+
+
 @pytest.mark.parametrize("script", ["builder/setup.sh"])
 def test_shell_scripts_are_valid(script: str) -> None:
     subprocess.run(["bash", "-n", ROOT / script], check=True)
@@ -206,6 +219,7 @@ def test_the_hub_entry_has_what_the_hub_asks_for() -> None:
     assert {"title", "description", "type", "category", "config"} <= set(entry)
     assert (entry["type"], entry["category"], entry["config"]["runsOn"]) == ("serverless", "image", "GPU")
     assert entry["config"]["gpuCount"] == 1
+    assert all(word in entry["description"] for word in ("pictures", "videos", "LoRAs"))
     assert all(re.fullmatch(r"-?[A-Z]+_\d+(_PRO)?", pool) for pool in entry["config"]["gpuIds"].split(","))
 
 
@@ -230,5 +244,8 @@ def test_the_project_file() -> None:
     assert (ROOT / sections["runtime"]["handler_path"]).is_file()
     assert (ROOT / sections["runtime"]["requirements_path"]).is_file()
     assert sections["runtime"]["python_version"] in (ROOT / "Dockerfile").read_text()
+    assert re.fullmatch(r"[0-9a-f]{8}", sections["project"]["uuid"])
+    assert all(re.fullmatch(r"\d+/(http|tcp)", port) for port in sections["project"]["ports"].split(", "))
+    assert sections["project"]["env_vars"]["RUNPOD_SKIP_AUTO_SYSTEM_CHECKS"] == "true"
     assert sections["project"]["volume_mount_path"] == str(VARIABLES["MODEL_VOLUME"].default)
     assert hub()["config"]["allowedCudaVersions"] == hub_tests()["config"]["allowedCudaVersions"]

@@ -146,6 +146,28 @@ async def test_a_video_cancelled_at_any_frame_leaves_no_ffmpeg_and_the_next_is_r
     assert video_of(await worker.run(job(cache=False))) == before
 
 
+async def test_a_video_cancelled_while_it_is_encoded_does_not_wait_for_ffmpeg(worker: Worker) -> None:
+    """ffmpeg is held where it stands, as one that has minutes of frames before it; the pipe takes these four."""
+    before = video_of(await worker.run(job(cache=False)))
+    is_encoding = asyncio.Event()
+
+    async def hold(update: Update) -> None:
+        if update["stage"] == "denoising":
+            for pid in _ffmpegs():
+                os.kill(pid, signal.SIGSTOP)
+        if update["stage"] == "encoding":
+            is_encoding.set()
+
+    running = asyncio.create_task(worker.run(job(num_frames=4, cache=False), hold, min_interval_s=0))
+    await asyncio.wait_for(is_encoding.wait(), 60)
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=60)
+    assert done == {running}
+    assert running.cancelled()
+    assert _ffmpegs() == []
+    assert video_of(await worker.run(job(cache=False))) == before
+
+
 @pytest.mark.parametrize(
     ("fields", "field", "said"),
     [

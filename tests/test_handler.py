@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,25 @@ def test_an_invalid_setting_stops_the_worker(tmp_path: Path, environment: dict[s
     assert done.returncode == 1
     assert done.stderr.strip().startswith(f"The worker cannot start: {next(iter(environment))}")
     assert "Traceback" not in done.stderr
+
+
+def test_sigterm_ends_a_worker_that_is_still_starting(tmp_path: Path) -> None:
+    """With status 0 and not by the signal: as process 1 of a container it would not be ended by that at all."""
+    began = tmp_path / "began"
+    tool = tmp_path / "nvidia-smi"  # the SDK asks it before it begins to take jobs
+    tool.write_text(f"#!/bin/sh\ntouch {began}\nexec sleep 60\n")
+    tool.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "RUNPOD_WEBHOOK_GET_JOB": "http://127.0.0.1:9/job-take/$ID?gpu=none",
+        "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
+    }
+    with subprocess.Popen([sys.executable, str(ROOT / "handler.py")], env=environment) as worker:
+        while not began.exists() and worker.poll() is None:
+            time.sleep(0.05)
+        worker.terminate()
+        assert worker.wait(timeout=30) == 0
 
 
 def test_nothing_heavy_is_imported_before_a_job(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
-"""What a worker looks at before its first job, and what it says where it cannot do its work."""
+"""What a worker looks at before its first job: what ends it, and what it says in its log and works on."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flux_engine.build import build_checks
-from flux_engine.errors import ModelUnavailable
-from flux_engine.health import Unfit, fitness_checks
+from flux_engine.health import Unfit, cuda_in, cuda_of_torch, fitness_checks
+from flux_engine.models.gpu_properties import driver_version
 from flux_engine.models.served import ServedModels
 from flux_engine.models.weights import BUNDLED_FOLDER
 from flux_engine.settings import Settings
@@ -21,35 +25,150 @@ def run_checks(volume: Path, **environment: str) -> None:
         check()
 
 
-def test_the_bundled_model_needs_no_volume(tmp_path: Path) -> None:
+def run_on(
+    folder: Path,
+    *,
+    driver: Callable[[], str | None] = lambda: None,
+    torch_cuda: str | None = "13.0",
+    min_free_bytes: int = 0,
+) -> None:
+    served = ServedModels(None, volume=folder, has_gpu=False)
+    for check in fitness_checks(
+        served,
+        volume=folder,
+        cache_folder=folder / "cache",
+        driver=driver,
+        torch_cuda=torch_cuda,
+        min_free_bytes=min_free_bytes,
+    ):
+        check()
+
+
+# ------------------------------------------------------------------------------ the volume and the model
+
+
+def test_the_bundled_model_needs_no_volume(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run_checks(tmp_path / "not attached")
+    assert caplog.messages == []
 
 
-def test_a_model_on_the_volume_is_found(tmp_path: Path) -> None:
+def test_a_model_on_the_volume_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copytree(BUNDLED_FOLDER, tmp_path / "my-model")
     run_checks(tmp_path, FLUX_MODEL="my-model")
+    assert caplog.messages == []
     assert {path.name for path in tmp_path.iterdir()} == {"my-model"}
 
 
-def test_a_model_that_is_not_there_is_named_with_the_way_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnavailable, match="fetch_models"):
-        run_checks(tmp_path, FLUX_MODEL="FLUX.1-schnell")
+@pytest.mark.parametrize("model", ["FLUX.1-schnell", "owner/a-fine-tune"])
+def test_a_missing_model_is_said_and_ends_no_worker(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, model: str
+) -> None:
+    run_checks(tmp_path, FLUX_MODEL=model)
+    assert {record.levelname for record in caplog.records} == {"ERROR"}
+    assert "the default model is missing" in caplog.text
+    assert model in caplog.text
 
 
-def test_a_volume_that_is_a_file_is_unfit(tmp_path: Path) -> None:
+def test_the_way_to_get_a_missing_model_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run_checks(tmp_path, FLUX_MODEL="FLUX.1-schnell")
+    assert "fetch_models.py" in caplog.text
+
+
+def test_a_volume_that_is_a_file_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "volume").write_text("")
-    with pytest.raises(Unfit, match="MODEL_VOLUME is a file"):
-        run_checks(tmp_path / "volume")
+    run_checks(tmp_path / "volume")
+    assert "MODEL_VOLUME is a file" in caplog.text
 
 
 @pytest.mark.skipif(not os.path.ismount("/proc"), reason="a folder that root cannot write either")
-def test_a_volume_that_cannot_be_written_is_unfit() -> None:
-    with pytest.raises(Unfit, match="MODEL_VOLUME cannot be written"):
-        run_checks(Path("/proc"))
+def test_a_volume_that_cannot_be_written_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    run_checks(Path("/proc"))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "MODEL_VOLUME cannot be written" in record.message
+
+
+def test_a_volume_with_little_room_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checks = fitness_checks(
+        ServedModels(None, volume=tmp_path, has_gpu=False),
+        volume=tmp_path,
+        cache_folder=tmp_path,
+        min_free_bytes=2**62,
+    )
+    next(check for check in checks if check.__name__ == "volume_is_usable")()
+    assert "MODEL_VOLUME has" in caplog.text
+
+
+# --------------------------------------------------------------------------------- the machine's own faults
 
 
 def test_a_full_disk_is_unfit(tmp_path: Path) -> None:
-    served = ServedModels(None, volume=tmp_path, has_gpu=False)
-    _, has_room, _ = fitness_checks(served, volume=tmp_path, cache_folder=tmp_path, min_free_bytes=2**62)
-    with pytest.raises(Unfit, match="MODEL_VOLUME has"):
-        has_room()
+    with pytest.raises(Unfit, match=r"own disk has .* MiB left"):
+        run_on(tmp_path, min_free_bytes=2**62)
+
+
+@pytest.mark.parametrize(
+    ("version", "torch_cuda", "is_fit"),
+    [
+        ("580.65.06", "13.0", True),
+        ("590.12", "13.0", True),
+        ("570.195.03", "13.0", False),
+        ("570.195.03", "12.8", True),  # an image with a build for older drivers
+        ("515.105", "12.6", False),
+        ("570.195.03", None, True),  # torch without CUDA asks nothing of a driver
+        (None, "13.0", True),
+    ],
+)
+def test_the_driver_must_be_new_enough_for_torch(
+    tmp_path: Path, version: str | None, torch_cuda: str | None, is_fit: bool
+) -> None:
+    if is_fit:
+        run_on(tmp_path, driver=lambda: version, torch_cuda=torch_cuda)
+        return
+    with pytest.raises(Unfit, match=f"driver is {version} .* select CUDA {torch_cuda}"):
+        run_on(tmp_path, driver=lambda: version, torch_cuda=torch_cuda)
+
+
+def test_a_driver_that_does_not_answer_is_unfit(tmp_path: Path) -> None:
+    def dead() -> str:
+        raise subprocess.CalledProcessError(9, "nvidia-smi")
+
+    with pytest.raises(Unfit, match="does not answer"):
+        run_on(tmp_path, driver=dead)
+
+
+def test_the_driver_s_own_tool_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "nvidia0").touch()
+
+    def answering(script: str) -> None:
+        tool.write_text(f"#!/bin/sh\n{script}\n")
+        tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+
+    answering("echo 570.195.03; echo 570.195.03")
+    assert driver_version(tmp_path) == "570.195.03"
+    answering("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
+    with pytest.raises(subprocess.CalledProcessError):
+        driver_version(tmp_path)
+    assert driver_version(tmp_path / "no devices") is None
+
+
+def test_torch_s_cuda_is_told_as_torch_tells_it() -> None:
+    look = "import torch; print(torch.version.cuda)"
+    told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.strip()
+    assert str(cuda_of_torch()) == told
+
+
+@pytest.mark.parametrize(
+    ("lines", "cuda"),
+    [
+        ("__version__ = '2.13.0'\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n", "13.0"),
+        ("__all__ = ['cuda']\n__version__ = '2.6.0+cu126'\ncuda = '12.6'\n", "12.6"),
+        ("cuda: Optional[str] = None\nhip: Optional[str] = '6.4'\n", None),
+    ],
+)
+def test_torch_s_cuda_is_read_from_its_version_file(tmp_path: Path, lines: str, cuda: str | None) -> None:
+    (tmp_path / "version.py").write_text(lines)
+    assert cuda_in(tmp_path / "version.py") == cuda

@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,8 +18,11 @@ import pytest
 from PIL import Image
 
 from flux_engine.build import build_worker
+from flux_engine.errors import DeviceBroken
 from flux_engine.generate.gpu import Cancellation, GpuThread, Result
+from flux_engine.models.gpu_properties import GIB, GpuProperties, cpu_machine
 from flux_engine.models.manager import FluxModelManager
+from flux_engine.models.served import ServedModels
 from flux_engine.models.weights import BUNDLED_FOLDER
 from flux_engine.progress import Update
 from flux_engine.settings import Settings
@@ -142,6 +146,24 @@ async def test_what_is_no_job_gets_an_error(worker: Worker, not_a_job: object) -
     assert error_of(await worker.run(not_a_job))["code"] == "invalid_input"
 
 
+@pytest.mark.parametrize(
+    ("fields", "event", "level", "said"),
+    [
+        ({"width": 5}, "job refused", "WARNING", "width"),
+        ({"model": "schnell"}, "job failed", "ERROR", "not on this endpoint's volume"),
+    ],
+)
+async def test_the_log_tells_a_bad_job_from_a_worker_that_failed(
+    worker: Worker, caplog: pytest.LogCaptureFixture, fields: dict[str, Any], event: str, level: str, said: str
+) -> None:
+    error_of(await worker.run(job(**fields)))
+    (record,) = (record for record in caplog.records if record.name == "flux_engine.worker")
+    assert (record.message, record.levelname) == (event, level)
+    assert said in str(vars(record)["detail"])
+    assert (record.exc_info is not None) == (level == "ERROR")
+    assert str(QUICK["prompt"]) not in caplog.text
+
+
 async def test_a_model_that_is_not_there_is_named_with_the_way_to_get_it(worker: Worker, tmp_path: Path) -> None:
     error = error_of(await worker.run(job(model="schnell", num_inference_steps=2)))
     assert error["code"] == "model_unavailable"
@@ -198,6 +220,55 @@ class BrokenThread(GpuThread):
 
     async def run(self, work: Callable[[Cancellation], Result]) -> Result:
         raise ZeroDivisionError(work)
+
+
+async def test_the_loop_goes_on_while_the_gpu_is_looked_at(tmp_path: Path) -> None:
+    loop_went_on, seen = threading.Event(), list[bool]()
+
+    def slow_driver() -> GpuProperties:
+        seen.append(loop_went_on.wait(20))
+        return cpu_machine(total_bytes=8 * GIB)
+
+    served = ServedModels(None, volume=tmp_path, has_gpu=False)
+    models = FluxModelManager(served, gpu=slow_driver, volume=tmp_path, lora_max_bytes=GIB)
+    async with a_worker(Settings.from_environment({}), tmp_path, models=models) as worker:
+        running = asyncio.create_task(worker.run(job()))
+        await asyncio.sleep(0.2)
+        loop_went_on.set()
+        pictures(await running)
+    assert seen == [True]
+
+
+async def test_a_hit_does_not_wait_for_the_gpu(worker: Worker, warm: tuple[FluxModelManager, GpuThread]) -> None:
+    await worker.run(job("one", seed=12, cache=True))
+    release = threading.Event()
+    busy = asyncio.create_task(warm[1].run(lambda _: release.wait(60)))
+    hit = await worker.run(job("two", seed=12, cache=True))
+    assert not busy.done()
+    release.set()
+    await busy
+    assert hit["cached"]
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+async def test_warming_that_fails_is_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, is_lost: bool
+) -> None:
+    settings = Settings.from_environment({"MODEL_VOLUME": str(tmp_path)})
+    gpu = LostDevice() if is_lost else BrokenThread()
+    async with a_worker(settings, tmp_path, gpu=gpu) as worker:
+        await worker.warm()
+        assert worker.is_broken is is_lost
+    (record,) = (record for record in caplog.records if record.name == "flux_engine.worker")
+    assert record.message == ("device broken" if is_lost else "not warmed")
+    assert record.exc_info is not None
+
+
+class LostDevice(GpuThread):
+    """The GPU thread of a card that no longer answers."""
+
+    async def run(self, work: Callable[[Cancellation], Result]) -> Result:
+        raise DeviceBroken("the GPU stopped answering")
 
 
 async def test_a_folder_that_cannot_be_written_is_storage_failed(

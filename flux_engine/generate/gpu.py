@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from flux_engine.errors import JobCancelled
@@ -23,9 +24,28 @@ class Cancellation:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._calls: list[Callable[[], None]] = []
 
     def request(self) -> None:
-        self._event.set()
+        with self._lock:
+            self._event.set()
+            for call in self._calls:
+                call()
+
+    @contextmanager
+    def calling(self, call: Callable[[], None]) -> Iterator[None]:
+        """Within, a cancellation also calls `call`, on the thread that requests it: for what checks nothing while it
+        waits. `call` must return at once; it is not called any more when the block has been left."""
+        with self._lock:
+            self._calls.append(call)
+            if self._event.is_set():
+                call()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls.remove(call)
 
     def check(self) -> None:
         """Raise JobCancelled if the job was cancelled."""

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+DEVICES: Final = Path("/dev")
 GIB: Final = 1024**3
 MIB: Final = 1024**2
-DRIVER_TIMEOUT_S: Final = 10.0
+DRIVER_TIMEOUT_S: Final = 30.0  # of a host whose driver wakes up eight cards first
 CONTEXT_BYTES: Final = GIB // 2  # CUDA's context and kernels, which a fresh process loses before any tensor
 USUAL_HOST_BYTES: Final = 62 * GIB
 
@@ -119,7 +120,7 @@ def short_name(card: GpuProperties) -> str:
     return " ".join(re.sub(r"\b(NVIDIA|GeForce|Tesla|Generation|Server|Edition)\b", " ", card.name).split())
 
 
-def has_gpu(devices: Path = Path("/dev")) -> bool:
+def has_gpu(devices: Path = DEVICES) -> bool:
     """Whether an NVIDIA device is in sight, told without importing torch.
 
     A container that was given the fourth card of its host sees `nvidia3` and no `nvidia0`.
@@ -137,16 +138,34 @@ def read_device() -> GpuProperties:
         return cpu_machine(total_bytes=host_memory())
     query = "--query-gpu=name,compute_cap,memory.total,memory.free,mig.mode.current"
     try:
-        told = subprocess.run(  # noqa: S603  (nothing in it comes from outside)
-            ["nvidia-smi", query, "--format=csv,noheader,nounits"],  # noqa: S607  (the driver's place differs)
-            capture_output=True,
-            text=True,
-            timeout=DRIVER_TIMEOUT_S,
-            check=True,
-        ).stdout
+        told = _nvidia_smi(query, "--format=csv,noheader,nounits")
     except (OSError, subprocess.SubprocessError):
         return read_gpu()
     return parse_driver(told, host_bytes=host_memory()) or read_gpu()
+
+
+def driver_version(devices: Path = DEVICES) -> str | None:
+    """The version of this machine's NVIDIA driver, as `580.65.06`; None without a GPU or without the driver's tool.
+
+    Raises subprocess.SubprocessError where the tool fails or hangs: the GPU cannot be used then.
+    """
+    if not has_gpu(devices):
+        return None
+    try:
+        told = _nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
+    except OSError:
+        return None
+    return next(iter(told.split()), None)
+
+
+def _nvidia_smi(*arguments: str) -> str:
+    return subprocess.run(  # noqa: S603  (nothing in it comes from outside)
+        ["nvidia-smi", *arguments],  # noqa: S607  (the driver's place differs)
+        capture_output=True,
+        text=True,
+        timeout=DRIVER_TIMEOUT_S,
+        check=True,
+    ).stdout
 
 
 def parse_driver(told: str, *, host_bytes: int) -> GpuProperties | None:

@@ -68,6 +68,19 @@ async def test_cancelling_stops_the_work_before_it_is_reported() -> None:
     gpu.close()
 
 
+def test_a_cancellation_calls_what_waits_for_something_else() -> None:
+    cancellation, called = Cancellation(), list[str]()
+    with cancellation.calling(lambda: called.append("before")):
+        pass
+    with cancellation.calling(lambda: called.append("during")):
+        assert called == []
+        cancellation.request()
+        assert called == ["during"]
+    with cancellation.calling(lambda: called.append("too late")):
+        pass
+    assert called == ["during", "too late"]
+
+
 async def test_a_job_cancelled_while_it_waits_never_begins() -> None:
     gpu, release, ran = GpuThread(), threading.Event(), list[str]()
     first = asyncio.create_task(gpu.run(lambda _: release.wait()))

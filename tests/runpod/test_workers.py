@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -124,6 +125,20 @@ async def test_what_becomes_of_a_result() -> None:
         assert pool.outgoing() == pool.workers
         successor = await pool.replace(pool.workers[0])
         assert (await done(platform, submit(platform, {"echo": 2}))).worker == successor.id
+
+
+async def test_a_worker_is_stopped_after_a_time_out_and_on_request() -> None:
+    """SIGTERM first: the echo worker waits for its next take, as the plain SDK does, and is killed after the grace."""
+    async with Platform(limits=Limits(execution_timeout_s=1)) as platform:
+        async with WorkerPool(platform, command=ECHO, stop_grace_s=0.5) as pool:
+            one, other = await pool.start(2)
+            late = submit(platform, {"sleep_s": 30})
+            assert (await done(platform, late)).status is Status.TIMED_OUT
+            holder, idle = (one, other) if platform.endpoint.queue[late].worker == one.id else (other, one)
+            assert await holder.wait(timeout_s=30) == -signal.SIGKILL
+            assert idle.returncode is None
+            assert (await done(platform, submit(platform, {"refresh": True}))).worker == idle.id
+            assert await idle.wait(timeout_s=30) in (0, -signal.SIGKILL)  # the SDK ends by itself after this one
 
 
 async def test_workers_end_with_whoever_started_them() -> None:

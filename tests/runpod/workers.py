@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests import leaks
+from tests.runpod.job import Status
 from tests.runpod.server import Platform
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 HANDLER: Final = (sys.executable, "-u", "handler.py")
 KEPT_LINES: Final = 10_000
 START_TIMEOUT_S: Final = 120.0
+WATCH_S: Final = 0.1
 GUARD: Final = ("sh", "-c", 'read -r _; kill -9 -- "-$0"')  # its standard input ends with whoever holds it
 INHERITED: Final = ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
@@ -112,6 +114,14 @@ class WorkerProcess:
             _signal_group(self.pid, signal.SIGKILL)
         await self.wait()
 
+    async def stop(self, *, grace_s: float) -> None:
+        """SIGTERM, and SIGKILL for what is still there after `grace_s`."""
+        self.terminate()
+        try:
+            await self.wait(timeout_s=grace_s)
+        except TimeoutError:
+            await self.kill()
+
     async def wait(self, *, timeout_s: float | None = None) -> int:
         """The exit status, once it has ended and the rest of its group is gone. Raises TimeoutError."""
         status = await asyncio.wait_for(self._process.wait(), timeout_s)
@@ -148,6 +158,8 @@ class WorkerPool:
     """The workers of a platform; leaving it ends them all.
 
     `environment` is added to what RunPod sets and to little else: a worker sees nothing of the caller's surroundings.
+    With `stop_grace_s` the workers are stopped as RunPod does it, after a job's time-out and where one asked to be
+    replaced: SIGTERM, and after that many seconds SIGKILL. Without, they are left as they are.
     """
 
     def __init__(
@@ -158,8 +170,11 @@ class WorkerPool:
         directory: Path = REPOSITORY,
         environment: Mapping[str, str] | None = None,
         on_line: OnLine | None = None,
+        stop_grace_s: float | None = None,
     ) -> None:
         self._platform = platform
+        self._stop_grace_s = stop_grace_s
+        self._stopper: asyncio.Task[None] | None = None
         self._command = command
         self._directory = directory
         self._environment = dict(environment or {})
@@ -169,9 +184,14 @@ class WorkerPool:
         self.workers: list[WorkerProcess] = []
 
     async def __aenter__(self) -> Self:
+        if self._stop_grace_s is not None:
+            self._stopper = asyncio.create_task(self._stop_workers(self._stop_grace_s))
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._stopper is not None:
+            self._stopper.cancel()
+            await asyncio.gather(self._stopper, return_exceptions=True)
         await asyncio.gather(*(worker.kill() for worker in self.workers))
         self.workers.clear()
         self._home.cleanup()
@@ -192,6 +212,21 @@ class WorkerPool:
         """The workers that have ended or that the platform was asked to replace."""
         seen = [(worker, self._platform.endpoint.worker(worker.id)) for worker in self.workers]
         return [w for w, known in seen if w.returncode is not None or (known is not None and known.is_to_stop)]
+
+    async def _stop_workers(self, grace_s: float) -> None:
+        async with asyncio.TaskGroup() as stops:
+            stopped: set[str] = set()
+            while True:
+                for worker in [w for w in self.workers if w.id not in stopped and self._is_to_stop(w)]:
+                    stopped.add(worker.id)
+                    stops.create_task(worker.stop(grace_s=grace_s))
+                await asyncio.sleep(WATCH_S)
+
+    def _is_to_stop(self, worker: WorkerProcess) -> bool:
+        seen = self._platform.endpoint.worker(worker.id)
+        jobs = self._platform.endpoint.queue.jobs
+        has_overrun = any(job.worker == worker.id and job.status is Status.TIMED_OUT for job in jobs)
+        return has_overrun or (seen is not None and seen.is_to_stop)
 
     async def _spawn(self) -> WorkerProcess:
         self._started += 1
