@@ -96,7 +96,9 @@ async def handed_out(
     said, expiries = [], []
     for stored in entry.objects():
         if response_format == "b64_json":
-            data = at_hand[stored.key] if stored.key in at_hand else await store.get(stored.key)
+            data = at_hand.get(stored.key)
+            if data is None:
+                data = await store.get(stored.key, size=stored.bytes, sha256=stored.sha256)
             said.append({"b64_json": base64.b64encode(data).decode(), **_facts(stored)})
         else:
             link = await store.url(stored.key)

@@ -15,15 +15,19 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
 from flux_engine.errors import StorageFailed
-from flux_engine.storage.results import Link, place_of
+from flux_engine.storage.results import Link, is_content, place_of
+
+if TYPE_CHECKING:
+    from flux_engine.storage.bucket_client import BucketClient
 
 MIB: Final = 1024 * 1024
 MULTIPART_FROM_BYTES: Final = 16 * MIB
@@ -76,7 +80,8 @@ class BucketStore:
         self._before_connect = before_connect
         self._threads = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="bucket")
         self._client_lock = threading.Lock()
-        self._client: Any = None  # botocore's clients have no static type
+        self._client: BucketClient | None = None
+        self._is_closed = False
 
     @property
     def prefix(self) -> str:
@@ -101,10 +106,16 @@ class BucketStore:
     async def exists(self, key: str, *, size: int) -> bool:
         return await self._run("say what it holds", lambda: self._size(key) == size, self._bounds.lookup_s)
 
-    async def get(self, key: str) -> bytes:
-        return await self._run("give the result back", lambda: self._download(key), self._bounds.upload_s)
+    async def get(self, key: str, *, size: int, sha256: str) -> bytes:
+        data = await self._run("give the result back", lambda: self._download(key, size), self._bounds.upload_s)
+        if not is_content(data, size=size, sha256=sha256):
+            log.warning("the bucket gave back other bytes than were stored")
+            raise StorageFailed("the bucket gave back other bytes than were stored; send the job again")
+        return data
 
     def close(self) -> None:
+        """Ends what is under way too: a thread does not outlive the store."""
+        self._is_closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             self._client.close()
@@ -149,8 +160,10 @@ class BucketStore:
             raise
         return size
 
-    def _download(self, key: str) -> bytes:
-        data: bytes = self._connected().get_object(Bucket=self._bucket.name, Key=key)["Body"].read()
+    def _download(self, key: str, size: int) -> bytes:
+        """The object, or its first `size` + 1 bytes where it is longer."""
+        with closing(self._connected().get_object(Bucket=self._bucket.name, Key=key)["Body"]) as body:
+            data: bytes = body.read(size + 1)
         return data
 
     def _connected(self) -> Any:
@@ -158,34 +171,12 @@ class BucketStore:
             if self._client is None:
                 if self._before_connect is not None:
                     self._before_connect()
-                self._client = _client(self._bucket, self._bounds)
-            return self._client
+                from flux_engine.storage.bucket_client import BucketClient
 
-
-def _client(bucket: Bucket, bounds: TimeBounds) -> Any:
-    import boto3
-    from botocore.config import Config
-
-    for library in ("boto3", "botocore", "s3transfer"):  # at DEBUG they log keys' signatures and signed URLs
-        logging.getLogger(library).setLevel(logging.INFO)
-    config = Config(
-        signature_version="s3v4",
-        s3={"addressing_style": bucket.addressing},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        retries={"mode": "standard", "total_max_attempts": bounds.attempts},
-        connect_timeout=bounds.connect_s,
-        read_timeout=bounds.read_s,
-        max_pool_connections=2 * UPLOAD_THREADS,
-    )
-    return boto3.session.Session().client(
-        "s3",
-        endpoint_url=bucket.endpoint_url,
-        region_name=bucket.region,
-        aws_access_key_id=bucket.access_key_id.get_secret_value(),
-        aws_secret_access_key=bucket.secret_access_key.get_secret_value(),
-        config=config,
-    )
+                self._client = BucketClient(self._bucket, self._bounds)
+                if self._is_closed:  # meanwhile: its first call ends at once
+                    self._client.close()
+            return self._client.s3
 
 
 def _translated(what: str, call: Callable[[], T]) -> T:

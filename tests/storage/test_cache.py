@@ -21,7 +21,7 @@ from flux_engine.storage.flight import AWAY
 from flux_engine.storage.ledger import Terms
 from flux_engine.storage.redis_link import RedisLink, RemoteServer
 from flux_engine.storage.results import FolderStore
-from tests.storage.results_of import entry_of, stored
+from tests.storage.results_of import entry_of, read_back, stored
 from tests.storage.servers import RedisProcess, S3Process, fetched
 
 ONE, TWO = "1" * 64, "2" * 64
@@ -77,7 +77,7 @@ async def test_the_second_job_is_a_hit_with_the_facts_of_the_first(cache: CacheM
         assert flight.hit is not None
         (file,) = flight.hit.files
         assert (file.seed, file.width, file.content_type) == (7, 16, "image/png")
-        assert await store.get(file.key) == b"picture of " + ONE.encode()
+        assert await read_back(store, picture := b"picture of " + ONE.encode(), file.key) == picture
         assert (flight.warning, flight.has_waited) == (None, False)
 
 
@@ -407,7 +407,7 @@ async def test_the_status_of_a_task(cache: CacheManager, store: FolderStore) -> 
         assert done is not None
         assert done.status == "completed"
         assert done.result is not None
-        assert await store.get(done.result.files[0].key) == b"x"
+        assert await read_back(store, b"x", done.result.files[0].key) == b"x"
         assert done.finished_at is not None
         assert done.started_at <= done.finished_at
 

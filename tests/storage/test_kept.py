@@ -9,7 +9,7 @@ import pytest
 from flux_engine.errors import StorageFailed
 from flux_engine.storage.kept import KEPT_MAX_AGE_S, KeptResults
 from flux_engine.storage.results import put_all
-from tests.storage.results_of import entry_of, files_of
+from tests.storage.results_of import entry_of, files_of, read_back
 from tests.storage.servers import S3Process
 
 ONE, TWO = "1" * 64, "2" * 64
@@ -86,6 +86,6 @@ async def test_storage_is_away_and_the_retry_uploads_what_was_kept(tmp_path: Pat
     assert found is not None
     await put_all(store, found.files)
     await kept.drop(ONE)
-    assert await store.get(entry.files[0].key) == b"picture"
+    assert await read_back(store, b"picture", entry.files[0].key) == b"picture"
     store.close()
     server.kill()
