@@ -190,7 +190,10 @@ class Worker:
         run.clock.spent |= made.spent_ms()
         run.progress.stage("encoding")
         with run.clock.measure("encode"):
-            files = await encode_images(made.images, job, model=described(model.identity), prefix=run.store.prefix)
+            content = run.inputs.content(job)
+            files = await encode_images(
+                made.images, job, model=described(model.identity), prefix=run.store.prefix, content=content
+            )
         facts = tuple(file.facts for file in files)
         entry = CacheEntry(fingerprint=run.fingerprint, files=facts, warnings=(*made.warnings, *warnings))
         return KeptResult(entry, tuple(file.new_file for file in files)), model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
 import shutil
@@ -26,6 +27,7 @@ from flux_engine.worker import Worker
 
 QUICK = {"prompt": "a red sun on the left, a lake, day", "num_inference_steps": 4, "width": 128, "height": 128}
 NO_CACHE = {"cache": False}
+SHIPPED_LORA = Path(__file__).parents[1] / "examples" / "loras" / "mosaic.safetensors"
 
 
 def job(identity: str = "job-1", **fields: Any) -> dict[str, Any]:
@@ -226,6 +228,22 @@ async def test_the_same_job_again_is_a_hit_that_says_so(worker: Worker) -> None:
     assert again["metadata"] == {"try": 2}
     other = await worker.run(job("three", seed=10, cache=True))
     assert not other["cached"]
+
+
+async def test_one_lora_or_picture_by_another_name_is_the_same_file(worker: Worker, tmp_path: Path) -> None:
+    folder = tmp_path / "volume" / "loras"
+    folder.mkdir(parents=True)
+    shutil.copy(SHIPPED_LORA, folder / "unreleased-product.safetensors")
+    inline = base64.b64encode(SHIPPED_LORA.read_bytes()).decode()
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    one = await worker.run(job(seed=3, loras=["unreleased-product"], image=picture, strength=0.5))
+    other = await worker.run(job(seed=3, loras=[inline], image=f"data:image/png;base64,{picture}", strength=0.5))
+    assert pictures(one) == pictures(other)
+    said = json.loads(Image.open(io.BytesIO(pictures(one)[0])).info["parameters"])
+    assert said["loras"] == [{"sha256": hashlib.sha256(SHIPPED_LORA.read_bytes()).hexdigest(), "scale": 1.0}]
+    assert said["image"] == hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 async def test_twins_at_once_are_made_once(worker: Worker) -> None:
