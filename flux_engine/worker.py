@@ -151,7 +151,8 @@ class Worker:
 
     async def _finish(self, run: Run, flight: Flight) -> Finished:
         """The job's files, made or kept from an earlier try, and stored."""
-        kept = await self._kept.find(run.fingerprint, prefix=run.store.prefix)
+        only_of = None if run.job.cache else run.job.id
+        kept = await self._kept.find(run.fingerprint, prefix=run.store.prefix, job_id=only_of)
         model, is_as_planned = described(run.model), True
         if kept is None:
             kept, made_by = await self._make(run)
@@ -166,7 +167,8 @@ class Worker:
                 await put_all(run.store, kept.files)
         except StorageFailed:
             if must_store:
-                await self._kept.keep(kept.entry, kept.files)
+                if is_as_planned and run.store is self._store:  # a client's own bucket may be away for ever
+                    await self._kept.keep(kept.entry, kept.files, job_id=run.job.id)
                 raise
             flight.warning = NOT_STORED
         else:
