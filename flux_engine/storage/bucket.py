@@ -34,7 +34,12 @@ MULTIPART_FROM_BYTES: Final = 16 * MIB
 PART_BYTES: Final = 8 * MIB
 UPLOAD_THREADS: Final = 8
 A_YEAR: Final = "max-age=31536000, immutable"  # a key names its content, which therefore never changes
-NOT_THERE: Final = ("403", "404", "NoSuchKey", "NotFound")  # 403: what AWS says to whoever may not list the bucket
+NOT_THERE: Final = ("404", "NoSuchKey", "NotFound")
+NOT_SHOWN: Final = (
+    "403",
+    "AccessDenied",
+    "Forbidden",
+)  # AWS also says it of nothing, to whoever may not list the bucket
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -72,10 +77,19 @@ class BucketStore:
     has_urls: Final = True
 
     def __init__(
-        self, bucket: Bucket, *, bounds: TimeBounds | None = None, before_connect: Callable[[], None] | None = None
+        self,
+        bucket: Bucket,
+        *,
+        bounds: TimeBounds | None = None,
+        before_connect: Callable[[], None] | None = None,
+        is_clients: bool = False,
     ) -> None:
-        """`before_connect` runs on a thread before the first request, and may refuse the endpoint by raising."""
+        """`before_connect` runs on a thread before the first request, and may refuse the endpoint by raising.
+
+        A client's bucket shares its place only with jobs that bring the same access key.
+        """
         self._bucket = bucket
+        self._is_clients = is_clients
         self._bounds = bounds or TimeBounds()
         self._before_connect = before_connect
         self._threads = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="bucket")
@@ -88,7 +102,11 @@ class BucketStore:
         return self._bucket.prefix
 
     async def place(self) -> str:
-        return place_of("bucket", self._bucket.endpoint_url, self._bucket.name, self._bucket.prefix)
+        parts = ("bucket", self._bucket.endpoint_url, self._bucket.name, self._bucket.prefix)
+        if not self._is_clients:
+            return place_of(*parts)
+        # Whoever names another's bucket must not meet its entries: it cannot open it, and would hold its lease.
+        return place_of("client", *parts, self._bucket.access_key_id.get_secret_value())
 
     async def warm(self) -> None:
         """Import boto3 and read its description of S3 now, so that the first result does not wait for it."""
@@ -103,8 +121,8 @@ class BucketStore:
         expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=self._bucket.url_expiry_s)
         return Link(await self._run("sign a URL", lambda: self._presigned(key), self._bounds.lookup_s), expires_at)
 
-    async def exists(self, key: str, *, size: int) -> bool:
-        return await self._run("say what it holds", lambda: self._size(key) == size, self._bounds.lookup_s)
+    async def exists(self, key: str, *, size: int) -> bool | None:
+        return await self._run("say what it holds", lambda: self._holds(key, size), self._bounds.lookup_s)
 
     async def get(self, key: str, *, size: int, sha256: str) -> bytes:
         data = await self._run("give the result back", lambda: self._download(key, size), self._bounds.upload_s)
@@ -149,16 +167,19 @@ class BucketStore:
         )
         return url
 
-    def _size(self, key: str) -> int | None:
+    def _holds(self, key: str, size: int) -> bool | None:
         from botocore.exceptions import ClientError
 
         try:
-            size: int = self._connected().head_object(Bucket=self._bucket.name, Key=key)["ContentLength"]
+            found: int = self._connected().head_object(Bucket=self._bucket.name, Key=key)["ContentLength"]
         except ClientError as error:
-            if error.response["Error"]["Code"] in NOT_THERE:
+            code = error.response["Error"]["Code"]
+            if code in NOT_THERE:
+                return False
+            if code in NOT_SHOWN:
                 return None
             raise
-        return size
+        return found == size
 
     def _download(self, key: str, size: int) -> bytes:
         """The object, or its first `size` + 1 bytes where it is longer."""

@@ -74,8 +74,11 @@ class ResultStore(Protocol):
         """A URL for `key`, made now; whether the file is there is not asked."""
         ...
 
-    async def exists(self, key: str, *, size: int) -> bool:
-        """Whether `key` is there with `size` bytes. Raises StorageFailed where that cannot be told."""
+    async def exists(self, key: str, *, size: int) -> bool | None:
+        """Whether `key` is there with `size` bytes; None where the store does not say so to whoever asks.
+
+        Raises StorageFailed where it does not answer.
+        """
         ...
 
     async def get(self, key: str, *, size: int, sha256: str) -> bytes:
@@ -146,7 +149,7 @@ class FolderStore:
     async def url(self, key: str) -> Link:
         return Link(self._path(key).absolute().as_uri())
 
-    async def exists(self, key: str, *, size: int) -> bool:
+    async def exists(self, key: str, *, size: int) -> bool | None:
         return await asyncio.to_thread(self._touch, self._path(key), size)
 
     async def get(self, key: str, *, size: int, sha256: str) -> bytes:

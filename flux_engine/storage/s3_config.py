@@ -62,7 +62,7 @@ def store_from_s3_config(
         url_expiry_s=url_expiry_s,
     )
     check = partial(check_host or require_public_host, address.host, address.port)
-    return BucketStore(bucket, bounds=bounds, before_connect=check)
+    return BucketStore(bucket, bounds=bounds, before_connect=check, is_clients=True)
 
 
 def require_public_host(host: str, port: int) -> None:

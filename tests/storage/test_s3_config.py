@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from flux_engine.errors import InvalidInput
+from flux_engine.storage.bucket import BucketStore
 from flux_engine.storage.results import object_key
 from flux_engine.storage.s3_config import require_public_host, store_from_s3_config
 from tests.storage.servers import ACCESS_KEY, QUICK, SECRET_KEY, S3Process, fetched
@@ -75,3 +76,16 @@ async def test_the_results_of_a_job_go_to_its_own_bucket(s3: S3Process) -> None:
     assert checked == [("127.0.0.1", s3.port)]
     assert await store.place() != await s3.store(prefix="other").place()
     store.close()
+
+
+async def test_a_client_who_names_the_operators_bucket_shares_nothing_with_it(s3: S3Process) -> None:
+    def store(**changed: str) -> BucketStore:
+        config = GOOD | {"endpointUrl": s3.url} | changed
+        return store_from_s3_config(config, url_expiry_s=60, check_host=lambda host, port: None)
+
+    stores = [s3.store(), store(), store(accessId="somebody-else"), store()]
+    own, client, other, again = [await each.place() for each in stores]
+    assert len({own, client, other}) == 3
+    assert client == again
+    for each in stores:
+        each.close()
