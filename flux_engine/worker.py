@@ -118,6 +118,8 @@ class Worker:
         if isinstance(job, VideoJob):
             check_model(spec)
         model = self._models.identity(spec)
+        if store is not self._store:
+            await store.warm()  # a bucket that cannot be used is refused before anything is made for it
         inputs = await self._fetch_inputs(job, progress, clock)
         key = fingerprint(job.parameters(), model=model, inputs=inputs.content(job))
         run = Run(job=job, inputs=inputs, model=model, fingerprint=key, store=store, progress=progress, clock=clock)

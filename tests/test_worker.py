@@ -144,6 +144,19 @@ async def test_a_refusal_names_the_field(worker: Worker) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("endpoint", ["https://10.0.0.1", "https://no-such-host.invalid"])
+async def test_a_bucket_that_cannot_be_used_is_refused_before_anything_is_made(worker: Worker, endpoint: str) -> None:
+    stages = []
+
+    async def send(update: Update) -> None:
+        stages.append(update["stage"])
+
+    config = {"endpointUrl": endpoint, "accessId": "a", "accessSecret": "b", "bucketName": "pictures"}
+    error = error_of(await worker.run(job() | {"s3Config": config}, send, min_interval_s=0.0))
+    assert (error["code"], error["field"]) == ("invalid_input", "s3Config")
+    assert set(stages) <= {"queued"}
+
+
 @pytest.mark.parametrize("not_a_job", [None, [], "x", {}, {"id": 5, "input": {}}, {"id": "x", "input": []}])
 async def test_what_is_no_job_gets_an_error(worker: Worker, not_a_job: object) -> None:
     assert error_of(await worker.run(not_a_job))["code"] == "invalid_input"

@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from flux_engine.errors import StorageFailed
+from flux_engine.errors import FluxError, InvalidInput, StorageFailed
 from flux_engine.storage.results import Link, is_content, place_of
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class BucketStore:
         return place_of("client", *parts, self._bucket.access_key_id.get_secret_value())
 
     async def warm(self) -> None:
-        """Import boto3 and read its description of S3 now, so that the first result does not wait for it."""
+        """Import boto3, read its description of S3 and look at the endpoint now, so that no result waits for it."""
         await self._run("set up", self._connected, self._bounds.lookup_s)
 
     async def put(self, data: bytes, *, key: str, content_type: str) -> None:
@@ -187,6 +187,13 @@ class BucketStore:
             data: bytes = body.read(size + 1)
         return data
 
+    def _unusable(self) -> FluxError:
+        if self._is_clients:
+            return InvalidInput(
+                "`s3Config` cannot be used: the host of endpointUrl, or region, is not a valid one", field="s3Config"
+            )
+        return StorageFailed("the bucket cannot be used; check BUCKET_ENDPOINT_URL and BUCKET_REGION")
+
     def _connected(self) -> Any:
         with self._client_lock:
             if self._client is None:
@@ -194,7 +201,10 @@ class BucketStore:
                     self._before_connect()
                 from flux_engine.storage.bucket_client import BucketClient
 
-                self._client = BucketClient(self._bucket, self._bounds)
+                try:
+                    self._client = BucketClient(self._bucket, self._bounds)
+                except ValueError:  # boto3's on a host or a region that it takes for none; its text holds the value
+                    raise self._unusable() from None
                 if self._is_closed:  # meanwhile: its first call ends at once
                     self._client.close()
             return self._client.s3

@@ -66,6 +66,13 @@ class ResultStore(Protocol):
         """Which store this is, as 16 hexadecimal digits: the same for every worker that sees the same files."""
         ...
 
+    async def warm(self) -> None:
+        """Get ready for the first file, without contacting anything; refuse what can never be used.
+
+        Raises StorageFailed, and InvalidInput for what a client named.
+        """
+        ...
+
     async def put(self, data: bytes, *, key: str, content_type: str) -> None:
         """Store one file whole, or raise StorageFailed."""
         ...
@@ -142,6 +149,9 @@ class FolderStore:
         if self._place is None:
             self._place = place_of("folder", await asyncio.to_thread(self._mark), self._prefix)
         return self._place
+
+    async def warm(self) -> None:
+        """There is nothing to get ready."""
 
     async def put(self, data: bytes, *, key: str, content_type: str) -> None:
         await asyncio.to_thread(self._write, self._path(key), data)

@@ -28,6 +28,8 @@ GOOD = {
         (GOOD | {"accessSecret": None}, "needs accessSecret"),
         (GOOD | {"accessSecret": ["x"]}, "accessSecret must be a string"),
         (GOOD | {"accessId": "two\nlines"}, "accessId must be a string"),
+        (GOOD | {"accessId": "ключ"}, "accessId must be ASCII"),
+        (GOOD | {"endpointUrl": "https://bücher.example"}, "endpointUrl must be ASCII"),
         (GOOD | {"bucketName": None}, "no bucket is named"),
         (GOOD | {"bucketName": "../etc"}, "3 to 63"),
         (GOOD | {"endpointUrl": "http://s3.eu-west-1.amazonaws.com"}, "https"),
@@ -55,6 +57,16 @@ async def test_an_endpoint_that_is_not_public_is_never_contacted(host: str) -> N
     store = store_from_s3_config(GOOD | {"endpointUrl": f"https://{literal}"}, url_expiry_s=3600, bounds=QUICK)
     with pytest.raises(InvalidInput, match="not public"):
         await store.put(b"x", key="flux/x.png", content_type="image/png")
+    store.close()
+
+
+@pytest.mark.parametrize("wrong", [{"endpointUrl": "https://my_minio.example.com"}, {"region": "us east"}])
+async def test_what_boto3_takes_for_no_endpoint_is_refused_without_its_words(wrong: dict[str, str]) -> None:
+    store = store_from_s3_config(GOOD | wrong, url_expiry_s=3600, check_host=lambda host, port: None)
+    with pytest.raises(InvalidInput, match="is not a valid one") as refused:
+        await store.warm()
+    assert refused.value.field == "s3Config"
+    assert not any(value in refused.value.message for value in wrong.values())
     store.close()
 
 
