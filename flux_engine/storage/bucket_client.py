@@ -161,25 +161,13 @@ def _shut(opened: socket.socket) -> None:
 
 
 def _pool_class(base: type[Any], sockets: _Sockets) -> type[Any]:
-    """botocore's pool of connections, which notes every socket from its first byte on."""
+    """botocore's pool of connections, which notes every socket that it opens."""
     connection: type[Any] = AWSHTTPSConnection if base is AWSHTTPSConnectionPool else AWSHTTPConnection
 
     class Connection(connection):  # type: ignore[misc]
-        second: socket.socket | None = None
-
-        def _new_conn(self) -> socket.socket:
-            opened: socket.socket = super()._new_conn()
-            self.second = second = opened.dup()  # TLS takes the first one away, and may wait long for a handshake
-            sockets.add(second)
-            return opened
-
         def connect(self) -> None:
-            try:
-                super().connect()
-                sockets.add(self.sock)
-            finally:
-                if self.second is not None:
-                    self.second.close()
+            super().connect()  # with TLS, all of it within the time-out for connecting
+            sockets.add(self.sock)
 
     class Pool(base):  # type: ignore[misc]
         ConnectionCls = Connection

@@ -176,7 +176,7 @@ class Flight:
         return outcome
 
     def _pass_on(self, message: bytes) -> None:
-        with suppress(ValueError):  # of another version, or nothing yet
+        with suppress(ValueError, RecursionError):  # of another version, or nothing yet
             update = json.loads(message)
             if isinstance(update, dict):
                 self._on_progress(update)

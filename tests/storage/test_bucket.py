@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from pydantic import SecretStr
 
 from flux_engine.errors import StorageFailed
@@ -20,6 +21,7 @@ from flux_engine.storage.bucket import MULTIPART_FROM_BYTES, Bucket, BucketStore
 from flux_engine.storage.results import NewFile, object_key, put_all
 from tests.storage.results_of import read_back
 from tests.storage.servers import QUICK, SECRET_KEY, S3Process, fetched
+from tests.storage.web_server import own_certificate, server
 
 
 def key_of(data: bytes, prefix: str = "flux") -> str:
@@ -216,6 +218,44 @@ async def test_an_answer_without_end_is_not_read_to_its_end(status: str, call: s
             other.close()
     assert hostile.sent < 50_000_000  # a megabyte, what the sockets hold, and once more
     assert hostile.connections == 1
+
+
+@pytest.mark.parametrize("ends", ["by an answer", "by closing"])
+async def test_over_tls_it_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    reached = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.Response:
+        await request.read()
+        reached.set()
+        if ends == "by closing":
+            await asyncio.sleep(60)
+        return web.Response(body=b"whole" if request.method == "GET" else b"")
+
+    serving, _ = own_certificate(tmp_path, "bucket.example")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "cert.pem"))
+    async with server(handle, tls=serving) as port:
+        bucket = Bucket(
+            endpoint_url=f"https://127.0.0.1:{port}",
+            name="pictures",
+            region="us-east-1",
+            access_key_id=SecretStr("a"),
+            secret_access_key=SecretStr("b"),
+        )
+        store = BucketStore(bucket)
+        storing = asyncio.create_task(store.put(b"whole", key=key_of(b"whole"), content_type="image/png"))
+        await reached.wait()
+        threads = set(store._threads._threads)
+        if ends == "by closing":
+            store.close()
+            with pytest.raises(StorageFailed):
+                await storing
+        else:
+            await storing
+            assert await read_back(store, b"whole", key_of(b"whole")) == b"whole"
+            store.close()
+        for thread in threads:
+            await asyncio.to_thread(thread.join, 15)
+        assert not any(thread.is_alive() for thread in threads)
 
 
 @pytest.mark.parametrize(("status", "found"), [("403 Forbidden", None), ("404 Not Found", False)])
