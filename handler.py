@@ -33,15 +33,14 @@ TEST_INPUT = Path(__file__).with_name("test_input.json")
 
 
 def main() -> None:
-    try:
-        settings = Settings.from_environment(os.environ)
-    except SettingsError as error:
-        sys.exit(f"The worker cannot start: {error}")
     is_on_platform = "RUNPOD_WEBHOOK_GET_JOB" in os.environ
     is_serving = "--rp_serve_api" in sys.argv
-    set_up_logs(settings.log_level, as_json=is_on_platform)
-    worker = build_worker(settings, is_local=not is_on_platform and not is_serving)
-
+    try:
+        settings = Settings.from_environment(os.environ)
+        set_up_logs(settings.log_level, as_json=is_on_platform)
+        worker = build_worker(settings, is_local=not is_on_platform and not is_serving)
+    except SettingsError as error:
+        sys.exit(f"The worker cannot start: {error}")
     if is_on_platform or is_serving:
         _serve(worker, settings)
     else:

@@ -8,6 +8,7 @@ timed in the same run. With `--compile`, the graphs that torch.compile makes aft
 from __future__ import annotations
 
 import argparse
+import hashlib
 import resource
 import statistics
 import tempfile
@@ -21,9 +22,10 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from diffusers.utils import logging
 from safetensors.torch import load_file, save_file
 
-from flux_engine.models.lora import LoRAManager, Mode, ScaledLora
+from flux_engine.models.lora import LoRAManager, ScaledLora
 from flux_engine.models.lora_library import LoraLibrary
 from flux_engine.models.lora_names import layer_names, linear_shapes
+from flux_engine.models.plan import LoraMode
 
 RANK = 16
 REPEATS = 5
@@ -91,14 +93,15 @@ def _by_diffusers(transformer: Any, paths: Sequence[Path]) -> list[float]:
     return seconds
 
 
-def _by_manager(transformer: Any, paths: Sequence[Path], mode: Mode) -> dict[str, list[float]]:
+def _by_manager(transformer: Any, paths: Sequence[Path], mode: LoraMode) -> dict[str, list[float]]:
     pipeline, manager = _pipeline(transformer), LoRAManager(mode=mode)
     library = LoraLibrary(layer_names(linear_shapes(transformer)), max_file_bytes=2**31)
 
+    hashes = [_sha256(path) for path in paths]  # known from fetching
+
     def job(*chosen: tuple[int, float]) -> None:
-        manager.apply(
-            pipeline, [ScaledLora(library.prepare(paths[i], content_hash=f"{i:064x}"), scale) for i, scale in chosen]
-        )
+        loras = [(library.prepare(paths[i], content_hash=hashes[i]), scale) for i, scale in chosen]
+        manager.apply(pipeline, [ScaledLora(lora, scale) for lora, scale in loras])
 
     job((0, 1.0))  # the slot is made once, whatever comes first
     rows: dict[str, list[float]] = {
@@ -117,7 +120,7 @@ def _by_manager(transformer: Any, paths: Sequence[Path], mode: Mode) -> dict[str
 
 def _print_memory(transformer: Any, folder: Path, count: int) -> None:
     """How much the process grew over `count` LoRAs of which two are kept in memory and two in the transformer."""
-    mode: Mode
+    mode: LoraMode
     for mode in ("adapters", "slot") if count else ():
         pipeline, names = _pipeline(transformer), layer_names(linear_shapes(transformer))
         size = _write_lora(transformer, folder / "many.safetensors", 0).stat().st_size
@@ -126,10 +129,14 @@ def _print_memory(transformer: Any, folder: Path, count: int) -> None:
         sizes = []
         for seed in range(count):
             path = _write_lora(transformer, folder / "many.safetensors", seed)
-            manager.apply(pipeline, [ScaledLora(library.prepare(path, content_hash=f"{seed:064x}"), 1.0)])
+            manager.apply(pipeline, [ScaledLora(library.prepare(path, content_hash=_sha256(path)), 1.0)])
             sizes.append(_resident_bytes())
         print(f"{mode}: process after 10 LoRAs {sizes[9] / 1e6:.0f} MB, after {count} {sizes[-1] / 1e6:.0f} MB")
         transformer.unload_lora()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _resident_bytes() -> int:
@@ -141,7 +148,7 @@ def _recompiled(transformer: Any, paths: Sequence[Path]) -> int:
 
     pipeline, manager = _pipeline(transformer), LoRAManager(mode="slot")
     library = LoraLibrary(layer_names(linear_shapes(transformer)), max_file_bytes=2**31)
-    loras = [library.prepare(path, content_hash=f"{i:064x}") for i, path in enumerate(paths)]
+    loras = [library.prepare(path, content_hash=_sha256(path)) for path in paths]
     manager.reserve(pipeline)
     transformer.compile_repeated_blocks(fullgraph=True, dynamic=True)
     _forward(transformer)

@@ -28,7 +28,7 @@ PROMPT = "a large red sun on the left over purple mountains at dusk"
 PLAIN = f"""
 import torch
 from diffusers import FluxPipeline
-pipeline = FluxPipeline.from_pretrained({str(BUNDLED_FOLDER)!r}, dtype=torch.bfloat16)
+pipeline = FluxPipeline.from_pretrained({str(BUNDLED_FOLDER)!r}, dtype=torch.float32)
 pipeline({PROMPT!r}, width=256, height=256, num_inference_steps=16, guidance_scale=3.5, max_sequence_length=32,
          generator=torch.Generator().manual_seed(7)).images[0].save("plain.png")
 """

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from flux_engine import plan_command
 from flux_engine.build import build_worker
-from flux_engine.job import JsonObject
+from flux_engine.job import ONLY_OF_VIDEOS, JsonObject
 from flux_engine.local import summary
 from flux_engine.logs import set_up_logs
 from flux_engine.progress import Send, Update
@@ -41,15 +41,15 @@ def main(arguments: Sequence[str]) -> int:
 def _run(options: argparse.Namespace) -> int:
     try:
         job = _job_input(options)
-    except (OSError, ValueError, KeyError) as error:
-        sys.exit(f"--job: {type(error).__name__}: {error}")
+    except (OSError, ValueError) as error:
+        sys.exit(f"--job: {error}")
     try:
         settings = Settings.from_environment(os.environ)
+        set_up_logs("WARNING", as_json=False)
+        worker = build_worker(settings, is_local=True)
     except SettingsError as error:
         sys.exit(str(error))
-    set_up_logs("WARNING", as_json=False)
     bar = _Bar(is_shown=sys.stderr.isatty() and not options.json)
-    worker = build_worker(settings, is_local=True)
     result = asyncio.run(worker.run({"id": "local", "input": job}, bar.send, min_interval_s=0.1))
     bar.close()
     if options.plan_file is not None and "plan" in result.get("model", {}):
@@ -110,9 +110,21 @@ def _job_input(options: argparse.Namespace) -> JsonObject:
         suffix = options.output.suffix.lower().lstrip(".")
         fields |= {"output_format": FORMATS.get(suffix, suffix)} if suffix else {}
     if "job" not in options:
+        if fields.get("output_format") in ONLY_OF_VIDEOS:
+            sys.exit(f"{options.output}: a picture is png, jpg or webp; `python -m flux_engine video` makes videos")
         return fields
-    described = json.loads(options.job.read_text(encoding="utf-8"))["input"] if options.job is not None else {}
-    return {"type": "video", **described, **fields}
+    return {"type": "video", **_described(options.job), **fields}
+
+
+def _described(file: Path | None) -> JsonObject:
+    """The `input` of the job in `file`. Raises OSError and ValueError."""
+    if file is None:
+        return {}
+    job = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(job, dict) or not isinstance(job.get("input"), dict):
+        raise ValueError(f'{file}: a job is an object with an `input`, such as {{"input": {{"prompt": "a red sun"}}}}')
+    described: JsonObject = job["input"]
+    return described
 
 
 def _copy_out(result: JsonObject, output: Path) -> None:

@@ -29,7 +29,8 @@ def build_worker(
     models: FluxModelManager | None = None,
     gpu: GpuThread | None = None,
 ) -> Worker:
-    """Put the parts together. Opens nothing and starts no thread. Raises SettingsError for an unusable bucket.
+    """Put the parts together. Opens nothing and starts no thread. Raises SettingsError for an unusable bucket
+    and a model that can never be served.
 
     `models` and `gpu` may be handed in, so that several workers of one process share a loaded model.
     A local run writes its results under OUTPUT_DIR; elsewhere they go to the bucket or inline.

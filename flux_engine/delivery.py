@@ -116,7 +116,7 @@ async def handed_out(
         return {"images": said}, expires_at
     *_, thumbnail = said
     place = {name: thumbnail[name] for name in ("url", "b64_json") if name in thumbnail}
-    return {"video": {**said[0], "thumbnail": place}}, expires_at
+    return {"video": said[0], "thumbnail": place}, expires_at
 
 
 async def made_to_fit(result: JsonObject, job: ImageJob) -> JsonObject:

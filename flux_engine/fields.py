@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import annotated_types
@@ -19,13 +20,30 @@ AspectRatio = Literal["1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", 
 MAX_SEED: Final = 2**53 - 1
 
 
-def clean_text(value: object) -> str:
-    """NFC text without control characters and lone surrogates; a line break or tab becomes a space."""
-    if not isinstance(value, str):
-        raise ValueError("not a string")
-    spaced = re.sub(r"[\t\n\r\v\f]", " ", value)
-    kept = "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cs"))
-    return unicodedata.normalize("NFC", kept).strip()
+SPACES: Final = re.compile(r"[\t\n\r\v\f]")
+NOT_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and lone surrogates
+MAX_DEPTH: Final = 4  # of a value that a job may hold; `metadata` is not read
+
+
+def clean_text(value: str) -> str:
+    """NFC text without control characters and lone surrogates; a line break or tab becomes a space.
+
+    Megabytes of base64 cost milliseconds, those with line breaks some 100.
+    """
+    if value.isascii() and value.isprintable():
+        return value.strip()
+    return unicodedata.normalize("NFC", NOT_TEXT.sub("", SPACES.sub(" ", value))).strip()
+
+
+def cleaned(value: object, *, depth: int = MAX_DEPTH) -> object:
+    """`value` with every text in it clean."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, list) and depth:
+        return [cleaned(item, depth=depth - 1) for item in value]
+    if isinstance(value, Mapping) and depth:
+        return {key: cleaned(item, depth=depth - 1) for key, item in value.items()}
+    return value
 
 
 def _integer(value: object) -> int:
@@ -41,7 +59,7 @@ def _number(value: object) -> float:
         raise ValueError("not a number")
     if abs(value) > MAX_SEED or not math.isfinite(value):
         raise ValueError("not finite")
-    return float(value)
+    return float(value) + 0.0  # -0.0 is 0.0
 
 
 def _boolean(value: object) -> bool:
@@ -50,25 +68,14 @@ def _boolean(value: object) -> bool:
     return value
 
 
-def _path(value: object) -> str:
-    """As clean_text, without its cost for megabytes of base64: what is no printable ASCII is refused later."""
-    if not isinstance(value, str):
-        raise ValueError("not a string")
-    return value.strip()
-
-
-Text = Annotated[str, BeforeValidator(clean_text)]
 Integer = Annotated[int, BeforeValidator(_integer)]
 Number = Annotated[float, BeforeValidator(_number)]
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
 
-Prompt = Annotated[Text, Field(min_length=1, max_length=4000)]
-NegativePrompt = Annotated[Text, Field(max_length=4000)]
+Prompt = Annotated[str, Field(min_length=1, max_length=4000)]
+NegativePrompt = Annotated[str, Field(max_length=4000)]
 Side = Annotated[Integer, Field(ge=64, le=2048)]
-
-
-MAX_IMAGE_CHARACTERS: Final = 28_000_000  # 20 MB in base64, with its data URI's head
-Picture = Annotated[str, BeforeValidator(_path), Field(min_length=1, max_length=MAX_IMAGE_CHARACTERS)]
+Picture = Annotated[str, Field(min_length=1)]  # how large a picture may be is told where it is fetched
 
 MAX_LORAS: Final = 4
 MAX_LORA_CHARACTERS: Final = 28_000_000  # a LoRA in base64, within the platform's largest job
@@ -79,14 +86,14 @@ class LoraItem(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Annotated[str, BeforeValidator(_path), Field(min_length=1, max_length=MAX_LORA_CHARACTERS)] = Field(
+    path: Annotated[str, Field(min_length=1, max_length=MAX_LORA_CHARACTERS)] = Field(
         description="Where the LoRA comes from"
     )
     scale: Annotated[Number, Field(ge=-4, le=4)] | None = Field(None, description="How strongly it acts")
 
 
 class SharedFields(BaseModel):
-    """What every job may say: canonical names, no nulls, nothing filled in from a model."""
+    """What every job may say: canonical names, clean text, no nulls, nothing filled in from a model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -95,7 +102,7 @@ class SharedFields(BaseModel):
         None, description="What it should not show; needs `true_cfg_scale` > 1"
     )
     true_cfg_scale: Annotated[Number, Field(ge=1, le=10)] | None = Field(None, description="Classifier-free guidance")
-    model: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
+    model: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         None, description="A model of this worker"
     )
     width: Side | None = Field(None, description="Pixels, rounded to a multiple of 16")
@@ -168,6 +175,8 @@ def _bounds(metadata: list[Any]) -> str:
     longest = next((m.max_length for m in metadata if isinstance(m, annotated_types.MaxLen)), None)
     if longest is not None and longest != MAX_LORAS:
         return f" of {shortest} to {longest} characters"
+    if shortest:
+        return " that is not empty"
     if low is not None and high is not None:
         return f" from {low} to {high}"
     return f" above {above} and up to {high}" if above is not None else ""

@@ -15,12 +15,12 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import MAX_SEED, ImageFields, SharedFields
-from flux_engine.limits import ModelLimits, guidance_scale, guided_by, within
+from flux_engine.fields import MAX_SEED, AspectRatio, ImageFields, SharedFields, allowed_values
+from flux_engine.limits import MIN_SEQUENCE_LENGTH, ModelLimits, guidance_scale, guided_by, within
 from flux_engine.lora_request import LoraRequest, lora_requests
-from flux_engine.names import canonical_fields, is_video_job
+from flux_engine.names import Written, canonical_fields
 from flux_engine.size import pixel_size
-from flux_engine.validation import shown, shown_source, validated
+from flux_engine.validation import Fields, shown, shown_picture, validated
 
 if TYPE_CHECKING:
     from flux_engine.video_job import VideoJob
@@ -33,6 +33,8 @@ MAX_METADATA_BYTES: Final = 4096
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 MAX_VIDEO_WORK: Final = 2000.0  # frames x steps x megapixels
 DEFAULT_STRENGTH: Final = 0.8
+DEFAULT_QUALITY: Final = 90
+ONLY_OF_VIDEOS: Final = ("mp4", "webm", "gif")
 NOT_ECHOED: Final = ("id", "metadata", "is_format_open", "warnings")
 SOURCES: Final = ("image", "mask")  # what is fetched; echoed without what may be secret in it
 
@@ -48,6 +50,8 @@ class Job:
     true_cfg_scale: float
     width: int
     height: int
+    aspect_ratio: AspectRatio | None  # that width and height were made from, with `megapixels`
+    megapixels: float | None
     num_inference_steps: int
     guidance_scale: float | None
     seed: int
@@ -65,7 +69,7 @@ class Job:
     def echoed(self) -> JsonObject:
         """Every parameter but the kind of job."""
         echoed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_ECHOED}
-        sources = {name: shown_source(value) for name in SOURCES if (value := echoed.get(name)) is not None}
+        sources = {name: shown_picture(value) for name in SOURCES if (value := echoed.get(name)) is not None}
         return echoed | sources | {"loras": [lora.shown() for lora in self.loras]}
 
     def sources(self) -> dict[str, str]:
@@ -103,6 +107,23 @@ class ParseContext:
     max_video_work: float = MAX_VIDEO_WORK
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsing:
+    """One job on its way from what a client wrote to a Job; `warnings` grows."""
+
+    identity: str
+    written: Written
+    context: ParseContext
+    warnings: list[str]
+
+    def fields(self, model: type[Fields], changed: Mapping[str, object] | None = None) -> Fields:
+        """What was written, or `changed` in its place, as a `model`. Raises InvalidInput."""
+        given = self.written.values if changed is None else changed
+        name, context = given.get("model"), self.context
+        limits = context.default_model if name is None else context.find_model(name) if isinstance(name, str) else None
+        return validated(model, given, takes=limits.takes() if limits is not None else None)
+
+
 def parse_job(job: object, context: ParseContext) -> ImageJob | VideoJob:
     """Check the platform's job dictionary and fill in every default.
 
@@ -114,12 +135,13 @@ def parse_job(job: object, context: ParseContext) -> ImageJob | VideoJob:
     if not isinstance(raw, Mapping):
         raise InvalidInput('`input` must be a JSON object such as {"prompt": "a red sun"}', field="input")
     warnings: list[str] = []
-    given = canonical_fields(raw, warnings)
-    if is_video_job(raw):
+    written = canonical_fields(raw, warnings)
+    parsing = Parsing(identity=job_id(job), written=written, context=context, warnings=warnings)
+    if written.is_video:
         from flux_engine.video_job import video_job  # it builds on this module
 
-        return video_job(job_id(job), given, context, warnings)
-    return _image_job(job_id(job), validated(ImageFields, given), context, warnings)
+        return video_job(parsing)
+    return _image_job(parsing)
 
 
 def job_id(job: object) -> str:
@@ -133,11 +155,13 @@ def derived_seed(job_id: str) -> int:
     return int.from_bytes(hashlib.sha256(job_id.encode("utf-8", "surrogatepass")).digest()[:8], "big") & MAX_SEED
 
 
-def _image_job(identity: str, given: ImageFields, context: ParseContext, warnings: list[str]) -> ImageJob:
-    if given.output_quality is not None and (given.output_format or "png") == "png":
+def _image_job(parsing: Parsing) -> ImageJob:
+    _check_output_format(parsing.written.values.get("output_format"))
+    given, warnings = parsing.fields(ImageFields), parsing.warnings
+    if given.output_quality not in (None, DEFAULT_QUALITY) and (given.output_format or "png") == "png":
         warnings.append("`output_quality` has no effect on png")
-    shared = shared_values(identity, given, context, warnings)
-    limits = model_limits(given.model, context)
+    shared = shared_values(given, parsing)
+    limits = model_limits(given.model, parsing.context)
     _check_images(given, limits)
     return ImageJob(
         num_images=given.num_images,
@@ -148,6 +172,15 @@ def _image_job(identity: str, given: ImageFields, context: ParseContext, warning
         **shared,
         warnings=tuple(warnings),
     )
+
+
+def _check_output_format(value: object) -> None:
+    if value in ONLY_OF_VIDEOS:
+        raise InvalidInput(
+            f"`output_format` must be {allowed_values(ImageFields, 'output_format')} for an image; got {shown(value)}, "
+            'so for a video send `"type": "video"` as well',
+            field="output_format",
+        )
 
 
 def _check_images(given: ImageFields, limits: ModelLimits) -> None:
@@ -175,12 +208,14 @@ def _strength(given: ImageFields, limits: ModelLimits, warnings: list[str]) -> f
     return 1.0 if limits.image_use == "canvas" else DEFAULT_STRENGTH
 
 
-def shared_values(identity: str, given: SharedFields, context: ParseContext, warnings: list[str]) -> dict[str, Any]:
-    """The fields of Job at their effective values, but for `is_format_open` and `warnings`; adds to `warnings`."""
+def shared_values(given: SharedFields, parsing: Parsing) -> dict[str, Any]:
+    """The fields of Job at their effective values, but for `is_format_open` and `warnings`; adds warnings."""
+    identity, context, warnings = parsing.identity, parsing.context, parsing.warnings
     limits = model_limits(given.model, context)
-    width, height = pixel_size(given, limits, warnings)
+    size = pixel_size(given, limits, warnings, written_as=parsing.written.size_name)
     negative_prompt, true_cfg_scale = guided_by(given, limits, warnings)
-    steps_bounds, length_bounds = limits.num_inference_steps_bounds, (16, limits.max_sequence_length_limit)
+    steps_bounds = limits.num_inference_steps_bounds
+    length_bounds = (MIN_SEQUENCE_LENGTH, limits.max_sequence_length_limit)
     steps, length = given.num_inference_steps, given.max_sequence_length
     return {
         "id": identity,
@@ -188,13 +223,15 @@ def shared_values(identity: str, given: SharedFields, context: ParseContext, war
         "prompt": given.prompt,
         "negative_prompt": negative_prompt,
         "true_cfg_scale": true_cfg_scale,
-        "width": width,
-        "height": height,
+        "width": size.width,
+        "height": size.height,
+        "aspect_ratio": size.aspect_ratio,
+        "megapixels": size.megapixels,
         "num_inference_steps": within("num_inference_steps", steps, limits.num_inference_steps, steps_bounds, limits),
         "guidance_scale": guidance_scale(given.guidance_scale, limits, warnings),
         "seed": derived_seed(identity) if given.seed in (None, -1) else given.seed,
-        "loras": lora_requests(given),
-        "output_quality": given.output_quality or 90,
+        "loras": lora_requests(given, warnings),
+        "output_quality": given.output_quality or DEFAULT_QUALITY,
         "response_format": _response_format(given.response_format, context),
         "max_sequence_length": within("max_sequence_length", length, limits.max_sequence_length, length_bounds, limits),
         "preview": given.preview,
@@ -229,7 +266,8 @@ def _metadata(value: JsonObject | None) -> JsonObject | None:
         return None
     try:
         value = json.loads(LONE_SURROGATE.sub("", json.dumps(value, allow_nan=False, ensure_ascii=False)))
-        size = len(json.dumps(value, allow_nan=False).encode())
+        compact = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        size = len(compact.encode())
     except (ValueError, TypeError, RecursionError):
         raise InvalidInput("`metadata` must be a JSON object without NaN or infinity", field="metadata") from None
     if size > MAX_METADATA_BYTES:

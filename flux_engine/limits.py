@@ -6,13 +6,17 @@ Nothing of a model is known here but its ModelLimits.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from flux_engine.errors import InvalidInput
 from flux_engine.fields import SharedFields
 from flux_engine.validation import shown
 
 ImageUse = Literal["start", "reference", "canvas"]
+
+PIXELS_PER_MEGAPIXEL: Final = 1024 * 1024
+MIN_MEGAPIXELS: Final = 0.25
+MIN_SEQUENCE_LENGTH: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +31,8 @@ class ModelLimits:
     num_inference_steps: int
     num_inference_steps_bounds: tuple[int, int]
     guidance_scale: float | None  # None: the model takes none
-    guidance_scale_bounds: tuple[float, float] = (0.0, 20.0)  # equal bounds: fixed
+    guidance_scale_bounds: tuple[float, float] = (0.0, 20.0)
+    trained_guidance: tuple[float, float] | None = None  # what lies outside is moved to its end; equal ends: fixed
     true_cfg_scale: float = 1.0
     max_sequence_length: int
     max_sequence_length_limit: int
@@ -36,6 +41,21 @@ class ModelLimits:
     takes_true_cfg: bool = True  # classifier-free guidance, with a negative prompt
     image_use: ImageUse = "start"
     takes_mask: bool = True
+
+    @property
+    def max_megapixels(self) -> float:
+        return self.max_pixels / PIXELS_PER_MEGAPIXEL
+
+    def takes(self) -> dict[str, str]:
+        """What the fields take whose bounds are this model's, in words."""
+        (least, most), (low, high) = self.num_inference_steps_bounds, self.guidance_scale_bounds
+        length = self.max_sequence_length_limit
+        return {
+            "num_inference_steps": f"an integer from {least} to {most} for {self.id}",
+            "guidance_scale": f"a number from {low:g} to {high:g} for {self.id}",
+            "max_sequence_length": f"an integer from {MIN_SEQUENCE_LENGTH} to {length} for {self.id}",
+            "megapixels": f"a number from {MIN_MEGAPIXELS:g} to {self.max_megapixels:g} for {self.id}",
+        }
 
 
 def guided_by(given: SharedFields, limits: ModelLimits, warnings: list[str]) -> tuple[str | None, float]:
@@ -52,26 +72,31 @@ def guided_by(given: SharedFields, limits: ModelLimits, warnings: list[str]) -> 
 
 
 def guidance_scale(value: float | None, limits: ModelLimits, warnings: list[str]) -> float | None:
+    if value is None:
+        return limits.guidance_scale
     low, high = limits.guidance_scale_bounds
-    is_fixed = limits.guidance_scale is None or low == high
-    if value is None or is_fixed:
-        if value is not None and value != limits.guidance_scale:
+    if not low <= value <= high:
+        raise _outside("guidance_scale", value, limits)
+    low, high = limits.trained_guidance or (low, high)
+    if limits.guidance_scale is None or low == high:
+        if value != limits.guidance_scale:
             warnings.append(f"`guidance_scale` has no effect with {limits.id}")
         return limits.guidance_scale
-    if not low <= value <= high:
-        raise InvalidInput(
-            f"`guidance_scale` must be a number from {low:g} to {high:g} for {limits.id}; got {value:g}",
-            field="guidance_scale",
+    effective = min(max(value, low), high)
+    if effective != value:
+        warnings.append(
+            f"`guidance_scale` moved from {value:g} to {effective:g}: {limits.id} was trained with {low:g} to {high:g}"
         )
-    return value
+    return effective
 
 
 def within(name: str, value: int | None, default: int, bounds: tuple[int, int], limits: ModelLimits) -> int:
     if value is None:
         return default
     if not bounds[0] <= value <= bounds[1]:
-        raise InvalidInput(
-            f"`{name}` must be an integer from {bounds[0]} to {bounds[1]} for {limits.id}; got {shown(value)}",
-            field=name,
-        )
+        raise _outside(name, value, limits)
     return value
+
+
+def _outside(name: str, value: float, limits: ModelLimits) -> InvalidInput:
+    return InvalidInput(f"`{name}` must be {limits.takes()[name]}; got {shown(value)}", field=name)

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import MAX_LORAS, LoraItem, SharedFields, allowed_values
-from flux_engine.validation import is_same, shown, shown_source
+from flux_engine.fields import MAX_LORAS, LoraItem, SharedFields
+from flux_engine.validation import is_same, shown_name, shown_source, validated
 
 ITEM_ALIASES: Final = {"url": "path", "weight": "scale"}
 DEFAULT_SCALE: Final = 1.0
@@ -32,7 +30,7 @@ def lora_items(name: str, value: object) -> tuple[LoraItem, ...]:
     """What `loras` or an alias of it says: one LoRA or a list, each a string or an object."""
     items = value if isinstance(value, list) else [value]
     if len(items) > MAX_LORAS:
-        raise InvalidInput(f"`{name}` must be a list of up to {MAX_LORAS} LoRAs; got {len(items)}", field=name)
+        raise InvalidInput(f"`{name}` must be a list of up to {MAX_LORAS} LoRAs; got {len(items)} of them", field=name)
     return tuple(_lora_item(f"{name}[{index}]", item) for index, item in enumerate(items))
 
 
@@ -44,21 +42,19 @@ def _lora_item(name: str, item: object) -> LoraItem:
         if value is None:
             continue
         if canonical not in LoraItem.model_fields:
-            raise InvalidInput(f"`{shown(key)}` is not a field of `{name}`, which has `path` and `scale`", field=name)
+            raise InvalidInput(
+                f"`{shown_name(key)}` is not a field of `{name}`, which has `path` and `scale`", field=name
+            )
         if canonical in given and not is_same(given[canonical], value):
             raise InvalidInput(f"`{name}` gives `{canonical}` two different values; send one of them", field=name)
         given[canonical] = value
-    try:
-        return LoraItem.model_validate(given)
-    except ValidationError as error:
-        field = str(error.errors()[0]["loc"][0])
-        allowed = "a string" if field == "path" else allowed_values(LoraItem, field)
-        raise InvalidInput(f"`{name}.{field}` must be {allowed}", field=name) from None
+    return validated(LoraItem, given, place=name, field=name)
 
 
-def lora_requests(given: SharedFields) -> tuple[LoraRequest, ...]:
-    """The LoRAs of a job, each at its effective scale. Raises InvalidInput."""
-    if given.lora_scale is not None and not given.loras:
-        raise InvalidInput("`lora_scale` needs a LoRA; name one in `loras`", field="lora_scale")
+def lora_requests(given: SharedFields, warnings: list[str]) -> tuple[LoraRequest, ...]:
+    """The LoRAs of a job, each at its effective scale; adds to `warnings`."""
+    if given.lora_scale is not None and all(item.scale is not None for item in given.loras):
+        why = "every LoRA has a scale of its own" if given.loras else "no LoRA is named in `loras`"
+        warnings.append(f"`lora_scale` has no effect: {why}")
     default = DEFAULT_SCALE if given.lora_scale is None else given.lora_scale
     return tuple(LoraRequest(item.path, default if item.scale is None else item.scale) for item in given.loras)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import ImageFields
+from flux_engine.fields import ImageFields, cleaned
+from flux_engine.keyframes import written_keyframes
 from flux_engine.lora_request import lora_items
-from flux_engine.size import SIZE_ALIASES, written_size
-from flux_engine.validation import is_same, shown
+from flux_engine.size import SIZE_ALIASES, require_both_sides, written_size
+from flux_engine.validation import is_same, shown, shown_name
 
 ALIASES: Final[dict[str, str]] = {
     "task": "type",
@@ -50,19 +52,32 @@ VIDEO_FIELDS: Final = (
 KNOWN: Final = (*ImageFields.model_fields, *VIDEO_FIELDS)
 
 
-def is_video_job(raw: Mapping[object, object]) -> bool:
-    """Whether this is a video job: it says so, or has a field that only a video has."""
-    video = [name for name, value in raw.items() if name in VIDEO_FIELDS and value is not None]
-    kinds = [raw[name] for name in ("type", "task") if raw.get(name) is not None]
-    if video and "image" in kinds:
-        raise InvalidInput(
-            f"`{video[0]}` belongs to a video job; leave it out or send `type`: `video`", field=str(video[0])
-        )
-    return bool(video) or "video" in kinds
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a client wrote: values under canonical names, clean and without nulls, and the names as they were given."""
+
+    values: Mapping[str, object]
+    names: tuple[str, ...]
+
+    @property
+    def is_video(self) -> bool:
+        """Whether this is a video job: it says so, or has a field that only a video has. Raises InvalidInput."""
+        kind = self.values.get("type")
+        if kind not in (None, "image", "video"):
+            raise InvalidInput(f"`type` must be `image` or `video`; got {shown(kind)}", field="type")
+        video = next((name for name in self.names if name in VIDEO_FIELDS), None)
+        if video is not None and kind == "image":
+            raise InvalidInput(f"`{video}` belongs to a video job; leave it out or send `type`: `video`", field=video)
+        return video is not None or kind == "video"
+
+    @property
+    def size_name(self) -> str:
+        """The field that says the width."""
+        return next((name for name in SIZE_ALIASES if name in self.names and "width" not in self.names), "width")
 
 
-def canonical_fields(raw: Mapping[object, object], warnings: list[str]) -> dict[str, object]:
-    """The given fields under their canonical names; null is absent. Raises InvalidInput."""
+def canonical_fields(raw: Mapping[object, object], warnings: list[str]) -> Written:
+    """The given fields under their canonical names. Raises InvalidInput."""
     given: dict[str, object] = {}
     source: dict[str, str] = {}
     for name, value in raw.items():
@@ -78,19 +93,26 @@ def canonical_fields(raw: Mapping[object, object], warnings: list[str]) -> dict[
                 both = f"`{source[target]}` and `{name}`" if source[target] != name else f"`{name}`"
                 raise InvalidInput(f"{both} give `{target}` different values; send one of them", field=name)
             given[target], source[target] = part, name
-    return given
+    names = tuple(name for name, value in raw.items() if isinstance(name, str) and value is not None)
+    for name in SIZE_ALIASES:
+        if name in names:
+            require_both_sides(name, raw[name], given)
+    return Written(given, names)
 
 
 def _targets(name: str, value: object) -> list[tuple[str, object]]:
     """What one given field says, under canonical names."""
-    if name in SIZE_ALIASES:
-        width, height = written_size(name, value)
-        return [("width", width), ("height", height)]
     canonical = ALIASES.get(name, name)
-    if canonical not in KNOWN:
-        raise InvalidInput(f"`{shown(name)}` is not a field of a job{_did_you_mean(name)}", field=shown(name))
+    if canonical not in (*KNOWN, *SIZE_ALIASES):
+        raise InvalidInput(f"`{shown_name(name)}` is not a field of a job{_did_you_mean(name)}", field=shown_name(name))
+    if canonical != "metadata":
+        value = cleaned(value)
+    if name in SIZE_ALIASES:
+        return list(written_size(name, value).items())
     if canonical == "loras":
         value = lora_items(name, value)
+    if canonical == "keyframes":
+        value = written_keyframes(name, value)
     if canonical == "output_format" and value == "jpeg":
         value = "jpg"
     return [(canonical, value)]

@@ -4,6 +4,7 @@ python -m flux_engine plan                                          this machine
 python -m flux_engine plan --gpu A10G --model FLUX.1-dev --profile speed
 python -m flux_engine plan --gpu "RTX 4090" --json                  for scripts
 python -m flux_engine plan --all                                    every card and model as a table
+python -m flux_engine plan --gpu A40 --offload model --no-compile    what a wish would cost, or why it is declined
 
 torch is imported only to look at this machine.
 """
@@ -14,12 +15,13 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Final
+from dataclasses import fields
+from typing import Final, get_args
 
 from flux_engine.models.catalog import CATALOG, FLUX_1_SCHNELL, FLUX_TINY, ModelSpec, find
 from flux_engine.models.gpu_properties import CARDS, GIB, GpuProperties, find_card, read_gpu, short_name
 from flux_engine.models.optimizer import ModelOptimizer
-from flux_engine.models.plan import PROFILES, Plan, Preferences, Profile
+from flux_engine.models.plan import PROFILES, Offload, Plan, Preferences, Profile, Quantisation
 
 SHORT_SCHEMES: Final = {
     "none": "",
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     spec = _spec(options.model, gpu)
     if spec is None:
         parser.error(f"--model: no such model; one of {', '.join(model.name for model in CATALOG)}")
-    plan = ModelOptimizer().plan(gpu, spec, Preferences(profile=options.profile))
+    plan = ModelOptimizer().plan(gpu, spec, _wishes(options))
     text = json.dumps(plan.to_dict(), indent=2) if options.json else "\n".join(describe(plan, spec))
     sys.stdout.write(text + "\n")
     return 0 if plan.fits else 1
@@ -115,11 +117,24 @@ def _spec(name: str | None, gpu: GpuProperties) -> ModelSpec | None:
     return FLUX_TINY if gpu.is_cpu else FLUX_1_SCHNELL
 
 
+def _wishes(options: argparse.Namespace) -> Preferences:
+    return Preferences(**{wish.name: getattr(options, wish.name) for wish in fields(Preferences)})
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m flux_engine plan", description="How a model runs on a GPU.")
     parser.add_argument("--gpu", help="a card of the table, such as A10G or RTX 4090; by default this machine")
     parser.add_argument("--model", help="a model of the catalogue")
     parser.add_argument("--profile", choices=PROFILES, default="balanced")
+    wishes = parser.add_argument_group("wishes, which the plan follows where no rule forbids it")
+    wishes.add_argument("--quantisation", choices=get_args(Quantisation), help="of the transformer")
+    wishes.add_argument("--text-quantisation", choices=get_args(Quantisation), help="of the largest text encoder")
+    wishes.add_argument("--offload", choices=get_args(Offload))
+    wishes.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None)
+    wishes.add_argument("--step-cache", action=argparse.BooleanOptionalAction, default=None)
+    wishes.add_argument("--attention-slicing", action="store_true", help="says what stands in its place")
+    wishes.add_argument("--max-batch", type=int, default=Preferences().max_batch, help="pictures in one call")
+    wishes.add_argument("--steps", type=int, dest="num_inference_steps", help="denoising steps to reckon with")
     parser.add_argument("--json", action="store_true", help="the plan as JSON")
     parser.add_argument("--all", action="store_true", help="a table of all cards and models")
     return parser

@@ -6,11 +6,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 GIB = 1024**3
 
@@ -25,7 +36,56 @@ def _split_on_commas(value: object) -> object:
     return value
 
 
-Hosts = Annotated[tuple[str, ...], BeforeValidator(_split_on_commas)]
+def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value or not all(HOST.fullmatch(host) for host in value):
+        raise ValueError("must be host names such as huggingface.co or *.hf.co, or *, separated by commas")
+    return value
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    from redis.asyncio.connection import parse_url  # takes a while, and only where it is set
+
+    try:
+        parse_url(value.get_secret_value())
+    except ValueError:  # whose text may hold a password
+        raise ValueError("must be a redis://, rediss:// or unix:// URL") from None
+    return value
+
+
+def _bucket_name(value: str) -> str:
+    if not BUCKET_NAME.fullmatch(value):
+        raise ValueError("must be 3 to 63 letters, digits, dots, hyphens or underscores")
+    return value
+
+
+def _bucket_region(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,63}", value):
+        raise ValueError("must be letters, digits and hyphens")
+    return value
+
+
+def _bucket_prefix(value: str) -> str:
+    if not BUCKET_PREFIX.fullmatch(value.strip("/")) or len(value) > 200:
+        raise ValueError("must be path segments of letters, digits, dots, hyphens and underscores")
+    return value
+
+
+def _public_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_url = False
+    if not is_url or parts.query or parts.fragment:
+        raise ValueError("must be an http or https URL without a query")
+    return value
+
+
+HOST: Final = re.compile(r"\*|(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+BUCKET_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+BUCKET_PREFIX: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+
+Hosts = Annotated[tuple[str, ...], BeforeValidator(_split_on_commas), AfterValidator(_hosts)]
 
 LORA_FILE_HOSTS = ("huggingface.co", "*.huggingface.co", "*.hf.co", "civitai.com", "*.civitai.com")
 
@@ -51,15 +111,25 @@ class Settings(BaseModel):
     bucket_endpoint_url: str | None = Field(None, description="S3-compatible storage for results, with its two keys")
     bucket_access_key_id: SecretStr | None = Field(None, description="Access key of the bucket")
     bucket_secret_access_key: SecretStr | None = Field(None, description="Secret key of the bucket")
-    bucket_name: str | None = Field(None, description="Bucket; by default the last part of a path-style endpoint")
-    bucket_region: str | None = Field(None, description="Region that requests are signed for")
-    bucket_prefix: str = Field("flux", description="What every object key begins with")
-    bucket_public_url: str | None = Field(None, description="Public base URL, in place of presigned ones")
+    bucket_name: Annotated[str, AfterValidator(_bucket_name)] | None = Field(
+        None, description="Bucket; by default the last part of a path-style endpoint"
+    )
+    bucket_region: Annotated[str, AfterValidator(_bucket_region)] | None = Field(
+        None, description="Region that requests are signed for"
+    )
+    bucket_prefix: Annotated[str, AfterValidator(_bucket_prefix)] = Field(
+        "flux", description="What every object key begins with"
+    )
+    bucket_public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
+        None, description="Public base URL, in place of presigned ones"
+    )
     bucket_addressing: Literal["path", "virtual"] = Field("path", description="How the bucket stands in a URL")
     url_expiry_seconds: int = Field(86_400, ge=60, le=604_800, description="How long a presigned URL works")
     output_dir: Path = Field(Path("outputs"), description="Where local runs write their files")
 
-    redis_url: SecretStr | None = Field(None, description="Result cache; without it an embedded server is started")
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
+        None, description="Result cache; without it an embedded server is started"
+    )
     cache_ttl_seconds: int = Field(604_800, ge=1, description="How long a result can be reused")
     cache_namespace: str | None = Field(
         None, description="Keys of two endpoints never meet; by default the endpoint id"
@@ -106,4 +176,6 @@ class Settings(BaseModel):
 def _line(detail: Mapping[str, object]) -> str:
     location = detail["loc"]
     name = ".".join(str(part) for part in location).upper() if isinstance(location, tuple) else ""
-    return f"{name}: {detail['msg']}" if name else str(detail["msg"])
+    context = detail.get("ctx")
+    said = context.get("error", detail["msg"]) if isinstance(context, dict) else detail["msg"]
+    return f"{name}: {said}" if name else str(said)

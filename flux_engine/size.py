@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import SharedFields
-from flux_engine.limits import ModelLimits
+from flux_engine.fields import AspectRatio, SharedFields
+from flux_engine.limits import MIN_MEGAPIXELS, PIXELS_PER_MEGAPIXEL, ModelLimits
+from flux_engine.validation import shown
 
-PIXELS_PER_MEGAPIXEL: Final = 1024 * 1024
 SIZE_MULTIPLE: Final = 16
 SIDE_BOUNDS: Final = (64, 2048)
-MIN_MEGAPIXELS: Final = 0.25
 SIZE_ALIASES: Final = ("size", "image_size")
 IMAGE_SIZE_PRESETS: Final = {  # fal's names
     "square_hd": (1024, 1024),
@@ -25,28 +25,52 @@ IMAGE_SIZE_PRESETS: Final = {  # fal's names
 }
 
 
-def written_size(name: str, value: object) -> tuple[object, object]:
-    """Width and height of `size` or `image_size`; their bounds are checked later, as those of the fields."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Pixels, multiples of 16; and the ratio that they were made from, with the effective megapixels."""
+
+    width: int
+    height: int
+    aspect_ratio: AspectRatio | None = None
+    megapixels: float | None = None
+
+
+def written_size(name: str, value: object) -> dict[str, object]:
+    """The `width` and `height` of `size` or `image_size`; their bounds are checked later, as those of the fields.
+
+    An object may lack one of them: see `require_both_sides`.
+    """
     if isinstance(value, str) and value in IMAGE_SIZE_PRESETS:
-        return IMAGE_SIZE_PRESETS[value]
+        width, height = IMAGE_SIZE_PRESETS[value]
+        return {"width": width, "height": height}
     if isinstance(value, str):
         parts = value.lower().replace("*", "x").split("x")
         if len(parts) == 2 and all(p.strip().isascii() and p.strip().isdigit() and len(p) < 9 for p in parts):
-            return int(parts[0]), int(parts[1])
-    if isinstance(value, Mapping) and set(value) == {"width", "height"}:
-        return value["width"], value["height"]
+            return {"width": int(parts[0]), "height": int(parts[1])}
+    sides = {side: part for side, part in value.items() if part is not None} if isinstance(value, Mapping) else {}
+    if not sides or not set(sides) <= {"width", "height"}:
+        raise _not_a_size(name, value)
+    return sides
+
+
+def require_both_sides(name: str, value: object, given: Mapping[str, object]) -> None:
+    """Raise InvalidInput where `name` gave one side of two and no other field the other one."""
+    if not {"width", "height"} <= set(given):
+        raise _not_a_size(name, value)
+
+
+def _not_a_size(name: str, value: object) -> InvalidInput:
     presets = ", ".join(IMAGE_SIZE_PRESETS)
-    raise InvalidInput(f'`{name}` must be "WIDTHxHEIGHT", {{"width", "height"}} or one of {presets}', field=name)
+    return InvalidInput(
+        f'`{name}` must be "WIDTHxHEIGHT", {{"width", "height"}} or one of {presets}; got {shown(value)}', field=name
+    )
 
 
-def pixel_size(given: SharedFields, limits: ModelLimits, warnings: list[str]) -> tuple[int, int]:
-    """The effective width and height; adds to `warnings` where they were rounded. Raises InvalidInput."""
+def pixel_size(given: SharedFields, limits: ModelLimits, warnings: list[str], *, written_as: str = "width") -> Size:
+    """The effective size; adds to `warnings` where it was rounded or lowered. `written_as` is the field in which the
+    client wrote it. Raises InvalidInput."""
     if given.aspect_ratio is not None:
-        if given.width is not None or given.height is not None:
-            raise InvalidInput(
-                "`aspect_ratio` excludes `width` and `height`; send one or the other", field="aspect_ratio"
-            )
-        return _size_of_ratio(given.aspect_ratio, given.megapixels, limits)
+        return _size_of_ratio(given, given.aspect_ratio, limits, warnings)
     if given.megapixels is not None:
         raise InvalidInput(
             "`megapixels` needs `aspect_ratio`; with `width` and `height` leave it out", field="megapixels"
@@ -58,28 +82,48 @@ def pixel_size(given: SharedFields, limits: ModelLimits, warnings: list[str]) ->
             f"size rounded from {width}x{height} to {rounded[0]}x{rounded[1]}, multiples of {SIZE_MULTIPLE}"
         )
     if rounded[0] * rounded[1] > limits.max_pixels:
+        name = "height" if written_as == "width" and given.width is None else written_as
         raise InvalidInput(
-            f"`width` x `height` is {rounded[0] * rounded[1]} pixels; {limits.id} makes at most {limits.max_pixels}",
-            field="width" if given.width is not None else "height",
+            f"{rounded[0]}x{rounded[1]} is {rounded[0] * rounded[1]} pixels; {limits.id} makes at most "
+            f"{limits.max_pixels}: lower `{name}`",
+            field=name,
         )
-    return rounded
+    return Size(width=rounded[0], height=rounded[1])
 
 
-def _size_of_ratio(ratio: str, megapixels: float | None, limits: ModelLimits) -> tuple[int, int]:
-    """Multiples of 16 whose product is near `megapixels`, or near the model's own size where none is given."""
-    most = limits.max_pixels / PIXELS_PER_MEGAPIXEL
-    if megapixels is not None and not MIN_MEGAPIXELS <= megapixels <= most:
+def _size_of_ratio(given: SharedFields, ratio: AspectRatio, limits: ModelLimits, warnings: list[str]) -> Size:
+    """Sides in `ratio` whose product is near `megapixels`, or near the model's own size where none is given.
+
+    Width and height are taken beside it where they are what comes of it, as in the echo of an earlier job.
+    """
+    own = limits.side**2 / PIXELS_PER_MEGAPIXEL
+    megapixels = own if given.megapixels is None else given.megapixels
+    if megapixels != own and not MIN_MEGAPIXELS <= megapixels <= limits.max_megapixels:
         raise InvalidInput(
-            f"`megapixels` must be a number from {MIN_MEGAPIXELS:g} to {most:g} for {limits.id}; got {megapixels:g}",
-            field="megapixels",
+            f"`megapixels` must be {limits.takes()['megapixels']}; got {megapixels:g}", field="megapixels"
         )
-    pixels = limits.side**2 if megapixels is None else megapixels * PIXELS_PER_MEGAPIXEL
     across, down = (int(part) for part in ratio.split(":"))
-    width = _to_multiple(math.sqrt(pixels * across / down))
-    height = _to_multiple(math.sqrt(pixels * down / across))
-    while width * height > limits.max_pixels:
-        width, height = (width - SIZE_MULTIPLE, height) if width >= height else (width, height - SIZE_MULTIPLE)
-    return width, height
+    (width, height), lowered = _sides(across, down, megapixels, limits.max_pixels)
+    if lowered is not None:
+        warnings.append(
+            f"`megapixels` lowered from {megapixels:g} to {lowered:g}: at {ratio} no more has sides of up to "
+            f"{SIDE_BOUNDS[1]}"
+        )
+    if (given.width is not None or given.height is not None) and (given.width, given.height) != (width, height):
+        raise InvalidInput("`aspect_ratio` excludes `width` and `height`; send one or the other", field="aspect_ratio")
+    return Size(width=width, height=height, aspect_ratio=ratio, megapixels=lowered or megapixels)
+
+
+def _sides(across: int, down: int, megapixels: float, max_pixels: int) -> tuple[tuple[int, int], float | None]:
+    """Width and height as `across` to `down`, and the megapixels where they had to be lowered for the longest side."""
+    area = megapixels * PIXELS_PER_MEGAPIXEL / (across * down)
+    share = min(1.0, SIDE_BOUNDS[1] / (max(across, down) * math.sqrt(area)))
+    long, short = (_to_multiple(part * math.sqrt(area) * share) for part in (max(across, down), min(across, down)))
+    while long * short > max_pixels:
+        long -= SIZE_MULTIPLE
+        short = _to_multiple(long * min(across, down) / max(across, down))
+    lowered = round(megapixels * share**2, 4) if share < 0.999 else None  # an echoed one is rounded
+    return ((long, short) if across >= down else (short, long)), lowered
 
 
 def _to_multiple(side: float) -> int:

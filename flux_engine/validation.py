@@ -6,35 +6,61 @@ from collections.abc import Mapping
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import allowed_values
+from flux_engine.fields import MAX_DEPTH, MAX_SEED, allowed_values
 
 Fields = TypeVar("Fields", bound=BaseModel)
 
 MAX_SHOWN_SOURCE: Final = 256
 
 
-def validated(model: type[Fields], given: Mapping[str, object]) -> Fields:
-    """`given` as a `model`. Raises InvalidInput."""
+def validated(
+    model: type[Fields],
+    given: Mapping[str, object],
+    *,
+    place: str | None = None,
+    field: str | None = None,
+    takes: Mapping[str, str] | None = None,
+) -> Fields:
+    """`given` as a `model`. Raises InvalidInput.
+
+    `place` is where in the job it stands, such as `keyframes[1]`. The refusal's `field` is the part that is wrong, or
+    `field` where one is given. `takes` says what a part takes where that is not what its declaration says.
+    """
+    for name in given:
+        if name not in model.model_fields:
+            raise InvalidInput(
+                f"`{place or 'input'}` has no `{shown_name(name)}`; it takes {', '.join(model.model_fields)}",
+                field=field or place or shown_name(name),
+            )
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        raise _invalid(model, error.errors()[0]) from None
-
-
-def _invalid(model: type[BaseModel], detail: ErrorDetails) -> InvalidInput:
-    name = str(detail["loc"][0])
+        detail = error.errors()[0]
+    part = str(detail["loc"][0])
+    path = f"{place}.{part}" if place else part
+    allowed = (takes or {}).get(part) or allowed_values(model, part)
     if detail["type"] == "missing":
-        return InvalidInput(f"`{name}` is required: {allowed_values(model, name)}", field=name)
-    return InvalidInput(f"`{name}` must be {allowed_values(model, name)}; got {shown(detail['input'])}", field=name)
+        raise InvalidInput(f"`{path}` is required: {allowed}", field=field or path)
+    raise InvalidInput(f"`{path}` must be {allowed}; got {shown(detail['input'])}", field=field or path)
 
 
 def shown(value: object) -> str:
-    """`value` for a message: short, and free of what JSON cannot carry."""
-    text = value if isinstance(value, str) else repr(value)[:200] if _is_small(value) else type(value).__name__
-    clean = "".join(c if c.isprintable() else "?" for c in text)
+    """`value` for a message: short, text in quotes, and free of what JSON cannot carry."""
+    if isinstance(value, str):
+        return f'"{shown_name(value)}"'
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float) and abs(value) < MAX_SEED and value.is_integer():
+        return str(int(value))
+    return shown_name(repr(value)[:200]) if _is_small(value) else _kind(value)
+
+
+def shown_name(name: object) -> str:
+    """As `shown`, without quotes: for what stands in backticks."""
+    text = str(name) if isinstance(name, str) or _is_small(name) else _kind(name)
+    clean = "".join(c if c.isprintable() else "?" for c in text[:200])
     return clean if len(clean) <= 60 else clean[:57] + "..."
 
 
@@ -42,9 +68,20 @@ def shown_source(source: str) -> str:
     """Where a file comes from, as it is echoed: without a URL's query, which may be a signature, and without the bytes
     of a file."""
     path = source.partition("?")[0] if "://" in source[:16] else source
-    if path.startswith("data:") or len(path) > MAX_SHOWN_SOURCE:
+    if path[:5].lower() == "data:" or len(path) > MAX_SHOWN_SOURCE:
         return f"base64 of {len(source)} characters"
     return path
+
+
+def shown_picture(source: str) -> str:
+    """As shown_source, for a picture: what is no URL is its bytes, however few."""
+    return shown_source(source) if "://" in source[:16] else f"base64 of {len(source)} characters"
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "an object"
+    return "a list" if isinstance(value, list) else "a long number" if isinstance(value, int) else type(value).__name__
 
 
 def _is_small(value: object) -> bool:
@@ -53,6 +90,15 @@ def _is_small(value: object) -> bool:
     return value is None or isinstance(value, float)
 
 
-def is_same(one: object, other: object) -> bool:
-    """Equal and of one type: 1 is not True."""
-    return type(one) is type(other) and one == other
+def is_same(one: object, other: object, *, depth: int = MAX_DEPTH) -> bool:
+    """Whether two parts of a job say the same: 28 is 28.0 but 1 is not true, and null is absent."""
+    if not depth and isinstance(one, Mapping | list):
+        return False  # nothing that a job takes is that deep
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        names = {name for value in (one, other) for name, part in value.items() if part is not None}
+        return all(is_same(one.get(name), other.get(name), depth=depth - 1) for name in names)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(is_same(a, b, depth=depth - 1) for a, b in zip(one, other, strict=True))
+    return one == other

@@ -55,10 +55,10 @@ class VideoFields(SharedFields):
     keyframes: Any = Field(None, description="List of `{frame, prompt, seed?}`, or prompts by frame")
     mode: Mode = Field("interpolate", description="How one frame comes of another")
     motion: Any = Field(None, description="`zoom`, `pan_x`, `pan_y`, `rotate`; needs `mode` feedback")
-    strength: Any = Field(None, description="How much of a frame is redrawn; needs `mode` feedback")
+    strength: Any = Field(None, description="How much of a frame is redrawn; needs `mode` feedback or `image`")
     generated_fps: Annotated[Number, Field(gt=0, le=60)] | None = Field(
         None, description="Frames a second that the model makes; the rest are interpolated by motion"
     )
     loop: Boolean = Field(False, description="The last frame leads back to the first")
-    image: Picture | None = Field(None, description="First frame, as an image job's; needs `mode` feedback")
+    image: Picture | None = Field(None, description="First frame, as an image job's; means `mode` feedback")
     output_format: Literal["mp4", "webm", "gif", "webp"] | None = Field(None, description="File format")

@@ -7,21 +7,17 @@ field. What an `image` names is not fetched here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from itertools import pairwise
-from typing import Any, Final, Literal, TypeGuard
-
-from pydantic import ValidationError
+from typing import Final, Literal, TypeGuard
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import MAX_SEED, allowed_values
-from flux_engine.job import Job, JsonObject, ParseContext, shared_values
-from flux_engine.size import PIXELS_PER_MEGAPIXEL
-from flux_engine.validation import Fields, shown, validated
+from flux_engine.fields import MAX_SEED
+from flux_engine.job import Job, JsonObject, Parsing, shared_values
+from flux_engine.limits import PIXELS_PER_MEGAPIXEL
+from flux_engine.validation import shown, validated
 from flux_engine.video_fields import (
     MAX_FRAMES,
-    MAX_KEYFRAMES,
     MAX_SCHEDULE_POINTS,
     SCHEDULE_BOUNDS,
     KeyframeFields,
@@ -99,22 +95,21 @@ def spread(count: int, num_frames: int, *, is_loop: bool) -> list[float]:
     return [i * spacing for i in range(count)]
 
 
-def video_job(identity: str, given: Mapping[str, object], context: ParseContext, warnings: list[str]) -> VideoJob:
-    """The job that `given`, canonical names and no nulls, asks for. Raises InvalidInput."""
+def video_job(parsing: Parsing) -> VideoJob:
+    """The job that was written. Raises InvalidInput."""
+    given = _as_one_way_to_say_it(parsing.written.values)
     for name in given:
         if name not in VideoFields.model_fields:
             raise InvalidInput(f"`{name}` belongs to an image job; leave it out of a video", field=name)
-    keyframes = _keyframes(given.get("keyframes"))
-    if keyframes:
-        given = dict(given)
-        if given.get("prompt", keyframes[0].prompt) != keyframes[0].prompt:
-            warnings.append("`prompt` has no effect where `keyframes` are given")
-        given["prompt"] = keyframes[0].prompt
-    written = validated(VideoFields, given)
-    fps = _fps(written, warnings)
+    written = parsing.fields(VideoFields, given)
+    keyframes: tuple[KeyframeFields, ...] = written.keyframes or ()
+    if keyframes and written.prompt != keyframes[0].prompt:
+        parsing.warnings.append("`prompt` has no effect where `keyframes` are given")
+        written = written.model_copy(update={"prompt": keyframes[0].prompt})
+    fps = _fps(written, parsing.warnings)
     num_frames = _num_frames(written, fps)
     _check_mode(written)
-    shared = shared_values(identity, written, context, warnings)
+    shared = shared_values(written, parsing)
     generated_fps, frames_made = _frames_made(written, fps, num_frames)
     job = VideoJob(
         num_frames=num_frames,
@@ -129,10 +124,25 @@ def video_job(identity: str, given: Mapping[str, object], context: ParseContext,
         output_format=written.output_format or "mp4",
         is_format_open=written.output_format is None,
         **shared,
-        warnings=tuple(warnings),
+        warnings=tuple(parsing.warnings),
     )
-    _check_work(job, context.max_video_work)
+    _check_work(job, parsing.context.max_video_work)
     return job
+
+
+def _as_one_way_to_say_it(values: Mapping[str, object]) -> dict[str, object]:
+    """`values` with what follows from others: the prompt of the first keyframe, the mode that an image means, and
+    without the `duration` that `num_frames` and `fps` say too, as the echo of an earlier job does."""
+    given = dict(values)
+    keyframes = given.get("keyframes")
+    if isinstance(keyframes, tuple):
+        given.setdefault("prompt", keyframes[0].prompt)
+    if "image" in given:
+        given.setdefault("mode", "feedback")
+    duration, fps, frames = given.get("duration"), given.get("fps"), given.get("num_frames")
+    if _is_number(duration) and _is_number(fps) and _is_number(frames) and round(duration * fps) == frames:
+        del given["duration"]
+    return given
 
 
 # ------------------------------------------------------------------------------------------------- frames
@@ -150,7 +160,7 @@ def _num_frames(given: VideoFields, fps: float) -> int:
         return given.num_frames or DEFAULT_FRAMES
     if given.num_frames is not None:
         raise InvalidInput("`duration` excludes `num_frames`; send one or the other", field="duration")
-    frames = math.floor(given.duration * fps + 0.5)
+    frames = round(given.duration * fps)
     if not 2 <= frames <= MAX_FRAMES:
         raise InvalidInput(f"`duration` x `fps` is {frames} frames; a video has 2 to {MAX_FRAMES}", field="duration")
     return frames
@@ -193,36 +203,6 @@ def _check_work(job: VideoJob, bound: float) -> None:
 # ---------------------------------------------------------------------------------------------- keyframes
 
 
-def _keyframes(value: object) -> tuple[KeyframeFields, ...]:
-    """Both forms of `keyframes`: a list of objects, or an object of prompts by frame."""
-    if value is None:
-        return ()
-    items = _items_of_object(value) if isinstance(value, Mapping) else value
-    if not isinstance(items, Sequence) or isinstance(items, str) or not 1 <= len(items) <= MAX_KEYFRAMES:
-        raise InvalidInput(
-            f"`keyframes` must be a list of 1 to {MAX_KEYFRAMES} {{frame, prompt, seed?}}, or an object of prompts by "
-            "frame",
-            field="keyframes",
-        )
-    keyframes = tuple(_item(KeyframeFields, item, f"keyframes[{i}]") for i, item in enumerate(items))
-    if keyframes[0].frame != 0:
-        raise InvalidInput(f"the first of `keyframes` must be frame 0; got {keyframes[0].frame}", field="keyframes")
-    if any(after.frame <= before.frame for before, after in pairwise(keyframes)):
-        raise InvalidInput("the frames of `keyframes` must increase from one to the next", field="keyframes")
-    return keyframes
-
-
-def _items_of_object(value: Mapping[Any, Any]) -> list[dict[str, object]]:
-    items = []
-    for frame, prompt in value.items():
-        if not (isinstance(frame, str) and frame.isascii() and frame.isdigit() and len(frame) <= 4):
-            raise InvalidInput(
-                f'the names in `keyframes` must be frames such as "0" and "24"; got {shown(frame)}', field="keyframes"
-            )
-        items.append({"frame": int(frame), "prompt": prompt})
-    return sorted(items, key=lambda item: int(str(item["frame"])))
-
-
 def _effective(
     written: tuple[KeyframeFields, ...], given: VideoFields, seed: int, num_frames: int
 ) -> tuple[Keyframe, ...]:
@@ -256,7 +236,7 @@ def _motion(value: object, num_frames: int) -> Motion | None:
     if not isinstance(value, Mapping):
         names = ", ".join(MotionFields.model_fields)
         raise InvalidInput(f"`motion` must be an object of {names}; got {shown(value)}", field="motion")
-    written = _item(MotionFields, value, "motion")
+    written = validated(MotionFields, {k: v for k, v in value.items() if v is not None}, place="motion")
     given = {name: getattr(written, name) for name in MotionFields.model_fields}
     return Motion(
         **{n: _schedule(f"motion.{n}", v, SCHEDULE_BOUNDS[n], num_frames) for n, v in given.items() if v is not None}
@@ -269,7 +249,7 @@ def _strength(given: VideoFields, num_frames: int) -> Schedule | None:
     value = DEFAULT_STRENGTH if given.strength is None else given.strength
     schedule = _schedule("strength", value, SCHEDULE_BOUNDS["strength"], num_frames)
     if min(value for _, value in schedule) <= 0:
-        raise InvalidInput("`strength` must be above 0 and up to 1", field="strength")
+        raise InvalidInput("`strength` must be above 0 and up to 1; got 0", field="strength")
     return schedule
 
 
@@ -277,9 +257,11 @@ def _schedule(name: str, value: object, bounds: tuple[float, float], num_frames:
     """A number, or a list of `[frame, value]` with increasing frames."""
     low, high = bounds
     takes = f"`{name}` must be a number from {low:g} to {high:g}, or a list of [frame, number] with increasing frames"
+    if not isinstance(value, list) and not _is_number(value):
+        raise InvalidInput(f"{takes}; got {shown(value)}", field=name)
     points = value if isinstance(value, list) else [[0, value]]
     if not 1 <= len(points) <= MAX_SCHEDULE_POINTS:
-        raise InvalidInput(f"{takes}, 1 to {MAX_SCHEDULE_POINTS} of them", field=name)
+        raise InvalidInput(f"{takes}, 1 to {MAX_SCHEDULE_POINTS} of them; got {len(points)}", field=name)
     last = -1
     schedule = []
     for point in points:
@@ -300,19 +282,3 @@ def _is_number(value: object) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= MAX_SEED and math.isfinite(value)
-
-
-def _item(model: type[Fields], value: object, name: str) -> Fields:
-    """One object within a field; nulls are absent, and a refusal names the place."""
-    if not isinstance(value, Mapping):
-        raise InvalidInput(f"`{name}` must be an object of {', '.join(model.model_fields)}", field=name)
-    try:
-        return model.model_validate({k: v for k, v in value.items() if v is not None})
-    except ValidationError as error:
-        detail = error.errors()[0]
-    part = shown(detail["loc"][0])
-    if part not in model.model_fields:
-        raise InvalidInput(f"`{name}` has no `{part}`; it takes {', '.join(model.model_fields)}", field=name)
-    takes = allowed_values(model, part)
-    said = f"is required: {takes}" if detail["type"] == "missing" else f"must be {takes}; got {shown(detail['input'])}"
-    raise InvalidInput(f"`{name}.{part}` {said}", field=f"{name}.{part}")

@@ -50,14 +50,15 @@ def error_of(result: dict[str, Any]) -> dict[str, Any]:
 async def test_a_video_job_gives_the_contracts_result(worker: Worker) -> None:
     result = await worker.run(job(fps=12, format="webp", metadata={"order": 5}))
     data = video_of(result)
-    said = {name: value for name, value in result["video"].items() if name not in ("b64_json", "thumbnail", "sha256")}
+    said = {name: value for name, value in result["video"].items() if name not in ("b64_json", "sha256")}
     assert said == {
         "content_type": "image/webp", "width": 64, "height": 64, "fps": 12.0, "num_frames": 6, "duration": 0.5,
         "seed": 7, "bytes": len(data),
     }  # fmt: skip
     assert len(list(ImageSequence.Iterator(Image.open(io.BytesIO(data))))) == 6
-    thumbnail = Image.open(io.BytesIO(base64.b64decode(result["video"]["thumbnail"]["b64_json"])))
+    thumbnail = Image.open(io.BytesIO(base64.b64decode(result["thumbnail"]["b64_json"])))
     assert (thumbnail.format, thumbnail.size) == ("WEBP", (64, 64))
+    assert set(result["thumbnail"]) == {"b64_json"}
     assert result["parameters"]["keyframes"][1] == {"frame": 5, "prompt": QUICK["prompt"], "seed": 8}
     assert (result["seed"], result["cached"], result["metadata"]) == (7, False, {"order": 5})
     assert result["timings"]["denoise_ms"] > 0
@@ -89,6 +90,18 @@ async def test_progress_counts_frames_and_shows_the_latest(worker: Worker) -> No
     previews = [update["preview"] for update in updates if "preview" in update]
     assert Image.open(io.BytesIO(base64.b64decode(previews[-1].partition(",")[2]))).size == (64, 64)
     assert all(update["eta_seconds"] >= 0 for update in updates if "frame" in update)
+
+
+@pytest.mark.parametrize("mode", ["interpolate", "feedback"])
+async def test_no_preview_comes_unasked(worker: Worker, mode: str) -> None:
+    updates: list[Update] = []
+
+    async def send(update: Update) -> None:
+        updates.append(update)
+
+    await worker.run(job(mode=mode, cache=False), send, min_interval_s=0)
+    assert any("frame" in update for update in updates)
+    assert not any("preview" in update for update in updates)
 
 
 async def test_frames_per_second_that_are_not_made_are_interpolated(worker: Worker) -> None:

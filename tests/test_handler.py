@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -55,10 +56,20 @@ def test_a_bad_job_exits_with_its_message(tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
-def test_an_invalid_setting_stops_the_worker(tmp_path: Path) -> None:
-    done = run(str(ROOT / "handler.py"), cwd=tmp_path, WARMUP="sometimes")
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"WARMUP": "sometimes"},
+        {"FLUX_MODEL": "/no/such/folder"},
+        {"BUCKET_ENDPOINT_URL": "nonsense", "BUCKET_ACCESS_KEY_ID": "key", "BUCKET_SECRET_ACCESS_KEY": "secret"},
+    ],
+    ids=lambda environment: str(next(iter(environment))),
+)
+def test_an_invalid_setting_stops_the_worker(tmp_path: Path, environment: dict[str, str]) -> None:
+    done = run(str(ROOT / "handler.py"), cwd=tmp_path, **environment)
     assert done.returncode == 1
-    assert done.stderr.strip().startswith("The worker cannot start: WARMUP")
+    assert done.stderr.strip().startswith(f"The worker cannot start: {next(iter(environment))}")
+    assert "Traceback" not in done.stderr
 
 
 def test_nothing_heavy_is_imported_before_a_job(tmp_path: Path) -> None:

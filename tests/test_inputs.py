@@ -72,7 +72,7 @@ async def test_only_what_the_mask_leaves_white_changes(worker: Worker) -> None:
 
 async def test_the_same_picture_gives_the_same_bytes_and_another_gives_others(worker: Worker) -> None:
     first = await worker.run(job(strength=0.6, cache=True))
-    again = await worker.run(job(strength=0.6, cache=True, image=f"data:image/png;base64,{base64_of(DAY)}"))
+    again = await worker.run(job(strength=0.6, cache=True, image=f"DATA:image/png;base64,{base64_of(DAY)}"))
     other = await worker.run(job(strength=0.6, cache=True, image=base64_of(DAY.rotate(180))))
     assert (first["cached"], again["cached"], other["cached"]) == (False, True, False)
     assert first["images"][0]["sha256"] == again["images"][0]["sha256"] != other["images"][0]["sha256"]
@@ -99,7 +99,7 @@ async def test_a_prompt_alone_paints_the_same_before_and_after(worker: Worker) -
 
 
 async def test_a_video_begins_with_its_image(worker: Worker) -> None:
-    fields = {"mode": "feedback", "num_frames": 3, "strength": 0.1, "motion": {"zoom": 1.01}, "output_format": "webp"}
+    fields = {"num_frames": 3, "strength": 0.1, "motion": {"zoom": 1.01}, "output_format": "webp"}
     result = await worker.run(job(**fields, num_inference_steps=8, prompt="day, a yellow sun on the left, a meadow"))
     assert "error" not in result, result
     clip = Image.open(io.BytesIO(base64.b64decode(result["video"]["b64_json"])))
@@ -120,10 +120,11 @@ async def test_a_video_begins_with_its_image(worker: Worker) -> None:
         ({"strength": 0}, "invalid_input", "strength"),
         ({"strength": 1.1}, "invalid_input", "strength"),
         ({"image": 5}, "invalid_input", "image"),
+        ({"image": "A" * 28_000_001}, "input_fetch_failed", "image"),
         ({"image": ""}, "invalid_input", "image"),
         ({"model": "FLUX.1-Fill-dev"}, "invalid_input", "mask"),
         ({"model": "FLUX.2-dev", "mask": "QUFB"}, "invalid_input", "mask"),
-        ({"num_frames": 4}, "invalid_input", "image"),
+        ({"num_frames": 4, "mode": "interpolate"}, "invalid_input", "image"),
         ({"num_frames": 4, "mode": "feedback", "mask": "QUFB"}, "invalid_input", "mask"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import MAX_SEED, ImageFields
+from flux_engine.fields import ASPECT_RATIOS, MAX_SEED, ImageFields, clean_text
 from flux_engine.job import ImageJob, ParseContext, derived_seed, parse_job
 from flux_engine.models import catalog
 from flux_engine.names import ALIASES
@@ -92,7 +93,7 @@ def test_aliases_and_spellings(context: ParseContext, written: dict[str, Any], f
         ({"aspect_ratio": "16:9"}, (1360, 768)),
         ({"aspect_ratio": "9:16"}, (768, 1360)),
         ({"aspect_ratio": "1:1", "megapixels": 0.25}, (512, 512)),
-        ({"aspect_ratio": "3:2", "megapixels": 2}, (1760, 1184)),
+        ({"aspect_ratio": "3:2", "megapixels": 2}, (1760, 1168)),
         ({"width": 1000, "height": 504}, (1008, 512)),
         ({"width": 64}, (64, 1024)),
     ],
@@ -141,7 +142,7 @@ def test_the_seeds_of_several_images_follow_one_another(context: ParseContext) -
 
 def test_every_effective_parameter_is_echoed(context: ParseContext) -> None:
     echoed = parse(context).parameters()
-    expected = set(ImageFields.model_fields) - {"aspect_ratio", "megapixels", "metadata", "lora_scale"}
+    expected = set(ImageFields.model_fields) - {"metadata", "lora_scale"}
     assert set(echoed) == expected
     json.dumps(echoed, allow_nan=False)
 
@@ -185,6 +186,13 @@ BAD_INPUTS: list[tuple[object, str]] = [
     ({"prompt": "a", "size": 256}, "size"),
     ({"prompt": "a", "size": "256x256", "width": 128}, "width"),
     ({"prompt": "a", "image_size": "huge"}, "image_size"),
+    ({"prompt": "a", "image_size": "square_hd"}, "image_size"),
+    ({"prompt": "a", "size": "1024x1024"}, "size"),
+    ({"prompt": "a", "image_size": {}}, "image_size"),
+    ({"prompt": "a", "image_size": {"width": None, "height": 128}}, "image_size"),
+    ({"prompt": "a", "image_size": {"width": 128, "height": 128, "depth": 3}}, "image_size"),
+    ({"prompt": "a", "aspect_ratio": "1:1", "width": 256}, "aspect_ratio"),
+    ({"prompt": "a", "aspect_ratio": "1:1", "width": 1024, "height": 1024}, "aspect_ratio"),
     ({"prompt": "a", "image_size": {"width": 256}}, "image_size"),
     ({"prompt": "a", "image_size": {"width": 1, "height": 256}}, "width"),
     ({"prompt": "a", "aspect_ratio": "17:9"}, "aspect_ratio"),
@@ -197,7 +205,10 @@ BAD_INPUTS: list[tuple[object, str]] = [
     ({"prompt": "a", "steps": 8, "num_steps": 9}, "num_steps"),
     ({"prompt": "a", "steps": True, "num_inference_steps": 1}, "num_inference_steps"),
     ({"prompt": "a", "guidance_scale": -1}, "guidance_scale"),
-    ({"prompt": "a", "guidance_scale": 5}, "guidance_scale"),
+    ({"prompt": "a", "guidance_scale": 20.1}, "guidance_scale"),
+    ({"prompt": "a", "model": "schnell", "guidance_scale": 20.1}, "guidance_scale"),
+    ({"prompt": "a", "model": "klein", "guidance_scale": 100}, "guidance_scale"),
+    ({"prompt": "a", "model": "fill", "image": "QUFB", "mask": "QUFB", "guidance_scale": 101}, "guidance_scale"),
     ({"prompt": "a", "guidance_scale": "high"}, "guidance_scale"),
     ({"prompt": "a", "seed": -2}, "seed"),
     ({"prompt": "a", "seed": 2**53}, "seed"),
@@ -248,8 +259,150 @@ def test_a_misspelt_field_is_told_the_one_meant(context: ParseContext) -> None:
 def test_a_refusal_says_what_is_allowed(context: ParseContext) -> None:
     with pytest.raises(InvalidInput, match="must be an integer from 64 to 2048; got 12"):
         parse(context, width=12)
-    with pytest.raises(InvalidInput, match="must be one of png, jpg, webp; got tiff"):
+    with pytest.raises(InvalidInput, match='must be one of png, jpg, webp; got "tiff"'):
         parse(context, output_format="tiff")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ({"seed": "7"}, 'got "7"'),
+        ({"width": True}, "got true"),
+        ({"steps": 1500}, "an integer from 1 to 50 for flux-tiny; got 1500"),
+        ({"steps": "many", "model": "schnell"}, "from 1 to 12 for black-forest-labs/FLUX.1-schnell"),
+        ({"max_sequence_length": 4096}, "from 16 to 32 for flux-tiny"),
+        ({"aspect_ratio": "1:1", "megapixels": "1"}, 'from 0.25 to 0.25 for flux-tiny; got "1"'),
+        ({"aspect_ratio": "1:1", "megapixels": 5, "model": "dev"}, "from 0.25 to 2 for"),
+        ({"guidance_scale": 21.0}, "from 0 to 20 for flux-tiny; got 21"),
+        ({"type": "Video"}, '`image` or `video`; got "Video"'),
+        ({"type": "audio"}, "`image` or `video`"),
+        ({"output_format": "mp4"}, '`"type": "video"`'),
+        ({"image": ""}, 'a string that is not empty; got ""'),
+        ({"image_size": "square_hd"}, "lower `image_size`"),
+        ({"image_size": [1, 2]}, "got a list"),
+    ],
+)
+def test_a_refusal_does_not_mislead(context: ParseContext, written: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        parse(context, **written)
+    assert said in refusal.value.message
+
+
+@pytest.mark.parametrize("ratio", ASPECT_RATIOS)
+@pytest.mark.parametrize("model", [spec.name for spec in catalog.CATALOG])
+def test_every_size_has_its_ratio_and_is_within_the_budget(model: str, ratio: str) -> None:
+    spec = catalog.find(model)
+    assert spec is not None
+    across, down = (int(part) for part in ratio.split(":"))
+    most = spec.limits.max_megapixels
+    pictures = {"image": "QUFB", "mask": "QUFB"} if spec.limits.image_use == "canvas" else {}
+    for megapixels in (None, 0.25, *(m for m in (0.5, 1, 1.5, 2, 3, 4) if m <= most), most):
+        job = parse(context_for(spec), aspect_ratio=ratio, megapixels=megapixels, **pictures)
+        long, short = max(job.width, job.height), min(job.width, job.height)
+        exact = max(across, down) / min(across, down)
+        assert (job.width > job.height, job.width < job.height) == (across > down, across < down)
+        assert (long - 16) / (short + 16) < exact < (long + 16) / (short - 16)
+        assert long / short == pytest.approx(exact, rel=0.05)
+        assert long <= 2048
+        assert job.width * job.height <= spec.limits.max_pixels
+        wanted = (megapixels or spec.limits.side**2 / 2**20) * 2**20
+        is_lowered = any("`megapixels` lowered" in warning for warning in job.warnings)
+        assert is_lowered or job.width * job.height == pytest.approx(wanted, rel=0.08)
+        assert is_lowered is (wanted * exact > 2049**2)
+
+
+def test_lowered_megapixels_are_said_and_echoed() -> None:
+    klein = catalog.find("klein")
+    assert klein is not None
+    job = parse(context_for(klein), aspect_ratio="16:9", megapixels=4)
+    assert (job.width, job.height, job.megapixels) == (2048, 1152, 2.25)
+    assert job.warnings == ("`megapixels` lowered from 4 to 2.25: at 16:9 no more has sides of up to 2048",)
+
+
+@pytest.mark.parametrize(("asked", "effective"), [(0, 1), (0.5, 1), (1, 1), (3, 3), (4, 4), (7.5, 4), (20, 4)])
+def test_guidance_outside_of_what_a_model_was_trained_with_is_moved(
+    context: ParseContext, asked: float, effective: float
+) -> None:
+    job = parse(context, guidance_scale=asked)
+    assert job.parameters()["guidance_scale"] == effective
+    assert [f"moved from {asked:g} to {effective:g}" in warning for warning in job.warnings] == [True] * (
+        asked != effective
+    )
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"steps": 28, "num_inference_steps": 28.0},
+        {"steps": 28.0, "num_steps": 28},
+        {"text": "a red sun "},
+        {"prompt": "caf\u00e9", "inputs": "cafe\u0301"},
+        {"size": "256x128", "width": 256.0},
+        {"image_size": {"width": None, "height": 128}, "width": 256},
+        {"width": 256, "image_size": {"height": 128}},
+        {"image": "QUFB", "image_url": " QUFB\n"},
+        {"loras": [{"path": "m", "scale": 1}], "lora": {"path": "m ", "weight": 1.0}},
+    ],
+)
+def test_one_value_under_two_names_is_taken(context: ParseContext, written: dict[str, Any]) -> None:
+    assert parse(context, **written).prompt in ("a red sun", "caf\u00e9")
+
+
+@pytest.mark.parametrize(
+    ("written", "field", "value"),
+    [
+        ({"output_format": "png\n"}, "output_format", "png"),
+        ({"output_format": "\x00jpeg"}, "output_format", "jpg"),
+        ({"type": "image\r\n"}, "prompt", "a red sun"),
+        ({"aspect_ratio": " 1:1\x7f"}, "aspect_ratio", "1:1"),
+        ({"size": "128x128\n"}, "width", 128),
+        ({"model": "fl\x00ux-tiny"}, "model", "flux-tiny"),
+        ({"image": "\ud800https://example.com/a.png\n"}, "image", "https://example.com/a.png"),
+        ({"image": "QUFB\nQUFB"}, "image", "QUFB QUFB"),
+    ],
+)
+def test_control_characters_are_gone_before_anything_is_read(
+    context: ParseContext, written: dict[str, Any], field: str, value: object
+) -> None:
+    assert getattr(parse(context, **written), field) == value
+
+
+def test_megabytes_of_base64_are_clean_in_no_time() -> None:
+    lines = ("QUFB" * 19 + "\n") * 250_000
+    began = time.perf_counter()
+    assert clean_text(lines) == lines.replace("\n", " ").strip()
+    assert time.perf_counter() - began < 3  # a loop over the characters takes longer
+
+
+def test_metadata_is_measured_as_utf_8(context: ParseContext) -> None:
+    room = 4096 - len('{"a":"","b":[1,2]}')
+    assert parse(context, metadata={"a": "\u00e9" * (room // 2), "b": [1, 2]}).metadata
+    with pytest.raises(InvalidInput, match="at most 4096 bytes"):
+        parse(context, metadata={"a": "\u00e9" * (room // 2 + 1), "b": [1, 2]})
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {},
+        {"aspect_ratio": "16:9"},
+        {"aspect_ratio": "21:9", "megapixels": 4, "model": "klein"},
+        {"aspect_ratio": "3:2", "megapixels": 2, "model": "dev"},
+        {"size": "200x100", "guidance": 9, "negative_prompt": "rain", "true_cfg": 2, "n": 2},
+        {"loras": ["m", {"path": "owner/repo", "scale": 0.5}], "lora_scale": 0.3, "format": "webp"},
+    ],
+)
+def test_echoed_parameters_are_a_job_again(context: ParseContext, written: dict[str, Any]) -> None:
+    echoed = parse(context, **written).parameters()
+    again = parse(context, **json.loads(json.dumps(echoed)))
+    assert again.parameters() == echoed
+    assert not [warning for warning in again.warnings if "has no effect" not in warning or "quality" in warning]
+
+
+@pytest.mark.parametrize("image", ["QUFB", "A" * 9000, "data:image/png;base64,QUFB", "DATA:image/png;base64,QUFB"])
+def test_a_picture_in_base64_is_never_echoed(context: ParseContext, image: str) -> None:
+    echoed = parse(context, image=image, mask=image).parameters()
+    assert echoed["image"] == echoed["mask"] == f"base64 of {len(image)} characters"
 
 
 names = st.sampled_from([*ImageFields.model_fields, *ALIASES, "size", "image_size", "go_fast"]) | st.text(max_size=20)

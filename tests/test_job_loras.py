@@ -73,10 +73,13 @@ def test_every_way_to_name_loras(fields: dict[str, Any], expected: list[tuple[st
         ({"loras": [{"path": "b", "scale": True}]}, "loras[0]", "a number"),
         ({"loras": [{"path": "b", "scale": float("nan")}]}, "loras[0]", "a number"),
         ({"loras": [{"path": "b", "scale": "1"}]}, "loras[0]", "a number"),
-        ({"loras": [{"path": "b", "strength": 1}]}, "loras[0]", "`strength` is not a field"),
+        ({"loras": [{"path": "b", "strength": 1}]}, "loras[0]", "`strength` is not a field of `loras[0]`"),
         ({"loras": [{"path": "b", "scale": 1, "weight": 2}]}, "loras[0]", "two different values"),
         ({"loras": ["a"], "lora": "b"}, "lora", "different values"),
-        ({"lora_scale": 0.5}, "lora_scale", "needs a LoRA"),
+        ({"loras": [5]}, "loras[0]", "got 5"),
+        ({"loras": [{"path": "b", "scale": 9}]}, "loras[0]", "got 9"),
+        ({"loras": [""]}, "loras[0]", "1 to 28000000 characters"),
+        ({"lora_scale": "1"}, "lora_scale", 'got "1"'),
         ({"lora": "a", "lora_scale": 5}, "lora_scale", "from -4 to 4"),
         ({"lora": "a", "lora_scale": True}, "lora_scale", "number"),
         ({"lorras": ["a"]}, "lorras", "`loras`"),
@@ -87,6 +90,25 @@ def test_what_is_refused(fields: dict[str, Any], field: str, words: str) -> None
         parse(**fields)
     assert refusal.value.field == field
     assert words in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"lora_scale": 0.5}, "no LoRA"),
+        ({"loras": [{"path": "a", "scale": 1}], "lora_scale": 0.5}, "scale of its own"),
+        ({"loras": ["a", {"path": "b", "scale": 1}], "lora_scale": 0.5}, None),
+    ],
+)
+def test_a_scale_that_acts_on_nothing_is_said(fields: dict[str, Any], said: str | None) -> None:
+    warnings = parse(**fields).warnings
+    assert [said in warning for warning in warnings if said] == ([True] if said else [])
+    assert bool(warnings) is bool(said)
+
+
+@pytest.mark.parametrize("path", ["o/r\n", "\x00o/r", " o/r\ud800"])
+def test_a_path_has_no_control_characters(path: str) -> None:
+    assert parse(loras=[{"path": path}]).loras == (LoraRequest("o/r", 1.0),)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,29 @@ def test_this_machine_is_a_gpu_or_a_cpu(capsys: pytest.CaptureFixture[str]) -> N
     assert "flux-tiny on " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        (["--offload", "model"], {"offload": "model"}),
+        (["--no-compile", "--quantisation", "int8_weight_only"], {"compile": False, "lora_mode": "adapters"}),
+        (["--no-step-cache"], {"step_cache_threshold": None}),
+        (["--steps", "8"], {"step_cache_threshold": None}),
+        (["--no-step-cache", "--max-batch", "2"], {"largest_batch": 2}),
+    ],
+)
+def test_a_wish_is_followed(wishes: list[str], expected: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--gpu", "L40S", "--model", "FLUX.1-dev", "--json", *wishes])
+    plan = json.loads(capsys.readouterr().out)
+    assert {name: plan[name] for name in expected} == expected
+
+
+def test_a_wish_that_a_rule_forbids_is_declined_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--gpu", "A40", "--quantisation", "fp8_dynamic", "--offload", "balanced", "--attention-slicing"])
+    out = capsys.readouterr().out
+    for words in ("declined_quantisation", "declined_offload", "FLUX has no sliced attention"):
+        assert words in out
+
+
 def test_the_table_has_every_card(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--all", "--profile", "memory"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2 + 24

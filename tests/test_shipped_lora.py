@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import random
 import shutil
 from pathlib import Path
@@ -68,6 +69,13 @@ async def test_a_hundred_jobs_with_random_loras_leave_nothing(worker: Worker) ->
     assert [len(hashes) for hashes in styled.values()] == [1, 1, 1]  # what came before does not matter
     assert await picture(worker, PROMPTS[0], **small) == plain
     assert await picture(worker, PROMPTS[0], mosaic(0.0), **small) == plain
+
+
+async def test_of_several_loras_the_one_at_fault_is_named(worker: Worker, tmp_path: Path) -> None:
+    (tmp_path / "volume" / "loras" / "broken.safetensors").write_bytes(OUTPUT.read_bytes()[:-1])
+    job = {"prompt": PROMPTS[0], "loras": ["mosaic", "broken"]}
+    error = json.loads((await worker.run({"id": "lora", "input": job}))["error"])
+    assert (error["code"], error["field"], error["retryable"]) == ("lora_invalid", "loras[1]", False)
 
 
 def test_it_is_small() -> None:

@@ -51,7 +51,11 @@ def test_defaults(context: ParseContext) -> None:
         ({"format": "gif"}, "output_format", "gif"),
         ({"task": "video"}, "type", "video"),
         ({"num_frames": None, "duration": 1.5, "fps": 10}, "num_frames", 15),
-        ({"num_frames": None, "duration": 0.25, "fps": 10}, "num_frames", 3),
+        ({"num_frames": None, "duration": 0.25, "fps": 10}, "num_frames", 2),
+        ({"duration": 4, "fps": 12}, "num_frames", 48),
+        ({"image": "QUFB"}, "mode", "feedback"),
+        ({"image": "QUFB", "strength": 0.3}, "strength", ((0, 0.3),)),
+        ({"mode": "feedback\n", "motion": {"zoom": [[0, 1], [24.0, 1.1]]}}, "mode", "feedback"),
         ({"mode": "feedback"}, "strength", ((0, 0.5),)),
         ({"mode": "feedback", "prompt_strength": 0.3}, "strength", ((0, 0.3),)),
         ({"mode": "feedback", "strength_schedule": [[0, 0.3], [24, 0.5]]}, "strength", ((0, 0.3), (24, 0.5))),
@@ -84,6 +88,32 @@ def test_keyframes_as_an_object_in_any_order(context: ParseContext) -> None:
     assert [(k.frame, k.prompt) for k in job.keyframes] == [(0, "dawn"), (24, "dusk")]
     assert {k.seed for k in job.keyframes} == {derived_seed("job-1")}
     assert job.warnings == ("`prompt` has no effect where `keyframes` are given",)
+
+
+@pytest.mark.parametrize("prompt", ["dawn", " dawn\n"])
+def test_a_prompt_that_says_what_the_first_keyframe_does_is_no_warning(context: ParseContext, prompt: str) -> None:
+    listed = [{"frame": 0, "prompt": "dawn"}, {"frame": 24.0, "prompt": "dusk ", "seed": None}]
+    job = parse(context, prompt=prompt, keyframes={"0": "dawn ", "24": "dusk"}, animation_prompts=listed)
+    assert [(k.frame, k.prompt) for k in job.keyframes] == [(0, "dawn"), (24, "dusk")]
+    assert job.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "video"},
+        {"num_frames": 480, "fps": 1, "steps": 1},
+        {"num_frames": 7, "fps": 23.976, "generated_fps": 12},
+        {"loop": True, "seed": 5, "fps": 60, "output_format": "gif"},
+        {"keyframes": {"0": "dawn", "24": "dusk"}, "aspect_ratio": "16:9"},
+        {"mode": "feedback", "motion": {"zoom": 1.1, "pan_x": [[0, 0], [9, 0.1]]}, "strength": [[0, 0.3], [9, 0.5]]},
+    ],
+)
+def test_echoed_parameters_are_a_job_again(context: ParseContext, fields: dict[str, Any]) -> None:
+    echoed = parse(context, **fields).parameters()
+    again = parse_job({"id": "job-2", "input": json.loads(json.dumps(echoed))}, context)
+    assert again.parameters() == echoed
+    assert again.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -163,7 +193,18 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": None}, "prompt", "required"),
     ({"motion": {"zoom": 1.1}}, "motion", "needs `mode` `feedback`"),
     ({"strength": 0.5}, "strength", "needs `mode` `feedback`"),
-    ({"image": "https://example.com/a.png"}, "image", "needs `mode` `feedback`"),
+    ({"image": "QUFB", "mode": "interpolate"}, "image", "needs `mode` `feedback`"),
+    ({"image": "QUFB", "mask": "QUFB"}, "mask", "belongs to an image job"),
+    ({"prompt": 5, "keyframes": {"0": "dawn"}}, "prompt", "a string"),
+    ({"prompt": "x" * 4001, "keyframes": {"0": "dawn"}}, "prompt", "1 to 4000"),
+    ({"prompt": " ", "keyframes": {"0": "dawn"}}, "prompt", "1 to 4000"),
+    ({"duration": 2, "fps": 25}, "duration", "excludes `num_frames`"),
+    ({"keyframes": {"0": "a"}, "animation_prompts": {"0": "b"}}, "animation_prompts", "different values"),
+    ({"keyframes": "0: dawn"}, "keyframes", 'got "0: dawn"'),
+    ({"mode": "feedback", "strength": "0.5"}, "strength", 'got "0.5"'),
+    ({"mode": "feedback", "motion": {"zoom": True}}, "motion.zoom", "got true"),
+    ({"mode": "feedback", "motion": {"\ud800": 1}}, "motion", "no `?`"),
+    ({"mode": "feedback", "motion": {"": 1}}, "motion", "no ``"),
     ({"image": 7, "mode": "feedback"}, "image", "string"),
     ({"keyframes": []}, "keyframes", "1 to 32"),
     ({"keyframes": TOO_MANY}, "keyframes", "1 to 32"),

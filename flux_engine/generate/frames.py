@@ -46,6 +46,7 @@ class Report:
     cancellation: Cancellation
     total_steps: int
     total_frames: int
+    has_previews: bool  # the client asked for them
     steps: int = 0
     frames: int = 0
 
@@ -59,7 +60,7 @@ class Report:
         """`frame` is made. Raises JobCancelled."""
         self.cancellation.check()
         self.frames += 1
-        if self.progress.wants_preview():
+        if self.has_previews and self.progress.wants_preview():
             from PIL import Image
 
             self._tell(preview=preview_data_uri(Image.fromarray(frame)))

@@ -7,43 +7,40 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from flux_engine.models.manager import LoadedModel
-    from flux_engine.storage.fingerprint import ModelIdentity
 
 CACHED_PROMPTS: Final = 32  # 512 tokens of T5 in bf16 are 4 MB
 Embeddings = dict[str, "Tensor"]
 
 
 class PromptEncoder:
-    """Encodes on the GPU thread. Entries of a model that was unloaded are dropped with `forget`."""
+    """Encodes on the GPU thread. The entries of a model go with it."""
 
     def __init__(self, capacity: int = CACHED_PROMPTS) -> None:
         self._capacity = capacity
-        self._entries: OrderedDict[tuple[ModelIdentity, str, int], Embeddings] = OrderedDict()
+        self._by_pipeline: WeakKeyDictionary[Any, OrderedDict[tuple[str, int], Embeddings]] = WeakKeyDictionary()
 
     def encode(self, model: LoadedModel, prompt: str, *, max_sequence_length: int) -> Embeddings:
         """The pipeline's keyword arguments for `prompt`: `prompt_embeds` (1, tokens, width), and where the model
         has it `pooled_prompt_embeds` (1, width)."""
-        key = (model.identity, prompt, max_sequence_length)
-        if key in self._entries:
-            self._entries.move_to_end(key)
-            return self._entries[key]
-        self._entries[key] = _encode(model.pipeline, prompt, max_sequence_length)
-        while len(self._entries) > self._capacity:
-            self._entries.popitem(last=False)
-        return self._entries[key]
+        entries = self._by_pipeline.setdefault(model.pipeline, OrderedDict())
+        key = (prompt, max_sequence_length)
+        if key not in entries:
+            entries[key] = _encode(model.pipeline, prompt, max_sequence_length)
+        entries.move_to_end(key)
+        while len(entries) > self._capacity:
+            entries.popitem(last=False)
+        return entries[key]
 
     def encode_negative(self, model: LoadedModel, prompt: str, *, max_sequence_length: int) -> Embeddings:
         """As `encode`, under the names of the negative prompt."""
         embeddings = self.encode(model, prompt, max_sequence_length=max_sequence_length)
         return {f"negative_{name}": tensor for name, tensor in embeddings.items()}
-
-    def forget(self) -> None:
-        self._entries.clear()
 
 
 def _encode(pipeline: Any, prompt: str, max_sequence_length: int) -> Embeddings:

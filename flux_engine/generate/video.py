@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     from flux_engine.generate.gpu import Cancellation
     from flux_engine.models.manager import LoadedModel
+    from flux_engine.models.plan import Plan
     from flux_engine.models.spec import ModelSpec
     from flux_engine.progress import Progress
 
 BATCH_PIXELS: Final = 1024 * 1024  # beyond a megapixel at once a batch gains nothing (flux-facts)
 MAX_BATCH: Final = 8  # frames are handed on a batch at a time
-ACTIVATION_BYTES_PER_PIXEL: Final = 2.4 * 1024**3 / BATCH_PIXELS  # flux-facts
 
 
 class VideoGenerator:
@@ -64,13 +64,21 @@ class VideoGenerator:
         progress.stage("denoising")
         is_chain = job.mode == "feedback"
         total = chain_steps(job, has_first=first_frame is not None) if is_chain else _steps(job)
-        report = Report(progress=progress, cancellation=cancellation, total_steps=total, total_frames=job.frames_made)
+        report = Report(
+            progress=progress,
+            cancellation=cancellation,
+            total_steps=total,
+            total_frames=job.frames_made,
+            has_previews=job.preview,
+        )
         dtype = embeddings[0]["prompt_embeds"].dtype
         sampler = FrameSampler(model, job, report, spent, dtype=dtype)
         if is_chain:
             yield from FeedbackChain(job, sampler, embeddings).frames(first_frame)
         else:
-            yield from _interpolated(job, sampler, embeddings, batch=frames_at_once(model, job))
+            plan, side = model.tuned.applied.plan, model.spec.limits.side
+            batch = frames_at_once(plan, side=side, width=job.width, height=job.height)
+            yield from _interpolated(job, sampler, embeddings, batch=batch)
 
     def _embeddings(self, model: LoadedModel, job: VideoJob, prompt: str) -> Embeddings:
         length = job.max_sequence_length
@@ -88,17 +96,13 @@ def check_model(spec: ModelSpec) -> None:
         raise InvalidInput(f"{spec.id} makes images only; send a FLUX.1 text-to-image `model`", field="model")
 
 
-def frames_at_once(model: LoadedModel, job: VideoJob) -> int:
-    """How many frames of `job` are made together: up to a megapixel, where the device has memory for it, and one where
-    a step cache would decide over all of them at once."""
-    import torch
-
-    pixels = job.width * job.height
-    wanted = min(MAX_BATCH, max(1, BATCH_PIXELS // pixels))
-    if model.pipeline._execution_device.type != "cuda" or model.tuned.applied.has_step_cache:
+def frames_at_once(plan: Plan, *, side: int, width: int, height: int) -> int:
+    """How many frames of `width` x `height` are made together: up to a megapixel, within what `plan` allows for
+    pictures of `side` x `side`; and one where it allows one, as under a step cache, which decides for a whole batch."""
+    if plan.largest_batch == 1:
         return 1
-    free, _ = torch.cuda.mem_get_info()
-    return max(1, min(wanted, int(free / 2 / (ACTIVATION_BYTES_PER_PIXEL * pixels))))
+    pixels = width * height
+    return max(1, min(MAX_BATCH, BATCH_PIXELS // pixels, plan.largest_batch * side**2 // pixels))
 
 
 def _steps(job: VideoJob) -> int:

@@ -64,7 +64,11 @@ def decode_picture(data: bytes, field: str) -> Image.Image:
             _check_scans(data, field)
             picture.load()
             whole = _over_white(_upright(picture))
-    except (UnidentifiedImageError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:  # far over the limit, found before the size is known here
+        raise InputFetchFailed(
+            f"`{field}` has more than {MAX_PIXELS / 1e6:.0f} megapixels; send a smaller picture", field=field
+        ) from None
+    except UnidentifiedImageError:
         raise InvalidInput(f"`{field}` must be a PNG, JPEG or WebP picture", field=field) from None
     except DAMAGED:
         raise InvalidInput(
@@ -88,7 +92,8 @@ def _check_size(picture: Image.Image, field: str) -> None:
     pixels = picture.width * picture.height
     if pixels > MAX_PIXELS:
         raise InputFetchFailed(
-            f"`{field}` has {pixels / 1e6:.0f} megapixels; this worker takes up to {MAX_PIXELS / 1e6:.0f}", field=field
+            f"`{field}` has {pixels:,} pixels; this worker takes up to {MAX_PIXELS:,}, send a smaller picture",
+            field=field,
         )
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from flux_engine.models.compilation import compile_refusal
-from flux_engine.models.plan import Offload, Plan, Quantisation
-from flux_engine.models.quantisation import REFUSALS, Refusal, quantisation_of, refusal_text
+from flux_engine.models.plan import Offload, Plan, Quantisation, pixel_way_of, precision_of
+from flux_engine.models.quantisation import quantisation_of
+from flux_engine.models.refusal import Refusal, RefusalNoted
 from flux_engine.models.step_cache import begin_call, enable_step_cache
 
 OFFLOAD_CHAIN: Final[dict[Offload, tuple[Offload, ...]]] = {
@@ -38,6 +39,17 @@ class AppliedPlan:
     has_step_cache: bool
     is_compiled: bool
     refused: tuple[Refusal, ...]
+
+    @property
+    def precision(self) -> str:
+        """As Plan.precision, of what took effect."""
+        return precision_of(self.dtype, self.quantisations)
+
+    @property
+    def pixel_way(self) -> str:
+        """As Plan.pixel_way, of what took effect."""
+        threshold = self.plan.step_cache_threshold if self.has_step_cache else None
+        return pixel_way_of(self.quantisations, threshold, self.vae_tile_side)
 
     @property
     def is_quantised(self) -> bool:
@@ -100,16 +112,11 @@ def _apply_attention(transformer: Any, candidates: tuple[str, ...], *, device: s
 
     heads, width = transformer.config.num_attention_heads, transformer.config.attention_head_dim
     for name in candidates:
-        try:
+        with RefusalNoted(refusals, choice="attention", wanted=name):
             transformer.set_attention_backend(name)
             query = torch.ones(1, 128, heads, width, device=device, dtype=transformer.dtype)
             dispatch_attention_fn(query, query, query)
-        except torch.OutOfMemoryError:
-            raise
-        except REFUSALS as error:
-            refusals.append(Refusal(choice="attention", wanted=name, why=refusal_text(error)))
-            continue
-        return name
+            return name
     transformer.set_attention_backend("native")
     return "native"
 
@@ -124,17 +131,10 @@ def _apply_vae(vae: Any, plan: Plan) -> None:
 
 
 def _apply_offload(pipeline: Any, wanted: Offload, *, device: str, refusals: list[Refusal]) -> Offload:
-    import torch
-
     for offload in OFFLOAD_CHAIN[wanted]:
-        try:
+        with RefusalNoted(refusals, choice="offload", wanted=offload):
             _place(pipeline, offload, device=device)
-        except torch.OutOfMemoryError:
-            raise
-        except REFUSALS as error:
-            refusals.append(Refusal(choice="offload", wanted=offload, why=refusal_text(error)))
-            continue
-        return offload
+            return offload
     return "none"
 
 
@@ -166,25 +166,21 @@ def _place(pipeline: Any, offload: Offload, *, device: str) -> None:
 def _apply_step_cache(pipeline: Any, plan: Plan, refusals: list[Refusal]) -> bool:
     if plan.step_cache_threshold is None:
         return False
-    try:
+    with RefusalNoted(refusals, choice="step_cache", wanted="cache-dit"):
         enable_step_cache(pipeline, plan.step_cache_threshold, blocks=_block_count(pipeline.transformer))
-    except REFUSALS as error:
-        refusals.append(Refusal(choice="step_cache", wanted="cache-dit", why=refusal_text(error)))
-        return False
-    return True
+        return True
+    return False
 
 
 def _apply_compile(transformer: Any, *, device: str, refusals: list[Refusal]) -> bool:
     """Compile the repeated blocks for any size: whole-model compilation takes seven times as long."""
-    why = compile_refusal(device)
-    if why is None:
-        try:
-            transformer.compile_repeated_blocks(fullgraph=True, dynamic=True)
-        except REFUSALS as error:
-            why = refusal_text(error)
-    if why is not None:
+    if (why := compile_refusal(device)) is not None:
         refusals.append(Refusal(choice="compile", wanted="repeated blocks", why=why))
-    return why is None
+        return False
+    with RefusalNoted(refusals, choice="compile", wanted="repeated blocks"):
+        transformer.compile_repeated_blocks(fullgraph=True, dynamic=True)
+        return True
+    return False
 
 
 def _block_count(transformer: Any) -> int:

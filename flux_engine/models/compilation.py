@@ -10,12 +10,14 @@ import hashlib
 import json
 import os
 import platform
+import uuid
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from flux_engine.models.plan import Plan
+from flux_engine.models.refusal import Refusal, RefusalNoted
+from flux_engine.models.versions import version_of
 
 KEY_PACKAGES: Final = ("torch", "triton", "diffusers", "torchao", "cache-dit")
 
@@ -25,24 +27,18 @@ def compile_refusal(device: str) -> str | None:
     """Why `device` cannot run compiled code, found by compiling one line; None where it can."""
     import torch
 
-    from flux_engine.models.quantisation import REFUSALS, refusal_text
-
     def one_line(values: torch.Tensor) -> torch.Tensor:
         return values * 2 + 1
 
-    try:
-        compiled = torch.compile(one_line, fullgraph=True)
-        compiled(torch.ones(8, device=device))
-    except torch.OutOfMemoryError:
-        raise
-    except REFUSALS as error:
-        return refusal_text(error)
-    return None
+    refused: list[Refusal] = []
+    with RefusalNoted(refused, choice="compile", wanted="one line"):
+        torch.compile(one_line, fullgraph=True)(torch.ones(8, device=device))
+    return refused[0].why if refused else None
 
 
 def cache_file(volume: Path, plan: Plan, *, compute_capability: tuple[int, int] | None) -> Path:
     """Where the compiled code of `plan` belongs; another GPU, library or way to run is another file."""
-    versions = {name: _version(name) for name in KEY_PACKAGES}
+    versions = {name: version_of(name) for name in KEY_PACKAGES}
     ways = [(part.component, part.quantisation) for part in plan.parts]
     identity = [
         plan.model,
@@ -79,7 +75,7 @@ def save_compiled(file: Path) -> int:
         return 0
     blob, _ = saved
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")  # Python is process 1 in each container
     try:
         with partial.open("wb") as output:
             output.write(blob)
@@ -89,10 +85,3 @@ def save_compiled(file: Path) -> int:
     finally:
         partial.unlink(missing_ok=True)
     return len(blob)
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"

@@ -17,16 +17,14 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from flux_engine.models.lora_format import PreparedLora
 from flux_engine.models.lora_names import linear_shapes
-from flux_engine.models.plan import SLOT_RANK
+from flux_engine.models.plan import SLOT_RANK, LoraMode
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-Mode = Literal["adapters", "slot"]
 
 SLOT: Final = "slot"
 MAX_RESIDENT_BYTES: Final = 2 * 1024**3
@@ -54,7 +52,7 @@ class LoRAManager:
     """
 
     def __init__(
-        self, *, mode: Mode = "adapters", slot_rank: int = SLOT_RANK, max_resident_bytes: int = MAX_RESIDENT_BYTES
+        self, *, mode: LoraMode = "adapters", slot_rank: int = SLOT_RANK, max_resident_bytes: int = MAX_RESIDENT_BYTES
     ) -> None:
         self._holder: _Adapters | _Slot
         self._holder = _Adapters(max_resident_bytes) if mode == "adapters" else _Slot(slot_rank)

@@ -7,6 +7,7 @@ business: see `lora_format`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from flux_engine.errors import LoraInvalid
+from flux_engine.errors import InputFetchFailed, LoraInvalid
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,18 +64,22 @@ class LoraFile:
     metadata: Mapping[str, str]
 
 
-def read_lora_file(path: Path, *, max_bytes: int) -> LoraFile:
-    """Read the file once its header is checked.
+def read_lora_file(path: Path, *, max_bytes: int, content_hash: str | None = None) -> LoraFile:
+    """Read the file once its header is checked; with `content_hash` only if that is the SHA-256 of its bytes.
 
-    Raises LoraInvalid where the file is not safetensors, is over a limit, or holds a NaN or an infinity.
+    Raises LoraInvalid where the file is not safetensors, is over a limit, or holds a NaN or an infinity, and
+    InputFetchFailed where it is another than the one that was hashed.
     """
     header = check_header(path, max_bytes=max_bytes)
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
+    content = path.read_bytes()  # not mapped: a file that is replaced in place would change under the tensors
+    if content_hash is not None and hashlib.sha256(content).hexdigest() != content_hash:
+        raise InputFetchFailed("a LoRA was replaced while the job waited; send it again", field="loras", retryable=True)
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        tensors: dict[str, Tensor] = load(content)
     except SafetensorError as error:
         raise LoraInvalid("the LoRA is not a readable safetensors file; export it again") from error
     for name, tensor in tensors.items():

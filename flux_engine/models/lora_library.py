@@ -37,7 +37,7 @@ class LoraLibrary:
             if (known := self._kept.get(content_hash)) is not None:
                 self._kept.move_to_end(content_hash)
                 return known
-        file = read_lora_file(path, max_bytes=self._max_file_bytes)
+        file = read_lora_file(path, max_bytes=self._max_file_bytes, content_hash=content_hash)
         prepared = prepare_lora(file, self._names, content_hash=content_hash)
         with self._lock:
             self._kept[content_hash] = prepared

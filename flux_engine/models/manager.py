@@ -8,6 +8,7 @@ out after all, the other models go first, then the model is loaded once more by 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from flux_engine.errors import DeviceBroken, InputFetchFailed, ModelUnavailable
+from flux_engine.errors import DeviceBroken, InputFetchFailed, LoraIncompatible, LoraInvalid, ModelUnavailable
+from flux_engine.models.apply import AppliedPlan
 from flux_engine.models.compilation import cache_file, load_compiled, save_compiled
 from flux_engine.models.gpu_properties import GpuProperties
 from flux_engine.models.lora import LoRAManager, ScaledLora
@@ -27,7 +29,7 @@ from flux_engine.models.plan import Plan, Preferences, Profile, fit_together
 from flux_engine.models.read_ahead import ReadAhead
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
-from flux_engine.models.tuned import Source, Tuned, folder_to_read, leaner, load_tuned, release_memory
+from flux_engine.models.tuned import BROKEN, Source, Tuned, folder_to_read, leaner, load_tuned, release_memory
 from flux_engine.models.weights import Weights
 from flux_engine.storage.fingerprint import ModelIdentity
 from flux_engine.storage.loras import StoredLora
@@ -56,15 +58,18 @@ class LoadedModel:
     def apply_loras(self, loras: Iterable[tuple[StoredLora, float]]) -> list[str]:
         """Make these LoRAs, each at its scale, and no others act; returns what is to be said of them.
 
-        Raises LoraInvalid, LoraIncompatible, or InputFetchFailed where a file went while the job waited.
+        Raises LoraInvalid or LoraIncompatible with the `field` of the one at fault, or InputFetchFailed where a file
+        went while the job waited.
         """
-        scaled = [ScaledLora(self._prepared(stored), scale) for stored, scale in loras]
+        scaled = [ScaledLora(self._prepared(stored, index), scale) for index, (stored, scale) in enumerate(loras)]
         self.lora_manager.apply(self.pipeline, scaled)
         return [warning for item in scaled for warning in item.lora.warnings]
 
-    def _prepared(self, stored: StoredLora) -> PreparedLora:
+    def _prepared(self, stored: StoredLora, index: int) -> PreparedLora:
         try:
             return self.lora_library.prepare(stored.path, content_hash=stored.sha256)
+        except (LoraInvalid, LoraIncompatible) as error:
+            raise type(error)(error.message, field=f"loras[{index}]") from error
         except FileNotFoundError as error:
             message = "a LoRA had to make room for others while the job waited; send it again"
             raise InputFetchFailed(message, field="loras", retryable=True) from error
@@ -97,10 +102,13 @@ class FluxModelManager:
         self._reading: ReadAhead | None = None  # from the first look at a cold model until it is loaded
 
     def identity(self, spec: ModelSpec) -> ModelIdentity:
-        """What results of `spec` are made by, told without loading it. Raises ModelUnavailable."""
-        return ModelIdentity(
-            id=spec.id, revision=self._weights_of(spec).revision, precision=_precision(self.plan(spec))
-        )
+        """What results of `spec` are made by: as it is loaded, or told by its plan without loading it.
+
+        Raises ModelUnavailable.
+        """
+        if spec.id in self._loaded:
+            return self._loaded[spec.id].identity
+        return self._identified(spec, self.plan(spec))
 
     def plan(self, spec: ModelSpec) -> Plan:
         """How `spec` runs on this machine's device; a leaner plan once memory has run out."""
@@ -166,6 +174,10 @@ class FluxModelManager:
         if is_alone:
             self._plans[spec.id] = leaner(self.plan(spec))
 
+    def _identified(self, spec: ModelSpec, run_by: Plan | AppliedPlan) -> ModelIdentity:
+        revision = self._weights_of(spec).revision
+        return ModelIdentity(id=spec.id, revision=revision, precision=run_by.precision, way=run_by.pixel_way)
+
     def _weights_of(self, spec: ModelSpec) -> Weights:
         if spec.id not in self._weights:
             self._weights[spec.id] = self.served.weights(spec)
@@ -186,11 +198,14 @@ class FluxModelManager:
         import torch
 
         plan, device = self.plan(spec), "cpu" if self._device is None or self._device.is_cpu else "cuda"
+        if device == "cuda" and not torch.cuda.is_available():
+            log.error("the driver sees a GPU and torch does not: it is too old for this image, or the GPU is lost")
+            raise DeviceBroken("this worker's GPU cannot be used; another worker can take the job: send it again")
         try:
             tuned = load_tuned(spec, self._source(spec), plan, device=device)
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise  # not the model's fault; `use` says what it means
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        except BROKEN as error:
             log.exception("model broken", extra={"model": spec.id})
             raise ModelUnavailable(
                 f"{spec.id} is on the volume but cannot be loaded; fetch it again with "
@@ -208,7 +223,7 @@ class FluxModelManager:
         warmed_ms = self._warm_up(spec, tuned)
         model = LoadedModel(
             spec=spec,
-            identity=self.identity(spec),
+            identity=self._identified(spec, tuned.applied),
             tuned=tuned,
             phases_ms=tuned.phases_ms() | {"warm_up": warmed_ms},
             lora_library=library,
@@ -230,7 +245,7 @@ class FluxModelManager:
             for width, height in spec.warm_up_sizes:
                 tuned.pipeline(**_warm_up_call(spec, width, height))
             if not is_known:
-                save_compiled(file)
+                _keep_compiled(file)
         return (time.perf_counter() - began) * 1000
 
 
@@ -244,7 +259,10 @@ def _warm_up_call(spec: ModelSpec, width: int, height: int) -> dict[str, Any]:
     return call | {"image": canvas, "mask_image": everywhere}
 
 
-def _precision(plan: Plan) -> str:
-    """Dtype and quantisation in one word: `bfloat16`, `bfloat16+fp8_dynamic`."""
-    schemes = sorted({part.quantisation for part in plan.parts if part.quantisation != "none"})
-    return "+".join([plan.dtype, *schemes])
+def _keep_compiled(file: Path) -> None:
+    """For the next worker. A volume that does not take it costs no picture."""
+    try:
+        save_compiled(file)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        log.warning("compiled code could not be kept", extra={"detail": reason})

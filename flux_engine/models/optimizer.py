@@ -78,12 +78,12 @@ class ModelOptimizer:
         slot = reckoning.slot_bytes(model, dtype) if is_compiled else 0
         resident = reckoning.resident_bytes(model, parts, way, gpu_count=gpu.count) + slot
         limit = gpu.free_bytes - max(int(gpu.total_bytes * self.margin_share), self.min_margin_bytes)
-        most = 1 if threshold else wishes.max_batch
+        most = 1 if threshold or gpu.is_cpu else wishes.max_batch
         largest_batch = _largest_batch(model, way, dtype, limit - resident, most=most, is_cpu=gpu.is_cpu)
-        activations = _activation_bytes(model, way, dtype, batch=largest_batch, is_cpu=gpu.is_cpu)
+        activations = _activation_bytes(model, way, dtype, batch=1, is_cpu=gpu.is_cpu)
         host_bytes = reckoning.host_bytes(parts, way.offload)
         steps = wishes.num_inference_steps or model.limits.num_inference_steps
-        lora_mode: LoraMode = "hot_swap" if is_compiled else "adapters"
+        lora_mode: LoraMode = "slot" if is_compiled else "adapters"
         plan = Plan(
             model=model.name,
             gpu=gpu.name,

@@ -5,7 +5,7 @@ It is made by `optimizer.py`, which is pure, and carried out by `apply.py`, whic
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -15,7 +15,7 @@ Profile = Literal["quality", "balanced", "speed", "memory"]
 DType = Literal["bfloat16", "float16", "float32"]
 Quantisation = Literal["none", "int8_weight_only", "int8_dynamic", "fp8_dynamic", "nvfp4"]
 Offload = Literal["none", "balanced", "model", "group", "sequential"]
-LoraMode = Literal["hot_swap", "adapters"]
+LoraMode = Literal["slot", "adapters"]
 
 DYNAMIC: Final = ("int8_dynamic", "fp8_dynamic", "nvfp4")
 PROFILES: Final[tuple[Profile, ...]] = ("quality", "balanced", "speed", "memory")
@@ -69,7 +69,7 @@ class Plan:
     lora_mode: LoraMode
     largest_batch: int  # images of the model's own size in one call
     lora_bytes: int  # of the slot that a compiled transformer is given; other LoRAs come and go
-    activation_bytes: int
+    activation_bytes: int  # of one picture, the largest that the model makes
     peak_bytes: int
     limit_bytes: int  # what the plan may use: the device's free memory less a margin
     host_bytes: int  # of the host's memory, while the model runs
@@ -92,6 +92,18 @@ class Plan:
     def is_quantised(self) -> bool:
         return any(part.quantisation != "none" for part in self.parts)
 
+    @property
+    def precision(self) -> str:
+        """Dtype and quantisation in one word: `bfloat16`, `bfloat16+fp8_dynamic`."""
+        return precision_of(self.dtype, self._quantisations())
+
+    @property
+    def pixel_way(self) -> str:
+        return pixel_way_of(self._quantisations(), self.step_cache_threshold, self.vae_tile_side)
+
+    def _quantisations(self) -> dict[str, Quantisation]:
+        return {part.component: part.quantisation for part in self.parts}
+
     def to_dict(self) -> dict[str, Any]:
         """The plan for a log, a file or a script; the ladder is left out."""
         values = asdict(replace(self, next_leaner=None))
@@ -109,6 +121,23 @@ class Plan:
             f"{self.peak_bytes / GIB:.1f} of {self.limit_bytes / GIB:.1f} GiB",
         ]
         return ", ".join(word for word in words if word) + ("" if self.fits else " - does not fit")
+
+
+def precision_of(dtype: str, quantisations: Mapping[str, Quantisation]) -> str:
+    """See Plan.precision."""
+    return "+".join([dtype, *sorted({scheme for scheme in quantisations.values() if scheme != "none"})])
+
+
+def pixel_way_of(
+    quantisations: Mapping[str, Quantisation], step_cache_threshold: float | None, vae_tile_side: int
+) -> str:
+    """What a plan decides that can be seen in a picture, beside the dtype; part of a result's fingerprint.
+
+    Left out is what moves the last bits of a number only, so that the cards of one endpoint share their results: the
+    card itself, the attention kernel, compilation and offload.
+    """
+    schemes = ",".join(f"{part}:{scheme}" for part, scheme in sorted(quantisations.items()) if scheme != "none")
+    return f"{schemes or 'plain'} step-cache:{step_cache_threshold or 0:g} tile:{vae_tile_side}"
 
 
 def fit_together(plans: Iterable[Plan]) -> bool:

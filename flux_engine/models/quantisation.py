@@ -8,26 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
+import uuid
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from flux_engine.models.compilation import compile_refusal
 from flux_engine.models.plan import DYNAMIC, Plan, Quantisation
+from flux_engine.models.refusal import Refusal, RefusalNoted
+from flux_engine.models.versions import version_of
 
-# What libraries raise when a package, a kernel or the hardware does not do a thing. Running out of memory is none of
-# these: it passes through.
-REFUSALS: Final = (
-    ImportError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    NotImplementedError,
-    AssertionError,
-)
 NEXT: Final[dict[Quantisation, Quantisation]] = {
     "nvfp4": "fp8_dynamic",
     "fp8_dynamic": "int8_dynamic",
@@ -39,15 +30,6 @@ NEXT: Final[dict[Quantisation, Quantisation]] = {
 SINGLE_ROW_LAYERS: Final = r"re:.*(norm\w*|modulation\w*)\.(.*\.)?linear.*"
 EDGE_LAYERS: Final = r"re:(.*embed.*|proj_out.*)"
 KEY_PACKAGES: Final = ("torch", "torchao", "diffusers", "transformers")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """One thing that was wanted and refused, and why."""
-
-    choice: str
-    wanted: str
-    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +48,6 @@ class Loading:
 def loading(plan: Plan, *, device: str) -> Loading:
     """The arguments that carry out `plan`'s dtype, quantisation and placement on `device` (`cuda` or `cpu`)."""
     import torch
-
-    from flux_engine.models.compilation import compile_refusal
 
     dtype = getattr(torch, plan.dtype)
     refused: list[Refusal] = []
@@ -105,7 +85,7 @@ def quantisation_of(module: Any) -> Quantisation:
 
 def checkpoint_folder(volume: Path, *, model_id: str, revision: str, quantisations: dict[str, Quantisation]) -> Path:
     """Where the quantised checkpoint of a model belongs: another revision, scheme or library is another folder."""
-    versions = {name: _version(name) for name in KEY_PACKAGES}
+    versions = {name: version_of(name) for name in KEY_PACKAGES}
     identity = json.dumps([model_id, revision, sorted(quantisations.items()), versions], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     return volume / "quantised" / f"{model_id.rpartition('/')[2]}-{digest}"
@@ -115,9 +95,8 @@ def save_checkpoint(pipeline: Any, folder: Path) -> None:
     """Write a pipeline so that `folder` is either whole or not there; a folder made meanwhile by another is kept."""
     if folder.exists():
         return
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")  # Python is process 1 in each container
     partial.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(partial, ignore_errors=True)
     try:
         pipeline.save_pretrained(partial, safe_serialization=True)
         partial.rename(folder)
@@ -128,29 +107,16 @@ def save_checkpoint(pipeline: Any, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def refusal_text(error: BaseException) -> str:
-    """An error of a library in one short line; compilers put what happened on the second."""
-    text = " ".join(str(error).split("\n\n")[0].split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
-
-
 # ------------------------------------------------------------------------------------------------- schemes
 
 
 def _supported(wanted: Quantisation, device: str, dtype: Any, refused: list[Refusal]) -> Quantisation:
     """`wanted`, or the first scheme after it that a small layer can run with here."""
-    import torch
-
     while wanted != "none":
-        try:
+        with RefusalNoted(refused, choice="quantisation", wanted=wanted):
             _try_scheme(wanted, device, dtype)
-        except torch.OutOfMemoryError:
-            raise
-        except REFUSALS as error:
-            refused.append(Refusal(choice="quantisation", wanted=wanted, why=refusal_text(error)))
-            wanted = NEXT[wanted]
-            continue
-        return wanted
+            return wanted
+        wanted = NEXT[wanted]
     return wanted
 
 
@@ -229,10 +195,3 @@ def _scheme_of_weight(weight: Any) -> Quantisation:
     if kind.startswith("Int8"):
         return "int8_weight_only" if weight.act_quant_kwargs is None else "int8_dynamic"
     return "none"
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"

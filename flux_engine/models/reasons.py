@@ -40,7 +40,7 @@ def reasons_of(plan: Plan, gpu: GpuProperties, model: ModelSpec, wishes: Prefere
         "step_cache": _step_cache(plan, model, wishes),
         "vae": f"pictures are decoded one at a time, over {plan.vae_tile_side} pixels a side in tiles",
         "lora_mode": "compiled blocks take LoRAs into one slot of fixed shape"
-        if plan.lora_mode == "hot_swap"
+        if plan.lora_mode == "slot"
         else "adapters come and go freely where nothing is compiled",
         "largest_batch": "a step cache decides for all pictures of a call at once"
         if plan.step_cache_threshold

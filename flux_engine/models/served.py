@@ -5,6 +5,8 @@ Naming a model reads no weights and needs no torch.
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -14,7 +16,9 @@ from flux_engine.limits import ModelLimits
 from flux_engine.models import catalog
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.weights import INDEX, Weights, find_weights, has_guidance, pipeline_class_of, revision_of
+from flux_engine.settings import SettingsError
 
+HUB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 BUNDLED_ID: Final = "flux-tiny"
 DEFAULT_ON_GPU: Final = "black-forest-labs/FLUX.1-schnell"
 
@@ -23,29 +27,42 @@ class ServedModels:
     """The default model, the catalogue, and the folder or fine-tune that FLUX_MODEL names."""
 
     def __init__(self, configured: str | None, *, volume: Path, has_gpu: bool) -> None:
-        """`configured` is FLUX_MODEL: a catalogue name, Hugging Face id or folder."""
-        self._configured = configured
+        """`configured` is FLUX_MODEL: a catalogue name, Hugging Face id or folder.
+
+        Raises SettingsError for what can never be served; a model that is not on the volume may come there yet.
+        """
+        self._name = configured or (DEFAULT_ON_GPU if has_gpu else BUNDLED_ID)
         self._volume = volume
-        self._has_gpu = has_gpu
+        self._default = catalog.find(self._name)
+        self._folder = _folder_of(self._name, volume) if self._default is None else None
+        self._own_id = self._name if self._folder is None else self._folder.name or self._folder.resolve().name
+        if self._default is not None and not _is_servable(self._default):
+            raise SettingsError(f"FLUX_MODEL: {self._default.name} is not served yet; see the README's table of models")
+        if self._default is None and self._folder is None and not HUB_ID.fullmatch(self._name):
+            raise SettingsError(
+                "FLUX_MODEL: names no model of the catalogue, no Hugging Face id (owner/name) and no folder with a "
+                "model_index.json; see the README's table of models"
+            )
+        with suppress(ModelUnavailable):
+            if self._folder is not None and _kind_of(self._folder) is None:
+                raise SettingsError("FLUX_MODEL: the folder holds a pipeline of a kind that this worker does not serve")
 
     def default(self) -> ModelSpec:
-        """The model of a job that names none. Raises ModelUnavailable where FLUX_MODEL names nothing known."""
-        name = self._configured or (DEFAULT_ON_GPU if self._has_gpu else BUNDLED_ID)
-        spec = self.find(name)
-        if spec is None:
-            raise ModelUnavailable(
-                "FLUX_MODEL names neither a model of the catalogue nor a diffusers folder; see the README's table"
-            )
-        return spec
+        """The model of a job that names none. Raises ModelUnavailable where its kind stands in weights that are not on
+        the volume."""
+        if self._default is None:
+            kind = _kind_of(self._folder or find_weights(self._name, self._volume).folder)
+            if kind is None:
+                raise ModelUnavailable(f"{self._own_id} is of a kind that this worker does not serve")
+            self._default = replace(kind, id=self._own_id, limits=replace(kind.limits, id=self._own_id))
+        return self._default
 
     def find(self, name: str) -> ModelSpec | None:
-        """The model called `name`: of the catalogue, or the one that FLUX_MODEL set."""
+        """The model called `name`: the one that FLUX_MODEL set, or of the catalogue."""
+        if name.casefold() in (self._name.casefold(), self._own_id.casefold()):
+            return self.default()
         spec = catalog.find(name)
-        if spec is not None and not _is_servable(spec):
-            return None
-        if spec is None and self._configured is not None and name in (self._configured, self._configured_id()):
-            return self._configured_spec()
-        return spec
+        return spec if spec is not None and _is_servable(spec) else None
 
     def named(self, name: str) -> ModelSpec:
         """As `find`, for a name that a parsed job holds. Raises ModelUnavailable."""
@@ -64,32 +81,18 @@ class ServedModels:
 
     def weights(self, spec: ModelSpec) -> Weights:
         """Where the weights of `spec` are. Raises ModelUnavailable."""
-        folder = self._configured_folder()
-        if folder is not None and spec.id == self._configured_id():
-            return Weights(folder, revision_of(folder))
+        if self._folder is not None and spec.id == self._own_id:
+            return Weights(self._folder, revision_of(self._folder))
         return find_weights(spec.id, self._volume, bundled=spec.id == BUNDLED_ID)
 
-    def _configured_id(self) -> str | None:
-        folder = self._configured_folder()
-        return folder.name if folder is not None else self._configured
 
-    def _configured_folder(self) -> Path | None:
-        """FLUX_MODEL as a folder of its own or of the volume, if it is one."""
-        if self._configured is None:
-            return None
-        for folder in (Path(self._configured), self._volume / self._configured):
-            if (folder / INDEX).is_file():
-                return folder
+def _folder_of(name: str, volume: Path) -> Path | None:
+    """FLUX_MODEL as a folder of its own or of the volume, if it is one."""
+    places = (Path(name), volume / name)
+    try:
+        return next((folder for folder in places if (folder / INDEX).is_file()), None)
+    except (OSError, ValueError):  # no path at all: too long, a null character
         return None
-
-    def _configured_spec(self) -> ModelSpec | None:
-        """A fine-tune or a folder: its own name, with the defaults of the catalogue's model of its kind."""
-        name = self._configured_id()
-        if name is None:
-            return None
-        folder = self._configured_folder() or find_weights(name, self._volume).folder
-        kind = _kind_of(folder)
-        return replace(kind, id=name, limits=replace(kind.limits, id=name)) if kind is not None else None
 
 
 def _is_servable(spec: ModelSpec) -> bool:
@@ -100,6 +103,10 @@ def _is_servable(spec: ModelSpec) -> bool:
 def _kind_of(folder: Path) -> ModelSpec | None:
     """The catalogue's model whose pipeline class `folder` names, and which takes guidance or not as it does."""
     pipeline_class, takes_guidance = pipeline_class_of(folder), has_guidance(folder)
-    kinds = [spec for spec in catalog.CATALOG if spec.pipeline_class == pipeline_class and spec.id != BUNDLED_ID]
+    kinds = [
+        spec
+        for spec in catalog.CATALOG
+        if spec.pipeline_class == pipeline_class and spec.id != BUNDLED_ID and _is_servable(spec)
+    ]
     alike = [spec for spec in kinds if (spec.limits.guidance_scale is not None) == takes_guidance]
     return next(iter([*alike, *kinds]), None)

@@ -65,9 +65,5 @@ class ModelSpec:
         return (self.transformer, *self.text_encoders, self.vae)
 
     @property
-    def is_commercial_use_allowed(self) -> bool:
-        return self.licence in ("Apache-2.0", "MIT")
-
-    @property
     def largest_text_encoder(self) -> Part:
         return max(self.text_encoders, key=lambda part: part.parameters)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from flux_engine.errors import OutOfMemory
 from flux_engine.models.apply import AppliedPlan, apply
@@ -16,6 +17,8 @@ from flux_engine.models.libraries import import_diffusers
 from flux_engine.models.plan import Plan
 from flux_engine.models.quantisation import Loading, checkpoint_folder, loading, save_checkpoint
 from flux_engine.models.spec import ModelSpec
+
+BROKEN: Final = (OSError, ValueError, RuntimeError, KeyError, TypeError)  # what a broken folder makes loading raise
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +63,9 @@ def load_tuned(spec: ModelSpec, source: Source, plan: Plan, *, device: str) -> T
     imported = time.perf_counter()
     how = loading(plan, device=device)
     made = _checkpoint(spec, source, how)
-    is_from_checkpoint = made is not None and made.is_dir()
-    if made is not None and is_from_checkpoint:
-        pipeline = pipeline_class.from_pretrained(made, use_safetensors=True, **how.of_quantised())
-    else:
+    pipeline = _from_checkpoint(pipeline_class, made, how) if made is not None and made.is_dir() else None
+    is_from_checkpoint = pipeline is not None
+    if pipeline is None:
         pipeline = pipeline_class.from_pretrained(source.folder, use_safetensors=True, **how.arguments)
         made = _saved(pipeline, made) if made is not None else None
     loaded = time.perf_counter()
@@ -104,6 +106,20 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _from_checkpoint(pipeline_class: Any, folder: Path, how: Loading) -> Any | None:
+    """The pipeline in a quantised checkpoint; one that cannot be read is removed, and None says to make it again."""
+    import torch
+
+    try:
+        return pipeline_class.from_pretrained(folder, use_safetensors=True, **how.of_quantised())
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except BROKEN:
+        log.warning("a quantised checkpoint could not be read and is made again", exc_info=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
 
 
 def _saved(pipeline: Any, folder: Path) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,8 @@ from flux_engine.errors import ModelUnavailable
 BUNDLED_FOLDER: Final = Path(__file__).parent / "flux_tiny"
 REVISION_FILE: Final = "revision.txt"  # written by builder/fetch_models.py
 INDEX: Final = "model_index.json"
-BYTES_A_FILE: Final = 1 << 20
+SAMPLES: Final = 16  # of a file, spread evenly: a merged LoRA changes every block of a transformer
+SAMPLE_BYTES: Final = 64 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ def candidate_folders(model_id: str, volume: Path) -> list[Path]:
 
 
 def revision_of(folder: Path) -> str:
-    """The hub's commit where it is known, else a hash of what is in `folder`: names, sizes and beginnings."""
+    """The hub's commit where it is known, else a hash of what is in `folder`: names, sizes and samples of each file."""
     if (folder / REVISION_FILE).is_file():
         return (folder / REVISION_FILE).read_text().strip()
     if folder.parent.name == "snapshots":
@@ -71,9 +73,21 @@ def revision_of(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors", ".model", ".txt")):
         digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(BYTES_A_FILE))
+        for sample in _samples(path):
+            digest.update(sample)
     return digest.hexdigest()[:16]
+
+
+def _samples(path: Path) -> Iterator[bytes]:
+    """A small file whole; of a large one its beginning, its end, and pieces between."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= SAMPLES * SAMPLE_BYTES:
+            yield file.read()
+            return
+        for i in range(SAMPLES):
+            file.seek((size - SAMPLE_BYTES) * i // (SAMPLES - 1))
+            yield file.read(SAMPLE_BYTES)
 
 
 def pipeline_class_of(folder: Path) -> str:

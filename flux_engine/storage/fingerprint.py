@@ -15,16 +15,17 @@ from typing import Any, Final
 
 GENERATION_VERSION: Final = 2  # raised whenever the same parameters give other pixels or other bytes
 
-WITHOUT_EFFECT_ON_BYTES: Final = ("preview", "cache", "response_format", "metadata")
+WITHOUT_EFFECT_ON_BYTES: Final = ("preview", "cache", "response_format", "metadata", "aspect_ratio", "megapixels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIdentity:
-    """Which weights made the pixels, and in what precision."""
+    """Which weights made the pixels, in what precision, and what else of the way they were run shows in a picture."""
 
     id: str
     revision: str
     precision: str
+    way: str = ""
 
 
 def fingerprint(parameters: Mapping[str, Any], *, model: ModelIdentity, inputs: Mapping[str, Any] | None = None) -> str:

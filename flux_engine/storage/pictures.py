@@ -42,9 +42,9 @@ class PictureSource:
 
 
 def _decoded(source: str, field: str) -> bytes:
-    if source.startswith("data:"):
+    if source[:5].lower() == "data:":
         head, _, source = source.partition(",")
-        if not head.endswith(";base64"):
+        if not head.lower().endswith(";base64"):
             raise InvalidInput(f"the data URI in `{field}` must be base64, `data:image/png;base64,...`", field=field)
     text = "".join(source.split()).replace("-", "+").replace("_", "/").rstrip("=")
     if len(text) // 4 * 3 > MAX_BYTES:

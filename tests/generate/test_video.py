@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,10 +20,13 @@ from flux_engine.generate.frames import Frame, Spent
 from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.image import ImageGenerator
 from flux_engine.generate.sibling import sibling, steps_run
-from flux_engine.generate.video import VideoGenerator, check_model
+from flux_engine.generate.video import VideoGenerator, check_model, frames_at_once
 from flux_engine.job import ImageJob, ParseContext, parse_job
 from flux_engine.models import catalog
+from flux_engine.models.catalog import FLUX_1_SCHNELL
+from flux_engine.models.gpu_properties import CARDS
 from flux_engine.models.manager import LoadedModel
+from flux_engine.models.optimizer import ModelOptimizer
 from flux_engine.progress import Progress, Update
 from flux_engine.settings import Settings
 from flux_engine.video_job import VideoJob
@@ -133,14 +137,28 @@ async def test_neighbours_are_nearer_than_independent_seeds(random_model: Loaded
     assert mean_step(frames) < difference(frames[0], frames[-1]) / 3
 
 
-async def test_batches_give_the_same_frames(
-    random_model: LoadedModel, context: ParseContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_batches_give_the_same_frames(random_model: LoadedModel, context: ParseContext) -> None:
     job = video(context)
     alone = await frames_of(random_model, job)
-    monkeypatch.setattr("flux_engine.generate.video.frames_at_once", lambda *_: 3)
-    together = await frames_of(random_model, job)
+    together = await frames_of(allowing(random_model, largest_batch=4), job)
     assert max(difference(a, b) for a, b in zip(alone, together, strict=True)) < 0.05
+
+
+def allowing(model: LoadedModel, *, largest_batch: int) -> LoadedModel:
+    """`model` with a plan that lets it make several pictures of its own size in a call."""
+    applied = replace(model.tuned.applied, plan=replace(model.tuned.applied.plan, largest_batch=largest_batch))
+    return replace(model, tuned=replace(model.tuned, applied=applied))
+
+
+@pytest.mark.parametrize(
+    ("largest_batch", "width", "height", "frames"),
+    [(1, 64, 64, 1), (4, 1024, 1024, 1), (4, 512, 512, 4), (4, 256, 256, 8), (2, 2048, 512, 1)],
+)
+def test_as_many_frames_at_once_as_the_plan_and_a_megapixel_allow(
+    largest_batch: int, width: int, height: int, frames: int
+) -> None:
+    plan = replace(ModelOptimizer().plan(CARDS[-1], FLUX_1_SCHNELL), largest_batch=largest_batch)
+    assert frames_at_once(plan, side=1024, width=width, height=height) == frames
 
 
 async def test_a_first_frame_is_fitted_shown_and_carried_on(random_model: LoadedModel, context: ParseContext) -> None:

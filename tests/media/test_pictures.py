@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from flux_engine.errors import FluxError
+from flux_engine.errors import FluxError, InputFetchFailed
 from flux_engine.media.pictures import MAX_PIXELS, as_mask, decode_picture, fitted
 
 
@@ -125,8 +125,8 @@ BAD = {
     "png damaged": (encoded(NOISE)[:200] + bytes(400) + encoded(NOISE)[600:], "invalid_input"),
     "png without pixels": (png_claiming(64, 64), "invalid_input"),
     "png without a side": (png_claiming(0, 64), "invalid_input"),
-    "a bomb of 3 gigapixels": (png_claiming(60_000, 50_000), "invalid_input"),
     "a JPEG of 201 scans": (jpeg_of_scans(201), "invalid_input"),
+    "a bomb of 3 gigapixels": (png_claiming(60_000, 50_000), "input_fetch_failed"),
     "17 megapixels": (png_claiming(4250, 4000), "input_fetch_failed"),
     "a long strip": (png_claiming(1, MAX_PIXELS + 1), "input_fetch_failed"),
     "raw noise": (bytes(range(256)) * 40, "invalid_input"),
@@ -200,6 +200,15 @@ def test_the_filters_of_warnings_stay_as_they_are_while_threads_decode() -> None
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: decode_picture(data, "image"), range(200)))
     assert list(warnings.filters) == before
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [((4001, 4000), "16,004,000 pixels; this worker takes up to 16,000,000"), ((20_000, 20_000), "16 megapixels")],
+)
+def test_a_picture_that_is_too_large_says_so(size: tuple[int, int], said: str) -> None:
+    with pytest.raises(InputFetchFailed, match=said):
+        decode_picture(png_claiming(*size), "image")
 
 
 def test_fitting_crops_about_the_centre_and_keeps_the_shape() -> None:

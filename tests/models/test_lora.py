@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from flux_engine.errors import JobCancelled
-from flux_engine.models.lora import LoRAManager, Mode, ScaledLora
+from flux_engine.models.lora import LoRAManager, ScaledLora
+from flux_engine.models.plan import LoraMode
 from tests.models.tiny import flux1_transformer, flux2_transformer, forward, pipeline_of, random_lora
 
-MODES: list[Mode] = ["adapters", "slot"]
+MODES: list[LoraMode] = ["adapters", "slot"]
 MODELS = [flux1_transformer, flux2_transformer]
 
 
@@ -33,7 +34,7 @@ def merged(transformer: Any, *loras: ScaledLora) -> Tensor:
 
 @pytest.mark.parametrize("make", MODELS)
 @pytest.mark.parametrize("mode", MODES)
-def test_what_acts_is_the_sum_of_the_loras_at_their_scales(make: Callable[[], Any], mode: Mode) -> None:
+def test_what_acts_is_the_sum_of_the_loras_at_their_scales(make: Callable[[], Any], mode: LoraMode) -> None:
     transformer = make()
     one, two = random_lora(transformer, seed=1), random_lora(transformer, seed=2, rank=7, only="attn")
     wanted = [
@@ -56,7 +57,7 @@ def test_what_acts_is_the_sum_of_the_loras_at_their_scales(make: Callable[[], An
 @pytest.mark.parametrize("make", MODELS)
 @pytest.mark.parametrize("mode", MODES)
 def test_bytes_after_a_hundred_random_jobs_are_those_of_a_worker_that_never_saw_a_lora(
-    make: Callable[[], Any], mode: Mode
+    make: Callable[[], Any], mode: LoraMode
 ) -> None:
     transformer = make()
     plain = forward(transformer).numpy().tobytes()
@@ -101,7 +102,9 @@ def interrupted_at(function: str, count: int, error: type[BaseException]) -> Ite
     ],
 )
 @pytest.mark.parametrize("error", [RuntimeError, JobCancelled])
-def test_an_interrupted_swap_leaves_nothing(mode: Mode, function: str, count: int, error: type[BaseException]) -> None:
+def test_an_interrupted_swap_leaves_nothing(
+    mode: LoraMode, function: str, count: int, error: type[BaseException]
+) -> None:
     transformer = flux1_transformer()
     plain, pipeline, manager = forward(transformer), pipeline_of(transformer), LoRAManager(mode=mode)
     one, two = random_lora(transformer, seed=1), random_lora(transformer, seed=2)

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from flux_engine.errors import FluxError, LoraIncompatible, LoraInvalid
+from flux_engine.errors import FluxError, InputFetchFailed, LoraIncompatible, LoraInvalid
 from flux_engine.models.lora import LoRAManager, ScaledLora
 from flux_engine.models.lora_file import LoraFile, read_lora_file
 from flux_engine.models.lora_format import prepare_lora
@@ -31,6 +31,7 @@ from tests.models.tiny import (
     pipeline_of,
     random_lora,
     random_matrices,
+    sha256_of,
 )
 from tests.models.tiny import save as save_lora
 
@@ -147,7 +148,7 @@ def test_the_same_adapter_in_every_format_gives_the_same_output(make: Callable[[
     outputs = {}
     for name, write in FORMATS.items():
         path = save_lora(write(fused, single), tmp_path / f"{name}.safetensors")
-        lora = library.prepare(path, content_hash=name)
+        lora = library.prepare(path, content_hash=sha256_of(path))
         assert set(lora.layers) == set(single), name
         manager.apply(pipeline, [ScaledLora(lora, 1.0)])
         outputs[name] = forward(transformer)
@@ -353,13 +354,28 @@ def test_bad_files_are_refused_with_their_code_and_the_next_job_is_right(tmp_pat
         path = tmp_path / "bad"
         path.write_bytes(content)
         with pytest.raises(error, match=words) as refusal:
-            library.prepare(path, content_hash=name)
+            library.prepare(path, content_hash=sha256_of(path))
         assert str(tmp_path) not in str(refusal.value), name
     manager.apply(pipeline, [ScaledLora(good, 1.0)])
     assert torch.equal(forward(transformer), expected)
     manager.apply(pipeline)
     assert torch.equal(forward(transformer), plain)
     assert library.kept_bytes == 0
+
+
+def test_a_file_that_is_replaced_while_a_job_waits_is_not_taken_for_the_one_that_was_hashed(tmp_path: Path) -> None:
+    transformer = flux1_transformer()
+    matrices = random_matrices(linear_shapes(transformer))
+    path = save_lora(diffusers_file(matrices), tmp_path / "style.safetensors")
+    hashed = sha256_of(path)
+    read = read_lora_file(path, max_bytes=MAX_BYTES, content_hash=hashed)
+    before = {name: tensor.clone() for name, tensor in read.tensors.items()}
+
+    content = path.read_bytes()
+    path.write_bytes(content[:-64] + bytes(64))
+    assert all(bool((read.tensors[name] == tensor).all()) for name, tensor in before.items())
+    with pytest.raises(InputFetchFailed, match="replaced"):
+        read_lora_file(path, max_bytes=MAX_BYTES, content_hash=hashed)
 
 
 def test_small_floats_are_read_as_they_are(tmp_path: Path) -> None:
@@ -378,11 +394,13 @@ def test_memory_stays_within_its_bound_after_many_loras(tmp_path: Path) -> None:
     bound = 4 * random_lora(transformer, seed=0, only="attn").num_bytes
     library = LoraLibrary(names_of(transformer), max_file_bytes=MAX_BYTES, max_memory_bytes=bound)
     shapes = {name: shape for name, shape in linear_shapes(transformer).items() if "attn" in name}
+    hashes = []
     for seed in range(20):
         path = save_lora(diffusers_file(random_matrices(shapes, seed=seed)), tmp_path / "x.safetensors")
-        library.prepare(path, content_hash=str(seed))
+        hashes.append(sha256_of(path))
+        library.prepare(path, content_hash=hashes[-1])
         assert library.kept_bytes <= bound
     path.unlink()
-    assert library.prepare(path, content_hash="19").rank == 4
+    assert library.prepare(path, content_hash=hashes[-1]).rank == 4
     with pytest.raises(FileNotFoundError):
-        library.prepare(path, content_hash="0")
+        library.prepare(path, content_hash=hashes[0])

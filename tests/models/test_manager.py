@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ from diffusers import FluxPipeline
 
 from flux_engine.errors import DeviceBroken, ModelUnavailable, OutOfMemory
 from flux_engine.models.catalog import FLUX_TINY
-from flux_engine.models.gpu_properties import GIB, GpuProperties, cpu_machine
+from flux_engine.models.gpu_properties import GIB, cpu_machine
 from flux_engine.models.manager import FluxModelManager, LoadedModel
-from flux_engine.models.optimizer import ModelOptimizer
-from flux_engine.models.plan import Plan, Preferences
+from flux_engine.models.plan import PROFILES, Preferences, Profile
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
 from tests.models.tiny_flux import paint, save_random_flux
+from tests.models.wishing import Wishing
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,18 @@ def test_where_the_leanest_does_not_fit_the_job_ends_and_the_next_is_right(shelf
     assert shelf.manager.use(shelf.tiny, failing(no_memory, times=0)) == "float32+int8_weight_only"
 
 
-class Compiling(ModelOptimizer):
-    """Compiles what would not be worth it."""
-
-    def plan(self, gpu: GpuProperties, model: ModelSpec, preferences: Preferences | None = None) -> Plan:
-        return super().plan(gpu, model, replace(preferences or Preferences(), compile=True))
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_a_result_is_made_by_is_told_before_the_model_is_loaded(tmp_path: Path, profile: Profile) -> None:
+    manager = FluxModelManager(
+        ServedModels("flux-tiny", volume=tmp_path, has_gpu=False),
+        gpu=lambda: cpu_machine(total_bytes=400 * GIB),
+        volume=tmp_path,
+        profile=profile,
+        lora_max_bytes=1,
+    )
+    told = manager.identity(FLUX_TINY)
+    assert manager.load(FLUX_TINY).identity == told
+    assert ("int8" in told.precision) is (profile == "memory")
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's compiler of torch
@@ -152,11 +159,25 @@ def test_memory_that_runs_out_in_the_warm_up_is_no_endless_loop(
         gpu=lambda: cpu_machine(total_bytes=400 * GIB),
         volume=tmp_path,
         lora_max_bytes=1,
-        optimizer=Compiling(),
+        optimizer=Wishing(wishes=Preferences(compile=True)),
     )
     with pytest.raises(OutOfMemory):
         manager.use(FLUX_TINY, failing(no_memory, times=0))
     assert calls == 2  # the plan and the leaner one
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+def test_a_volume_that_takes_no_compiled_code_costs_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "compiled").write_text("in the way")
+    monkeypatch.setattr(FluxPipeline, "__call__", lambda *_, **__: None)  # the warm-up: only its cache matters here
+    manager = FluxModelManager(
+        ServedModels("flux-tiny", volume=tmp_path, has_gpu=False),
+        gpu=lambda: cpu_machine(total_bytes=400 * GIB),
+        volume=tmp_path,
+        lora_max_bytes=1,
+        optimizer=Wishing(wishes=Preferences(compile=True)),
+    )
+    assert manager.load(FLUX_TINY).tuned.applied.is_compiled
 
 
 @pytest.mark.parametrize("ran_out_before", [0, 1])

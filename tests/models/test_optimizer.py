@@ -151,6 +151,18 @@ def test_a_wish_that_breaks_a_rule_is_declined_with_a_reason(wishes: Preferences
     assert says in OPTIMIZER.plan(card("A100 80GB"), FLUX_1_DEV, wishes).reasons[choice]
 
 
+def test_profiles_that_paint_differently_never_share_a_result() -> None:
+    """A step cache, a quantised part or a smaller tile can be seen; the card and its attention kernel cannot."""
+    for gpu in CARDS:
+        for model in CATALOG:
+            plans = [OPTIMIZER.plan(gpu, model, Preferences(profile=profile)) for profile in PROFILES]
+            seen = {(p.dtype, tuple((q.component, q.quantisation) for q in p.parts), p.step_cache_threshold,
+                     p.vae_tile_side) for p in plans}  # fmt: skip
+            assert len({(plan.precision, plan.pixel_way) for plan in plans}) == len(seen)
+    ways = {OPTIMIZER.plan(card(name), FLUX_1_DEV).pixel_way for name in ("A100 80GB", "H100", "H200")}
+    assert len(ways) == 1
+
+
 def test_several_cards_share_a_model_that_one_does_not_hold() -> None:
     pair = replace(card("A100 80GB"), count=2)
     plan = OPTIMIZER.plan(pair, FLUX_2_DEV, Preferences(profile="quality"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.gpu_properties import GIB, cpu_machine
 from flux_engine.models.optimizer import ModelOptimizer
 from flux_engine.models.plan import Preferences
+from flux_engine.models.quantisation import save_checkpoint
 from flux_engine.models.tuned import Source, folder_to_read, leaner, load_tuned
 from tests.models.tiny_flux import paint, psnr, save_random_flux
 
@@ -34,6 +37,44 @@ def test_the_first_worker_makes_the_quantised_checkpoint_and_the_second_loads_it
     assert (first.is_from_checkpoint, second.is_from_checkpoint) == (False, True)
     assert first.applied == second.applied
     assert psnr(paint(first.pipeline), paint(second.pipeline)) == float("inf")
+
+
+def test_a_checkpoint_that_cannot_be_read_is_made_again(folder: Path, tmp_path: Path) -> None:
+    source = Source(folder=folder, revision="1", volume=tmp_path)
+    plan = ModelOptimizer().plan(CPU, FLUX_TINY, Preferences(profile="memory"))
+    first = load_tuned(FLUX_TINY, source, plan, device="cpu")
+    assert first.checkpoint is not None
+    shutil.rmtree(first.checkpoint / "transformer")
+
+    mended = load_tuned(FLUX_TINY, source, plan, device="cpu")
+    assert not mended.is_from_checkpoint
+    assert psnr(paint(first.pipeline), paint(mended.pipeline)) == float("inf")
+    assert load_tuned(FLUX_TINY, source, plan, device="cpu").is_from_checkpoint
+
+
+def test_workers_that_quantise_at_the_same_time_leave_one_whole_checkpoint(folder: Path, tmp_path: Path) -> None:
+    """Each in a container of its own, where both have the same process id."""
+    plan = ModelOptimizer().plan(CPU, FLUX_TINY, Preferences(profile="memory"))
+    tuned = load_tuned(FLUX_TINY, Source(folder=folder, revision="1"), plan, device="cpu")
+    target = tmp_path / "quantised" / "made"
+    with ThreadPoolExecutor(4) as workers:
+        list(workers.map(lambda _: save_checkpoint(tuned.pipeline, target), range(8)))
+    alone = tmp_path / "alone"
+    save_checkpoint(tuned.pipeline, alone)
+    assert [path.name for path in target.parent.iterdir()] == ["made"]
+    assert files_of(target) == files_of(alone)
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_volume_that_takes_no_checkpoint_costs_no_picture(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "quantised").write_text("in the way")
+    plan = ModelOptimizer().plan(CPU, FLUX_TINY, Preferences(profile="memory"))
+    tuned = load_tuned(FLUX_TINY, Source(folder=folder, revision="1", volume=tmp_path), plan, device="cpu")
+    assert tuned.checkpoint is None
+    assert tuned.applied.is_quantised
 
 
 def test_a_plain_plan_writes_nothing_to_the_volume(folder: Path, tmp_path: Path) -> None:

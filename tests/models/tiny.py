@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,7 @@ def random_lora(transformer: Any, *, seed: int, rank: int = 4, only: str = "") -
 def save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> Path:
     save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
     return path
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -55,9 +55,8 @@ def test_every_spelling_of_an_endpoint(endpoint: str, bucket: str | None, expect
     ],
 )
 def test_a_half_configured_bucket_stops_the_worker(environment: dict[str, str], says: str) -> None:
-    settings = Settings.from_environment(KEYS | environment)
     with pytest.raises(SettingsError, match=says) as stopped:
-        bucket_from_settings(settings)
+        bucket_from_settings(Settings.from_environment(KEYS | environment))
     assert "a-secret" not in str(stopped.value)
 
 

@@ -26,8 +26,9 @@ TEXT = base64.b64encode(DATA).decode()
         "\n".join(TEXT[i : i + 76] for i in range(0, len(TEXT), 76)),
         f"data:image/png;base64,{TEXT}",
         f"data:;base64,{TEXT}",
+        f"DATA:IMAGE/PNG;BASE64,{TEXT}",
     ],
-    ids=["plain", "unpadded", "urlsafe", "lines", "data uri", "short data uri"],
+    ids=["plain", "unpadded", "urlsafe", "lines", "data uri", "short data uri", "capitals"],
 )
 async def test_the_forms_of_base64(written: str) -> None:
     assert await PictureSource(Fetcher()).get(written, "image") == DATA
