@@ -118,12 +118,16 @@ def _weight_bytes(folder: Path) -> int:
 def _files_of(repository: str, revision: str) -> tuple[dict[str, Any], str]:
     """What the hub says of the files that a pipeline is loaded from, by name, and the commit they belong to."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
     try:
         info = HfApi(token=_token()).model_info(repository, revision=revision, files_metadata=True)
     except HfHubHTTPError as error:
         raise FetchError(_explained(repository, error)) from error
+    except (HTTPError, OSError) as error:
+        raise FetchError(
+            f"the hub does not answer ({type(error).__name__}); check the network and try again"
+        ) from error
     files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     wanted = {name for name in files if any(fnmatch.fnmatch(name, pattern) for pattern in PATTERNS)}
     if "model_index.json" not in wanted:
@@ -155,7 +159,7 @@ def _check_space(partial: Path, files: dict[str, Any]) -> None:
 
 def _download(repository: str, commit: str, partial: Path) -> None:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
     try:
         snapshot_download(
@@ -168,7 +172,7 @@ def _download(repository: str, commit: str, partial: Path) -> None:
         )
     except HfHubHTTPError as error:
         raise FetchError(_explained(repository, error)) from error
-    except OSError as error:
+    except (HTTPError, OSError) as error:
         raise FetchError(f"the download stopped ({type(error).__name__}); the same command resumes it") from error
 
 

@@ -56,11 +56,18 @@ class FinishedFile:
 
 
 async def encode_images(
-    images: Sequence[Image.Image], job: ImageJob, *, model: Mapping[str, Any], prefix: str
+    images: Sequence[Image.Image], job: ImageJob, *, model: Mapping[str, Any], prefix: str, content: JsonObject
 ) -> list[FinishedFile]:
-    """Encode in threads, side by side; `model` is the result's description of what made them."""
+    """Encode in threads, side by side; `model` is the result's description of what made them.
+
+    `content` stands in place of the parameters that only name something, as in the fingerprint: so a file tells
+    no client where another one's LoRAs and pictures lie, and the same fingerprint is the same bytes.
+    """
+    effective = made_from({**job.parameters(), **content})
+    parameters = {name: value for name, value in effective.items() if name not in SAID_ELSEWHERE}
+    said = {"prompt": job.prompt, "model": dict(model), "parameters": parameters}
     pairs = zip(images, job.seeds(), strict=True)
-    encoded = (asyncio.to_thread(_encode, image, seed, job, model, prefix) for image, seed in pairs)
+    encoded = (asyncio.to_thread(_encode, image, seed, job, said, prefix) for image, seed in pairs)
     return await asyncio.gather(*encoded)
 
 
@@ -96,7 +103,9 @@ async def handed_out(
     said, expiries = [], []
     for stored in entry.objects():
         if response_format == "b64_json":
-            data = at_hand[stored.key] if stored.key in at_hand else await store.get(stored.key)
+            data = at_hand.get(stored.key)
+            if data is None:
+                data = await store.get(stored.key, size=stored.bytes, sha256=stored.sha256)
             said.append({"b64_json": base64.b64encode(data).decode(), **_facts(stored)})
         else:
             link = await store.url(stored.key)
@@ -164,11 +173,8 @@ def as_utc(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _encode(image: Image.Image, seed: int, job: ImageJob, model: Mapping[str, Any], prefix: str) -> FinishedFile:
-    effective = made_from(job.parameters())
-    parameters = {name: value for name, value in effective.items() if name not in SAID_ELSEWHERE}
-    said = {"prompt": job.prompt, "seed": seed, "model": dict(model), "parameters": parameters}
-    data = encode_image(image, job.output_format, quality=job.output_quality, made_from=said)
+def _encode(image: Image.Image, seed: int, job: ImageJob, said: JsonObject, prefix: str) -> FinishedFile:
+    data = encode_image(image, job.output_format, quality=job.output_quality, made_from=said | {"seed": seed})
     return _finished(
         data,
         CONTENT_TYPES[job.output_format],

@@ -70,9 +70,12 @@ class InputFetchFailed(ClientError):
 
     code = "input_fetch_failed"
 
-    def __init__(self, message: str, *, field: str | None = None, retryable: bool = False) -> None:
+    def __init__(
+        self, message: str, *, field: str | None = None, retryable: bool = False, status: int | None = None
+    ) -> None:
         super().__init__(message, field=field)
         self.retryable = retryable  # a 5xx or a time-out may pass
+        self.status = status  # of the host's answer, where it gave one
 
 
 class LoraInvalid(ClientError):
@@ -110,7 +113,7 @@ class OutOfMemory(WorkerError):
 
 
 class StorageFailed(WorkerError):
-    """The upload failed after its retries."""
+    """The upload failed after its retries, or the volume does not take or give a file."""
 
     code = "storage_failed"
     retryable = True

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from flux_engine.errors import FluxError
 from flux_engine.job import Job, JsonObject
 from flux_engine.media.pictures import Pictures, as_mask, decode_picture
 from flux_engine.storage.loras import LoraStore, StoredLora
@@ -40,12 +41,15 @@ class InputFetcher:
         self._pictures = pictures
 
     async def fetch(self, job: Job) -> JobInputs:
-        """Raises InvalidInput and InputFetchFailed."""
+        """Raises InvalidInput and InputFetchFailed: the first one ends the other downloads of the job."""
         sources = job.sources()
-        loras, fetched = await asyncio.gather(
-            asyncio.gather(*(self._loras.get(lora.path) for lora in job.loras)),
-            asyncio.gather(*(self._picture(source, name) for name, source in sources.items())),
-        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                finding = [group.create_task(self._loras.get(lora.path)) for lora in job.loras]
+                fetching = [group.create_task(self._picture(source, name)) for name, source in sources.items()]
+        except ExceptionGroup as failed:
+            raise _first(failed) from failed
+        loras, fetched = [task.result() for task in finding], [task.result() for task in fetching]
         pictures = {name: picture for name, (picture, _) in zip(sources, fetched, strict=True)}
         image, mask = pictures.get("image"), pictures.get("mask")
         if image is not None and mask is not None:
@@ -59,3 +63,8 @@ class InputFetcher:
     async def _picture(self, source: str, name: str) -> tuple[Image.Image, str]:
         data = await self._pictures.get(source, name)
         return await asyncio.to_thread(decode_picture, data, name), hashlib.sha256(data).hexdigest()
+
+
+def _first(failed: ExceptionGroup[Exception]) -> Exception:
+    """What the client is told of several failures: the first that is an answer to it."""
+    return next((error for error in failed.exceptions if isinstance(error, FluxError)), failed.exceptions[0])

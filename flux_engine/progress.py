@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeGuard
 
 Stage = Literal["queued", "loading", "lora", "text", "denoising", "decoding", "encoding", "uploading"]
 Update = dict[str, Any]
@@ -30,6 +30,7 @@ SHARES: Final[dict[Stage, tuple[float, float]]] = {  # of the whole job, from an
     "encoding": (0.93, 0.96),
     "uploading": (0.96, 0.99),
 }
+RELAYED: Final = ("step", "total_steps", "frame", "total_frames", "eta_seconds")
 MIN_INTERVAL_S: Final = 1.0
 CLOSE_WITHIN_S: Final = 12.0  # longer than the sender's own time-out, so that it ends by itself
 
@@ -72,10 +73,11 @@ class Progress:
         self._put({k: v for k, v in update.items() if v is not None}, low + (high - low) * done / total)
 
     def relay(self, update: Update) -> None:
-        """Show a twin's progress as this job's own."""
+        """Show a twin's progress as this job's own. It came through Redis: what is no progress is dropped."""
         stage, reached = update.get("stage"), update.get("progress")
-        if stage in SHARES and isinstance(reached, int | float):
-            self._put({name: value for name, value in update.items() if name != "seq"}, float(reached))
+        if isinstance(stage, str) and stage in SHARES and _is_number(reached) and 0 <= reached <= 1:
+            counts = {name: update[name] for name in RELAYED if _is_number(update.get(name))}
+            self._put({"stage": stage, **counts}, float(reached))
 
     def also_tell(self, listener: Callable[[Update], None]) -> None:
         """Hand every further update to `listener` too, without its preview, on the event loop."""
@@ -150,3 +152,8 @@ class Progress:
             await send({**update, "seq": self._seq})
         except (OSError, TimeoutError, ValueError) as error:  # aiohttp's errors of the network are OSErrors or these
             log.debug("progress update dropped", extra={"detail": type(error).__name__})
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """Whether it can stand in an update: JSON has no NaN and no infinity."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9

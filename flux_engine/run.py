@@ -59,6 +59,15 @@ class Run:
     store: ResultStore
     progress: Progress
     clock: Clock
+    said: list[str] = field(default_factory=list)  # warnings that are this job's alone, not its result's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeBy:
+    """What made a job's files, and how: the plan as it took effect."""
+
+    identity: ModelIdentity
+    plan: JsonObject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +84,7 @@ def result_of(
 ) -> JsonObject:
     """The contract's result: a fresh object."""
     job, timings = run.job, run.clock.stop()
-    said = [*job.warnings, *finished.entry.warnings, *([flight.warning] if flight.warning else [])]
+    said = [*job.warnings, *finished.entry.warnings, *run.said, *([flight.warning] if flight.warning else [])]
     if isinstance(job, VideoJob):
         said += timeout_warning(timings["total_ms"] / 1000)
     phases = {f"{name}_ms": round(ms, 1) for name, ms in run.clock.cold_start.items()}

@@ -19,7 +19,7 @@ from flux_engine.delivery import encode_images, handed_out, made_to_fit, video_f
 from flux_engine.errors import ClientError, DeviceBroken, FluxError, Internal, StorageFailed
 from flux_engine.film import Film, film
 from flux_engine.generate.gpu import Cancellation, GpuThread
-from flux_engine.generate.image import Generated, ImageGenerator
+from flux_engine.generate.image import Generated, ImageGenerator, can_preview
 from flux_engine.generate.interruption import interruptible
 from flux_engine.generate.video import VideoGenerator, check_model
 from flux_engine.inputs import InputFetcher, JobInputs
@@ -27,7 +27,7 @@ from flux_engine.job import MAX_VIDEO_WORK, ImageJob, Job, JsonObject, ParseCont
 from flux_engine.models.manager import FluxModelManager, LoadedModel
 from flux_engine.models.spec import ModelSpec
 from flux_engine.progress import MIN_INTERVAL_S, Progress, Send
-from flux_engine.run import Clock, Finished, Run, described, result_of
+from flux_engine.run import Clock, Finished, MadeBy, Run, described, result_of
 from flux_engine.storage.cache import CacheManager
 from flux_engine.storage.entry import CacheEntry
 from flux_engine.storage.fingerprint import ModelIdentity, fingerprint
@@ -37,6 +37,7 @@ from flux_engine.storage.results import ResultStore, put_all
 from flux_engine.storage.s3_config import store_from_s3_config
 from flux_engine.video_job import VideoJob
 
+NO_PREVIEW: Final = "`preview` has no effect: this GPU would move the model out and in again for each one"
 NOT_STORED: Final = "the result could not be stored for reuse"
 
 Made = TypeVar("Made")
@@ -132,6 +133,8 @@ class Worker:
         if isinstance(job, VideoJob):
             check_model(spec)
         model = await self._identity(spec)
+        if store is not self._store:
+            await store.warm()  # a bucket that cannot be used is refused before anything is made for it
         inputs = await self._fetch_inputs(job, progress, clock)
         key = fingerprint(job.parameters(), model=model, inputs=inputs.content(job))
         run = Run(job=job, inputs=inputs, model=model, fingerprint=key, store=store, progress=progress, clock=clock)
@@ -170,11 +173,12 @@ class Worker:
 
     async def _finish(self, run: Run, flight: Flight) -> Finished:
         """The job's files, made or kept from an earlier try, and stored."""
-        kept = await self._kept.find(run.fingerprint, prefix=run.store.prefix)
+        only_of = None if run.job.cache else run.job.id
+        kept = await self._kept.find(run.fingerprint, prefix=run.store.prefix, job_id=only_of)
         model, is_as_planned = described(run.model), True
         if kept is None:
             kept, made_by = await self._make(run)
-            model = described(made_by.identity) | {"plan": made_by.tuned.applied.to_dict()}
+            model = described(made_by.identity) | {"plan": made_by.plan}
             is_as_planned = made_by.identity == run.model
         run.progress.stage("uploading")
         must_store = run.job.response_format == "url"
@@ -185,7 +189,8 @@ class Worker:
                 await put_all(run.store, kept.files)
         except StorageFailed:
             if must_store:
-                await self._kept.keep(kept.entry, kept.files)
+                if is_as_planned and run.store is self._store:  # a client's own bucket may be away for ever
+                    await self._kept.keep(kept.entry, kept.files, job_id=run.job.id)
                 raise
             flight.warning = NOT_STORED
         else:
@@ -194,32 +199,37 @@ class Worker:
             await self._kept.drop(run.fingerprint)
         return Finished(entry=kept.entry, model=model, at_hand=kept.data_by_key())
 
-    async def _make(self, run: Run) -> tuple[KeptResult, LoadedModel]:
+    async def _make(self, run: Run) -> tuple[KeptResult, MadeBy]:
         """Generate and encode."""
         if isinstance(run.job, VideoJob):
             return await self._make_video(run, run.job)
         return await self._make_images(run, run.job)
 
-    async def _make_images(self, run: Run, job: ImageJob) -> tuple[KeptResult, LoadedModel]:
+    async def _make_images(self, run: Run, job: ImageJob) -> tuple[KeptResult, MadeBy]:
         def generate(model: LoadedModel, cancellation: Cancellation) -> Generated:
             pictures = run.inputs.pictures
+            if job.preview and not can_preview(model):
+                run.said.append(NO_PREVIEW)
             return self._images.generate(model, job, run.progress, cancellation, pictures=pictures)
 
-        made, model, warnings = await self._gpu.run(lambda cancellation: self._use_model(run, generate, cancellation))
+        made, made_by, warnings = await self._gpu.run(lambda cancellation: self._use_model(run, generate, cancellation))
         run.clock.spent |= made.spent_ms()
         run.progress.stage("encoding")
         with run.clock.measure("encode"):
-            files = await encode_images(made.images, job, model=described(model.identity), prefix=run.store.prefix)
+            content = run.inputs.content(job)
+            files = await encode_images(
+                made.images, job, model=described(made_by.identity), prefix=run.store.prefix, content=content
+            )
         facts = tuple(file.facts for file in files)
-        entry = CacheEntry(fingerprint=run.fingerprint, files=facts, warnings=(*made.warnings, *warnings))
-        return KeptResult(entry, tuple(file.new_file for file in files)), model
+        entry = CacheEntry(fingerprint=run.fingerprint, files=facts, warnings=tuple(warnings))
+        return KeptResult(entry, tuple(file.new_file for file in files)), made_by
 
-    async def _make_video(self, run: Run, job: VideoJob) -> tuple[KeptResult, LoadedModel]:
+    async def _make_video(self, run: Run, job: VideoJob) -> tuple[KeptResult, MadeBy]:
         def generate(model: LoadedModel, cancellation: Cancellation) -> Film:
             first_frame = run.inputs.pictures.image
             return film(self._videos, model, job, run.progress, cancellation, first_frame=first_frame)
 
-        made, model, warnings = await self._gpu.run(lambda cancellation: self._use_model(run, generate, cancellation))
+        made, made_by, warnings = await self._gpu.run(lambda cancellation: self._use_model(run, generate, cancellation))
         run.clock.spent |= made.spent_ms()
         video, thumbnail = video_files(made, job, prefix=run.store.prefix)
         entry = CacheEntry(
@@ -228,20 +238,23 @@ class Worker:
             thumbnail=thumbnail.facts,
             warnings=tuple(warnings),
         )
-        return KeptResult(entry, (video.new_file, thumbnail.new_file)), model
+        return KeptResult(entry, (video.new_file, thumbnail.new_file)), made_by
 
     def _use_model(
         self, run: Run, generate: Callable[[LoadedModel, Cancellation], Made], cancellation: Cancellation
-    ) -> tuple[Made, LoadedModel, list[str]]:
-        """On the GPU thread: the model, warmed if it is cold, the job's LoRAs, and what `generate` makes with them;
-        the model that made it, and what is to be said of the LoRAs."""
+    ) -> tuple[Made, MadeBy, list[str]]:
+        """Runs on the GPU thread: loads the model if it is cold, applies the job's LoRAs and calls `generate`. Returns
+        its result, what it was made by, and warnings about the LoRAs.
+
+        The model itself stays here: a job that is still being uploaded would keep it from being unloaded.
+        """
         began = time.perf_counter()
         spec = self._models.served.named(run.job.model)
         is_cold = not self._models.is_warm(spec)
         if is_cold:
             run.progress.stage("loading")
 
-        def work(model: LoadedModel) -> tuple[Made, LoadedModel, list[str]]:
+        def work(model: LoadedModel) -> tuple[Made, MadeBy, list[str]]:
             run.clock.spent["load"] = (time.perf_counter() - began) * 1000
             if is_cold:
                 run.clock.cold_start |= model.phases_ms
@@ -249,7 +262,8 @@ class Worker:
                 scales = (lora.scale for lora in run.job.loras)
                 warnings = model.apply_loras(zip(run.inputs.loras, scales, strict=True))
             with interruptible(model, cancellation):
-                return generate(model, cancellation), model, warnings
+                made = generate(model, cancellation)
+            return made, MadeBy(identity=model.identity, plan=model.tuned.applied.to_dict()), warnings
 
         return self._models.use(spec, work)
 

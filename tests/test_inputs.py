@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from aiohttp import web
 from PIL import Image
 
 from builder.flux_tiny.landscapes import Scene, paint
 from builder.flux_tiny.score import disc, disc_colour, time_of_day
+from flux_engine.errors import InputFetchFailed
+from flux_engine.inputs import InputFetcher
+from flux_engine.job import ParseContext, parse_job
 from flux_engine.progress import Update
+from flux_engine.storage.fetch import Fetcher
+from flux_engine.storage.loras import LoraStore
+from flux_engine.storage.pictures import PictureSource
 from flux_engine.worker import Worker
+from tests.storage.web_server import loopback, own_certificate, server
 
 DAY = paint(Scene("day", "yellow", "large", "left", "hills", "green", "meadow", False, 3), 256, 256)
 PROMPT = "night, a large white moon on the right, blue mountains, a snowfield"
@@ -123,6 +133,51 @@ async def test_pictures_that_do_not_fit_are_refused(
 ) -> None:
     error = json.loads((await worker.run(job(**fields)))["error"])
     assert (error["code"], error["field"]) == (code, field)
+
+
+@pytest.mark.parametrize("what_is_refused", ["lora", "image"])
+async def test_a_refused_input_ends_the_other_downloads_of_its_job(
+    context: ParseContext, tmp_path: Path, what_is_refused: str
+) -> None:
+    begun, ended = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if "missing" in request.path:
+            for _ in range(2):
+                await begun.acquire()
+            return web.Response(status=404)
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        begun.release()
+        try:
+            while True:
+                await answer.write(bytes(1000))
+                await asyncio.sleep(0.01)
+        finally:
+            ended.release()
+
+    serving, trusting = own_certificate(tmp_path, "files.example")
+    async with server(handle, tls=serving) as port:
+        url = f"https://files.example:{port}"
+        loras = LoraStore(
+            tmp_path / "loras",
+            fetcher=Fetcher(allow_private=True, resolve=loopback, tls=trusting),
+            max_file_bytes=10**9,
+            max_cache_bytes=10**9,
+            hosts=("files.example",),
+        )
+        pictures = PictureSource(Fetcher(allow_private=True, resolve=loopback, tls=trusting))
+        asked: dict[str, Any] = {"prompt": "a sun", "loras": [f"{url}/{number}.safetensors" for number in range(2)]}
+        if what_is_refused == "lora":
+            asked["loras"].append(f"{url}/missing.safetensors")
+        else:
+            asked["image"] = f"{url}/missing.png"
+        with pytest.raises(InputFetchFailed, match="404"):
+            await InputFetcher(loras, pictures).fetch(parse_job({"id": "job-1", "input": asked}, context))
+        async with asyncio.timeout(20):
+            for _ in range(2):
+                await ended.acquire()
+    assert list((tmp_path / "loras" / ".cache" / "partial").iterdir()) == []
 
 
 async def test_aliases_of_pictures(worker: Worker) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from typing import Any
+
+import pytest
 
 from flux_engine.progress import Progress, Stage, Update
 
@@ -17,6 +21,7 @@ class Platform:
     def __init__(self, *, delay_s: float = 0.0, fails: bool = False) -> None:
         self.updates: list[Update] = []
         self.at: list[float] = []
+        self.has_come = asyncio.Event()
         self._delay_s, self._fails = delay_s, fails
 
     async def send(self, update: Update) -> None:
@@ -25,6 +30,7 @@ class Platform:
             raise ConnectionResetError
         self.updates.append(update)
         self.at.append(time.monotonic())
+        self.has_come.set()
 
 
 async def run_job(progress: Progress, *, steps: int = 40, step_s: float = 0.01) -> None:
@@ -80,6 +86,25 @@ async def test_a_platform_that_hangs_or_resets_cannot_hold_a_job_up() -> None:
     assert time.monotonic() - began < 30
     assert hanging.updates == []
     await run_job(Progress(Platform(fails=True).send))
+
+
+NO_PROGRESS: list[Any] = ["x", None, True, [], math.nan, math.inf, -1, 2, 10**400]
+
+
+@pytest.mark.parametrize("reached", NO_PROGRESS)
+@pytest.mark.parametrize("stage", ["denoising", "lunch", [], {}, None])
+async def test_what_a_twin_says_that_is_no_progress_is_dropped(stage: Any, reached: Any) -> None:
+    platform = Platform()
+    progress = Progress(platform.send, min_interval_s=0)
+    progress.relay({"stage": stage, "progress": reached})
+    progress.relay({})
+    progress.relay(
+        {"stage": "denoising", "progress": 0.5, "step": 3, "eta_seconds": math.nan, "frame": [], "more": "x"}
+    )
+    async with asyncio.timeout(20):
+        await platform.has_come.wait()
+    await progress.close()
+    assert platform.updates == [{"stage": "denoising", "progress": 0.5, "step": 3, "seq": 1}]
 
 
 async def test_without_a_platform_nothing_is_sent() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
 import shutil
@@ -11,25 +12,29 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import torch
 from PIL import Image
 
 from flux_engine.build import build_worker
 from flux_engine.errors import DeviceBroken
 from flux_engine.generate.gpu import Cancellation, GpuThread, Result
-from flux_engine.models.gpu_properties import GIB, GpuProperties, cpu_machine
-from flux_engine.models.manager import FluxModelManager
+from flux_engine.models.gpu_properties import GIB, GpuProperties, cpu_machine, read_device
+from flux_engine.models.manager import FluxModelManager, LoadedModel
 from flux_engine.models.served import ServedModels
+from flux_engine.models.spec import ModelSpec
 from flux_engine.models.weights import BUNDLED_FOLDER
 from flux_engine.progress import Update
 from flux_engine.settings import Settings
 from flux_engine.worker import Worker
 
+Made = TypeVar("Made")
 QUICK = {"prompt": "a red sun on the left, a lake, day", "num_inference_steps": 4, "width": 128, "height": 128}
 NO_CACHE = {"cache": False}
+SHIPPED_LORA = Path(__file__).parents[1] / "examples" / "loras" / "mosaic.safetensors"
 
 
 def job(identity: str = "job-1", **fields: Any) -> dict[str, Any]:
@@ -139,6 +144,19 @@ async def test_a_refusal_names_the_field(worker: Worker) -> None:
     assert (error["code"], error["field"], error["retryable"], error["job_id"]) == (
         "invalid_input", "width", False, "job-1",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("endpoint", ["https://10.0.0.1", "https://no-such-host.invalid"])
+async def test_a_bucket_that_cannot_be_used_is_refused_before_anything_is_made(worker: Worker, endpoint: str) -> None:
+    stages = []
+
+    async def send(update: Update) -> None:
+        stages.append(update["stage"])
+
+    config = {"endpointUrl": endpoint, "accessId": "a", "accessSecret": "b", "bucketName": "pictures"}
+    error = error_of(await worker.run(job() | {"s3Config": config}, send, min_interval_s=0.0))
+    assert (error["code"], error["field"]) == ("invalid_input", "s3Config")
+    assert set(stages) <= {"queued"}
 
 
 @pytest.mark.parametrize("not_a_job", [None, [], "x", {}, {"id": 5, "input": {}}, {"id": "x", "input": []}])
@@ -288,6 +306,62 @@ async def test_a_folder_that_cannot_be_written_is_storage_failed(
     assert Path(unquote(urlsplit(retried["images"][0]["url"]).path)).stat().st_size == retried["images"][0]["bytes"]
 
 
+class OnceOutOfMemory(FluxModelManager):
+    """A model whose memory runs out at the first work that it is used for."""
+
+    failures = 1
+
+    def use(self, spec: ModelSpec, work: Callable[[LoadedModel], Made]) -> Made:
+        def failing(model: LoadedModel) -> Made:
+            if self.failures:
+                self.failures -= 1
+                raise torch.OutOfMemoryError("made up")
+            return work(model)
+
+        return super().use(spec, failing)
+
+
+async def test_what_a_leaner_plan_made_is_not_kept_for_the_retry(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    outputs.write_text("a file where the folder should be")
+    settings = Settings.from_environment({"OUTPUT_DIR": str(outputs), "MODEL_VOLUME": str(tmp_path / "volume")})
+    leaner = OnceOutOfMemory(
+        ServedModels(None, volume=tmp_path / "volume", has_gpu=False),
+        gpu=read_device,
+        volume=tmp_path / "volume",
+        lora_max_bytes=1,
+    )
+    async with a_worker(settings, tmp_path, is_local=True, models=leaner) as worker:
+        assert error_of(await worker.run(job(cache=True)))["code"] == "storage_failed"
+    outputs.unlink()
+    async with a_worker(settings, tmp_path, is_local=True) as worker:
+        retried = await worker.run(job(cache=True))
+    assert retried["timings"]["denoise_ms"] > 0
+    made = Path(unquote(urlsplit(retried["images"][0]["url"]).path))
+    with Image.open(made) as picture:
+        assert json.loads(picture.info["model"])["precision"] == retried["model"]["precision"]
+
+
+async def test_without_the_cache_a_job_is_answered_by_what_it_left_itself(
+    warm: tuple[FluxModelManager, GpuThread], tmp_path: Path
+) -> None:
+    models, gpu = warm
+    outputs = tmp_path / "outputs"
+    settings = Settings.from_environment({"OUTPUT_DIR": str(outputs), "MODEL_VOLUME": str(tmp_path / "volume")})
+    async with a_worker(settings, tmp_path, is_local=True, models=models, gpu=gpu) as worker:
+        outputs.write_text("a file where the folder should be")
+        assert error_of(await worker.run(job("one", seed=5)))["code"] == "storage_failed"
+        outputs.unlink()
+        other = await worker.run(job("other", seed=5))
+        assert other["timings"]["denoise_ms"] > 0
+        outputs.rename(tmp_path / "moved")
+        outputs.write_text("a file where the folder should be")
+        assert error_of(await worker.run(job("two", seed=6)))["code"] == "storage_failed"
+        outputs.unlink()
+        retried = await worker.run(job("two", seed=6))
+    assert retried["timings"]["denoise_ms"] == 0
+
+
 async def test_the_same_job_again_is_a_hit_that_says_so(worker: Worker) -> None:
     first = await worker.run(job("one", seed=9, cache=True))
     again = await worker.run(job("two", seed=9, cache=True, metadata={"try": 2}))
@@ -297,6 +371,22 @@ async def test_the_same_job_again_is_a_hit_that_says_so(worker: Worker) -> None:
     assert again["metadata"] == {"try": 2}
     other = await worker.run(job("three", seed=10, cache=True))
     assert not other["cached"]
+
+
+async def test_one_lora_or_picture_by_another_name_is_the_same_file(worker: Worker, tmp_path: Path) -> None:
+    folder = tmp_path / "volume" / "loras"
+    folder.mkdir(parents=True)
+    shutil.copy(SHIPPED_LORA, folder / "unreleased-product.safetensors")
+    inline = base64.b64encode(SHIPPED_LORA.read_bytes()).decode()
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    one = await worker.run(job(seed=3, loras=["unreleased-product"], image=picture, strength=0.5))
+    other = await worker.run(job(seed=3, loras=[inline], image=f"data:image/png;base64,{picture}", strength=0.5))
+    assert pictures(one) == pictures(other)
+    said = json.loads(Image.open(io.BytesIO(pictures(one)[0])).info["parameters"])
+    assert said["loras"] == [{"sha256": hashlib.sha256(SHIPPED_LORA.read_bytes()).hexdigest(), "scale": 1.0}]
+    assert said["image"] == hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 async def test_twins_at_once_are_made_once(worker: Worker) -> None:

@@ -29,7 +29,6 @@ class Generated:
     """Pictures in the order of `ImageJob.seeds`, and where the time went."""
 
     images: list[Image] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
     text_ms: float = 0.0
     denoise_ms: float = 0.0
     decode_ms: float = 0.0
@@ -66,7 +65,8 @@ class ImageGenerator:
         cancellation.check()
         progress.stage("denoising")
         for index, seed in enumerate(job.seeds()):
-            steps = _Steps(job, start.num_steps, index, progress, cancellation)
+            preview = FlowPreview(width=job.width, height=job.height) if job.preview and can_preview(model) else None
+            steps = _Steps(job, start.num_steps, index, progress, cancellation, preview=preview)
             began = time.perf_counter()
             model.tuned.applied.begin_call(
                 model.pipeline, num_inference_steps=start.num_steps, has_true_cfg=job.true_cfg_scale > 1
@@ -84,6 +84,12 @@ class ImageGenerator:
             negative = job.negative_prompt or ""
             embeddings = embeddings | self._prompts.encode_negative(model, negative, max_sequence_length=length)
         return embeddings
+
+
+def can_preview(model: LoadedModel) -> bool:
+    """Whether the VAE is at hand between two steps: offloaded as a whole, each look would swap it and the transformer,
+    12 to 22 GiB each way."""
+    return model.tuned.applied.offload != "model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,13 +144,20 @@ class _Steps:
     """What happens at the end of each denoising step of one image of a job."""
 
     def __init__(
-        self, job: ImageJob, num_steps: int, index: int, progress: Progress, cancellation: Cancellation
+        self,
+        job: ImageJob,
+        num_steps: int,
+        index: int,
+        progress: Progress,
+        cancellation: Cancellation,
+        *,
+        preview: FlowPreview | None,
     ) -> None:
         self._before = index * num_steps
         self._total = job.num_images * num_steps
         self._progress = progress
         self._cancellation = cancellation
-        self._preview = FlowPreview(width=job.width, height=job.height) if job.preview else None
+        self._preview = preview
         self.ended_at = time.perf_counter()
 
     def on_step_end(self, pipeline: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:

@@ -107,9 +107,8 @@ class FluxModelManager:
 
         Raises ModelUnavailable.
         """
-        if spec.id in self._loaded:
-            return self._loaded[spec.id].identity
-        return self._identified(spec, self.plan(spec))
+        loaded = self._loaded.get(spec.id)  # by one look: the GPU thread may be changing it
+        return loaded.identity if loaded is not None else self._identified(spec, self.plan(spec))
 
     def plan(self, spec: ModelSpec) -> Plan:
         """How `spec` runs on this machine's device; a leaner plan once memory has run out."""

@@ -15,22 +15,31 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from flux_engine.errors import StorageFailed
-from flux_engine.storage.results import Link, place_of
+from flux_engine.errors import FluxError, InvalidInput, StorageFailed
+from flux_engine.storage.results import Link, is_content, place_of
+
+if TYPE_CHECKING:
+    from flux_engine.storage.bucket_client import BucketClient
 
 MIB: Final = 1024 * 1024
 MULTIPART_FROM_BYTES: Final = 16 * MIB
 PART_BYTES: Final = 8 * MIB
 UPLOAD_THREADS: Final = 8
 A_YEAR: Final = "max-age=31536000, immutable"  # a key names its content, which therefore never changes
-NOT_THERE: Final = ("403", "404", "NoSuchKey", "NotFound")  # 403: what AWS says to whoever may not list the bucket
+NOT_THERE: Final = ("404", "NoSuchKey", "NotFound")
+NOT_SHOWN: Final = (
+    "403",
+    "AccessDenied",
+    "Forbidden",
+)  # AWS also says it of nothing, to whoever may not list the bucket
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -68,25 +77,39 @@ class BucketStore:
     has_urls: Final = True
 
     def __init__(
-        self, bucket: Bucket, *, bounds: TimeBounds | None = None, before_connect: Callable[[], None] | None = None
+        self,
+        bucket: Bucket,
+        *,
+        bounds: TimeBounds | None = None,
+        before_connect: Callable[[], None] | None = None,
+        is_clients: bool = False,
     ) -> None:
-        """`before_connect` runs on a thread before the first request, and may refuse the endpoint by raising."""
+        """`before_connect` runs on a thread before the first request, and may refuse the endpoint by raising.
+
+        A client's bucket shares its place only with jobs that bring the same access key.
+        """
         self._bucket = bucket
+        self._is_clients = is_clients
         self._bounds = bounds or TimeBounds()
         self._before_connect = before_connect
         self._threads = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="bucket")
         self._client_lock = threading.Lock()
-        self._client: Any = None  # botocore's clients have no static type
+        self._client: BucketClient | None = None
+        self._is_closed = False
 
     @property
     def prefix(self) -> str:
         return self._bucket.prefix
 
     async def place(self) -> str:
-        return place_of("bucket", self._bucket.endpoint_url, self._bucket.name, self._bucket.prefix)
+        parts = ("bucket", self._bucket.endpoint_url, self._bucket.name, self._bucket.prefix)
+        if not self._is_clients:
+            return place_of(*parts)
+        # Whoever names another's bucket must not meet its entries: it cannot open it, and would hold its lease.
+        return place_of("client", *parts, self._bucket.access_key_id.get_secret_value())
 
     async def warm(self) -> None:
-        """Import boto3 and read its description of S3 now, so that the first result does not wait for it."""
+        """Import boto3, read its description of S3 and look at the endpoint now, so that no result waits for it."""
         await self._run("set up", self._connected, self._bounds.lookup_s)
 
     async def put(self, data: bytes, *, key: str, content_type: str) -> None:
@@ -98,13 +121,19 @@ class BucketStore:
         expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=self._bucket.url_expiry_s)
         return Link(await self._run("sign a URL", lambda: self._presigned(key), self._bounds.lookup_s), expires_at)
 
-    async def exists(self, key: str, *, size: int) -> bool:
-        return await self._run("say what it holds", lambda: self._size(key) == size, self._bounds.lookup_s)
+    async def exists(self, key: str, *, size: int) -> bool | None:
+        return await self._run("say what it holds", lambda: self._holds(key, size), self._bounds.lookup_s)
 
-    async def get(self, key: str) -> bytes:
-        return await self._run("give the result back", lambda: self._download(key), self._bounds.upload_s)
+    async def get(self, key: str, *, size: int, sha256: str) -> bytes:
+        data = await self._run("give the result back", lambda: self._download(key, size), self._bounds.upload_s)
+        if not is_content(data, size=size, sha256=sha256):
+            log.warning("the bucket gave back other bytes than were stored")
+            raise StorageFailed("the bucket gave back other bytes than were stored; send the job again")
+        return data
 
     def close(self) -> None:
+        """Ends what is under way too: a thread does not outlive the store."""
+        self._is_closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             self._client.close()
@@ -138,54 +167,47 @@ class BucketStore:
         )
         return url
 
-    def _size(self, key: str) -> int | None:
+    def _holds(self, key: str, size: int) -> bool | None:
         from botocore.exceptions import ClientError
 
         try:
-            size: int = self._connected().head_object(Bucket=self._bucket.name, Key=key)["ContentLength"]
+            found: int = self._connected().head_object(Bucket=self._bucket.name, Key=key)["ContentLength"]
         except ClientError as error:
-            if error.response["Error"]["Code"] in NOT_THERE:
+            code = error.response["Error"]["Code"]
+            if code in NOT_THERE:
+                return False
+            if code in NOT_SHOWN:
                 return None
             raise
-        return size
+        return found == size
 
-    def _download(self, key: str) -> bytes:
-        data: bytes = self._connected().get_object(Bucket=self._bucket.name, Key=key)["Body"].read()
+    def _download(self, key: str, size: int) -> bytes:
+        """The object, or its first `size` + 1 bytes where it is longer."""
+        with closing(self._connected().get_object(Bucket=self._bucket.name, Key=key)["Body"]) as body:
+            data: bytes = body.read(size + 1)
         return data
+
+    def _unusable(self) -> FluxError:
+        if self._is_clients:
+            return InvalidInput(
+                "`s3Config` cannot be used: the host of endpointUrl, or region, is not a valid one", field="s3Config"
+            )
+        return StorageFailed("the bucket cannot be used; check BUCKET_ENDPOINT_URL and BUCKET_REGION")
 
     def _connected(self) -> Any:
         with self._client_lock:
             if self._client is None:
                 if self._before_connect is not None:
                     self._before_connect()
-                self._client = _client(self._bucket, self._bounds)
-            return self._client
+                from flux_engine.storage.bucket_client import BucketClient
 
-
-def _client(bucket: Bucket, bounds: TimeBounds) -> Any:
-    import boto3
-    from botocore.config import Config
-
-    for library in ("boto3", "botocore", "s3transfer"):  # at DEBUG they log keys' signatures and signed URLs
-        logging.getLogger(library).setLevel(logging.INFO)
-    config = Config(
-        signature_version="s3v4",
-        s3={"addressing_style": bucket.addressing},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        retries={"mode": "standard", "total_max_attempts": bounds.attempts},
-        connect_timeout=bounds.connect_s,
-        read_timeout=bounds.read_s,
-        max_pool_connections=2 * UPLOAD_THREADS,
-    )
-    return boto3.session.Session().client(
-        "s3",
-        endpoint_url=bucket.endpoint_url,
-        region_name=bucket.region,
-        aws_access_key_id=bucket.access_key_id.get_secret_value(),
-        aws_secret_access_key=bucket.secret_access_key.get_secret_value(),
-        config=config,
-    )
+                try:
+                    self._client = BucketClient(self._bucket, self._bounds)
+                except ValueError:  # boto3's on a host or a region that it takes for none; its text holds the value
+                    raise self._unusable() from None
+                if self._is_closed:  # meanwhile: its first call ends at once
+                    self._client.close()
+            return self._client.s3
 
 
 def _translated(what: str, call: Callable[[], T]) -> T:

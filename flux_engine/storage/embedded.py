@@ -4,8 +4,8 @@ Of the wheel only the program is used, since its own Python classes kill the ser
 Here one server serves all workers of a machine: it is started at the first use, on a unix socket in a folder that
 only this user can open, found by every later worker, and ended by its guard (guard.py) when the last worker has gone.
 Its data is an append-only file in the folder, so that the next run finds what the last one made. There is at most one
-server a folder: even one whose guard was killed is found and used again. The folder must be on this machine's disk:
-sockets and locks do not work across a network volume.
+server a folder: even one whose guard was killed is found and used again, and one that is slow is waited for. The folder
+must be on this machine's disk: sockets and locks do not work across a network volume.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote
 
 from flux_engine.storage.redis_link import CacheAway
@@ -77,8 +77,10 @@ class EmbeddedServer:
                 if self._lock_file is None:
                     self._lock_file = _locked(self._folder / "workers.lock", fcntl.LOCK_SH, deadline)
                 with _exclusive(self._folder / "start.lock", deadline):
-                    if not answers(path):
+                    if not self._is_running(path, deadline):
                         self._start(path)
+            except _Slow:
+                raise  # it may come yet: this worker goes on holding it
             except OSError as error:
                 self.close()
                 raise CacheAway(
@@ -89,20 +91,31 @@ class EmbeddedServer:
                 raise
             return f"unix://{quote(str(path))}"
 
+    def _is_running(self, path: Path, deadline: float) -> bool:
+        """Whether a server takes commands; False once it is sure that there is none. Raises _Slow at `deadline`."""
+        while (state := look(path)) != "up":
+            if state == "gone" and not _is_guarded(self._folder):
+                return False
+            if time.monotonic() >= deadline:
+                raise _Slow("the embedded server does not answer yet")
+            time.sleep(POLL_S)
+        return True
+
     def _start(self, path: Path) -> None:
         program = self._program or wheel_program()
         options = [part for name, value in SERVER_OPTIONS.items() for part in (f"--{name}", value)]
         command = [str(program), *options, "--dir", str(self._folder), "--unixsocket", str(path)]
         if self._launched(command, path):
             return
-        # A cache may be lost: data that the server cannot read (another version's, a broken disk) is given up.
+        # A cache may be lost: data that the server cannot read (another version's, a broken disk) is given up, once the
+        # server has ended over it.
         shutil.rmtree(self._folder / "appendonlydir", ignore_errors=True)
         if not self._launched(command, path):
             raise CacheAway("the embedded server did not start; its folder has a server.log")
         log.warning("the embedded cache could not read its data and starts empty")
 
     def _launched(self, command: list[str], path: Path) -> bool:
-        """Start a guard with the server; whether the server takes commands."""
+        """Start a guard with the server; True once it takes commands, False once it has ended. Raises _Slow."""
         guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
         lifeline, its_end = os.pipe()
         try:
@@ -123,12 +136,28 @@ class EmbeddedServer:
             os.close(lifeline)
 
 
+class _Slow(CacheAway):
+    """A server is there, and loads its data or has no time; it must be left alone."""
+
+
 def _comes_up(path: Path, lifeline: int, deadline: float) -> bool:
-    while time.monotonic() < deadline:
-        if answers(path):
-            return True
+    while look(path) != "up":
         if select.select([lifeline], [], [], POLL_S)[0]:  # end of file: the guard has gone, and so has the server
             return False
+        if time.monotonic() >= deadline:
+            raise _Slow("the embedded server is still starting")
+    return True
+
+
+def _is_guarded(folder: Path) -> bool:
+    """Whether a guard lives, whose server may not have come to listen yet."""
+    descriptor = os.open(folder / "guard.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
     return False
 
 
@@ -164,14 +193,21 @@ def wheel_program() -> Path:
 
 def answers(path: Path) -> bool:
     """Whether a server on this socket takes commands now."""
+    return look(path) == "up"
+
+
+def look(path: Path) -> Literal["up", "slow", "gone"]:
+    """`slow` is a server that is there and takes no command yet: frozen, busy, or loading its data."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(1.0)
         try:
             connection.connect(str(path))
             connection.sendall(b"PING\r\n")
-            return connection.recv(16).startswith(b"+PONG")
+            return "up" if connection.recv(16).startswith(b"+PONG") else "slow"
+        except (FileNotFoundError, ConnectionRefusedError):
+            return "gone"
         except OSError:
-            return False
+            return "slow"
 
 
 @contextmanager

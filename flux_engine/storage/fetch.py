@@ -15,6 +15,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -93,7 +94,7 @@ class Fetcher:
         """The body behind `url`, of at most `max_bytes`.
 
         `allowed_hosts` are names or `*.domain` patterns, redirects included; None and `*` are any public host.
-        Raises InputFetchFailed, retryable after a time-out, a 429 or a 5xx.
+        Raises InputFetchFailed, retryable after a time-out or a 5xx.
         """
         body = bytearray()
         async with self._opened(url, total_timeout_s, allowed_hosts, token) as response:
@@ -113,15 +114,19 @@ class Fetcher:
     ) -> Fetched:
         """Write the body behind `url` to `destination`, hashed on its way; otherwise as `fetch`.
 
-        After an error the file may be there in part: the caller owns its name and removes it.
+        Raises OSError where `destination` cannot be written. After an error the file may be there in part: the caller
+        owns its name and removes it.
         """
         digest, count = hashlib.sha256(), 0
-        with destination.open("wb") as file:
-            async with self._opened(url, total_timeout_s, allowed_hosts, token) as response:
-                async for chunk in _counted(response, max_bytes):
-                    count += len(chunk)
-                    digest.update(chunk)
-                    await asyncio.to_thread(file.write, chunk)
+        try:
+            with destination.open("wb", buffering=0) as file:  # so that no byte is left to fail when it is closed
+                async with self._opened(url, total_timeout_s, allowed_hosts, token) as response:
+                    async for chunk in _counted(response, max_bytes):
+                        count += len(chunk)
+                        digest.update(chunk)
+                        await asyncio.to_thread(_write, file, chunk)
+        except _NotWritten as failed:
+            raise failed.reason from None
         return Fetched(sha256=digest.hexdigest(), num_bytes=count)
 
     @asynccontextmanager
@@ -204,6 +209,14 @@ class _AddressRefused(Exception):
     """A name leads to an address that is not public."""
 
 
+class _NotWritten(Exception):
+    """The file did not take its bytes, which is no fault of the network."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__()
+        self.reason = reason
+
+
 class _CheckedResolver(AbstractResolver):
     """aiohttp's way from a name to the addresses it connects to."""
 
@@ -255,11 +268,24 @@ def _check_status(status: int) -> None:
     if status == 200:
         return
     if status in (401, 403):
-        raise InputFetchFailed(f"the host refuses the download (status {status}): it needs a token or a public link")
+        raise InputFetchFailed(
+            f"the host refuses the download (status {status}): it needs a token or a public link", status=status
+        )
     if status in (404, 410):
-        raise InputFetchFailed(f"there is nothing at the URL (status {status}); check its spelling")
-    is_passing = status in (408, 425, 429) or status >= 500
-    raise InputFetchFailed(f"the host answered with status {status} in place of the file", retryable=is_passing)
+        raise InputFetchFailed(f"there is nothing at the URL (status {status}); check its spelling", status=status)
+    is_passing = status == 408 or status >= 500  # the contract's time-out and 5xx
+    raise InputFetchFailed(
+        f"the host answered with status {status} in place of the file", retryable=is_passing, status=status
+    )
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        raise _NotWritten(error) from error
 
 
 async def _counted(response: ClientResponse, max_bytes: int) -> AsyncIterator[bytes]:

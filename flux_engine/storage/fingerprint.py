@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-GENERATION_VERSION: Final = 1  # raised whenever the same parameters give other pixels or other bytes
+GENERATION_VERSION: Final = 2  # raised whenever the same parameters give other pixels or other bytes
 
 WITHOUT_EFFECT_ON_BYTES: Final = ("preview", "cache", "response_format", "metadata", "aspect_ratio", "megapixels")
 

@@ -63,6 +63,7 @@ class Flight:
         self._token = secrets.token_hex(16)
         self._started_at = datetime.now(UTC)
         self._slot = ""
+        self._unseen = b""
         self._latest: Progress | None = None
         self._news = asyncio.Event()
         self._renewal: asyncio.Task[None] | None = None
@@ -126,23 +127,36 @@ class Flight:
             raise CacheAway("the result store has no place") from error
 
     async def _acquire(self) -> Hit | Claimed | Wait:
-        """Look until what is found is of use: an entry that is not is removed, and the next look is a miss."""
+        """Look until what is found is of use: an entry that is not is removed, and the next look is a miss.
+
+        One whose files the store does not show stays: it may be of use to others, and `complete` writes over it.
+        """
         while True:
             outcome = await self._ledger.acquire(
-                self._slot, self._token, task=self._task("processing"), done=self._task("completed")
+                self._slot,
+                self._token,
+                task=self._task("processing"),
+                done=self._task("completed"),
+                except_for=self._unseen,
             )
             if not isinstance(outcome, Hit):
                 return outcome
             entry = CacheEntry.parse(outcome.raw, fingerprint=self._fingerprint, prefix=self._store.prefix)
-            if entry is not None and await self._is_stored(entry):
+            is_stored = entry is not None and await self._is_stored(entry)
+            if is_stored:
                 self.hit = entry
                 return outcome
-            await self._ledger.discard(self._slot, outcome.raw)
+            if is_stored is None:
+                self._unseen = outcome.raw
+            else:
+                await self._ledger.discard(self._slot, outcome.raw)
 
-    async def _is_stored(self, entry: CacheEntry) -> bool:
+    async def _is_stored(self, entry: CacheEntry) -> bool | None:
+        """None where the store does not say so."""
         looks = [self._store.exists(stored.key, size=stored.bytes) for stored in entry.objects()]
         try:
-            return all(await asyncio.gather(*looks))
+            found = await asyncio.gather(*looks)
+            return False if False in found else None if None in found else True
         except StorageFailed as error:
             if self._needs_store:
                 raise
@@ -162,7 +176,7 @@ class Flight:
         return outcome
 
     def _pass_on(self, message: bytes) -> None:
-        with suppress(ValueError):  # of another version, or nothing yet
+        with suppress(ValueError, RecursionError):  # of another version, or nothing yet
             update = json.loads(message)
             if isinstance(update, dict):
                 self._on_progress(update)

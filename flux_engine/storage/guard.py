@@ -27,8 +27,16 @@ def main(lock: Path, command: list[str]) -> None:
     log = os.open(lock.with_name("server.log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for stream in (1, 2):
         os.dup2(log, stream)
-    signal.signal(signal.SIGCHLD, lambda *_: os._exit(0))  # the server ended by itself
+    guarding = os.open(lock.with_name("guard.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(guarding, fcntl.LOCK_EX)  # held until this process ends: one guard a folder
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - a fixed program
+
+    def leave_where_it_ended(*_: object) -> None:  # by itself; the signal also tells that it was frozen or woken
+        if os.waitpid(server.pid, os.WNOHANG)[0]:
+            os._exit(0)
+
+    signal.signal(signal.SIGCHLD, leave_where_it_ended)
+    leave_where_it_ended()
     with lock.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,6 +1,7 @@
 """Pictures that were made but could not be delivered, kept on the volume for the retry of their job.
 
 A job that the platform runs again has the same fingerprint, finds its files here, and uploads them without generating.
+The folder is bounded: what was kept first goes first.
 Keeping is a second best: where the volume is full or gone too, it says so in the log and the job's error stays what it
 was. Files are checked against their hash when they are read back.
 """
@@ -15,16 +16,20 @@ import shutil
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
+from flux_engine.settings import GIB
 from flux_engine.storage.entry import CacheEntry
 from flux_engine.storage.results import NewFile, write_durably
 
 KEPT_MAX_AGE_S: Final = 24 * 3600.0  # the platform retries within minutes
+KEPT_MAX_BYTES: Final = 2 * GIB
+JOB_FILE: Final = "job"
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 log = logging.getLogger(__name__)
 
@@ -43,16 +48,20 @@ class KeptResult:
 class KeptResults:
     """The folder `pending`, one folder a fingerprint; safe for several workers on one volume."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int = KEPT_MAX_BYTES) -> None:
         self._folder = folder
+        self._max_bytes = max_bytes
 
-    async def keep(self, entry: CacheEntry, files: Sequence[NewFile]) -> bool:
-        """Keep `files`, one for each object of `entry`; False where the volume does not take them."""
-        return await asyncio.to_thread(self._keep, entry, files)
+    async def keep(self, entry: CacheEntry, files: Sequence[NewFile], *, job_id: str) -> bool:
+        """Keep `files` of the job, one for each object of `entry`; False where the volume does not take them."""
+        return await asyncio.to_thread(self._keep, entry, files, job_id)
 
-    async def find(self, fingerprint: str, *, prefix: str) -> KeptResult | None:
-        """What was kept for `fingerprint`, whole, with keys that begin with `prefix`; or None."""
-        return await asyncio.to_thread(self._find, self._path(fingerprint), fingerprint, prefix)
+    async def find(self, fingerprint: str, *, prefix: str, job_id: str | None = None) -> KeptResult | None:
+        """What was kept for `fingerprint`, whole, with keys that begin with `prefix`; or None.
+
+        With `job_id` only what that very job left: `cache: false` is answered by no other job's result.
+        """
+        return await asyncio.to_thread(self._find, self._path(fingerprint), fingerprint, prefix, job_id)
 
     async def drop(self, fingerprint: str) -> None:
         """Forget it: it has been delivered."""
@@ -63,14 +72,15 @@ class KeptResults:
             raise ValueError("not a fingerprint")
         return self._folder / fingerprint
 
-    def _keep(self, entry: CacheEntry, files: Sequence[NewFile]) -> bool:
+    def _keep(self, entry: CacheEntry, files: Sequence[NewFile], job_id: str) -> bool:
         target = self._path(entry.fingerprint)
         partial = self._folder / f".{uuid.uuid4().hex}.partial"
         try:
-            self._drop_old()
+            self._make_room(sum(len(file.data) for file in files))
             partial.mkdir(parents=True)
             for file in files:
                 write_durably(partial / _name(file.data), file.data)
+            write_durably(partial / JOB_FILE, _name(_bytes_of(job_id)).encode())
             write_durably(partial / "entry.json", entry.model_dump_json().encode())
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
@@ -80,8 +90,10 @@ class KeptResults:
             return False
         return True
 
-    def _find(self, path: Path, fingerprint: str, prefix: str) -> KeptResult | None:
+    def _find(self, path: Path, fingerprint: str, prefix: str, job_id: str | None) -> KeptResult | None:
         try:
+            if job_id is not None and (path / JOB_FILE).read_bytes() != _name(_bytes_of(job_id)).encode():
+                return None
             entry = CacheEntry.model_validate_json((path / "entry.json").read_bytes())
             data = [(path / stored.sha256).read_bytes() for stored in entry.objects()]
         except FileNotFoundError:
@@ -98,14 +110,22 @@ class KeptResults:
         files = [NewFile(s.key, part, s.content_type) for s, part in zip(entry.objects(), data, strict=True)]
         return KeptResult(entry, tuple(files))
 
-    def _drop_old(self) -> None:
+    def _make_room(self, needed: int) -> None:
+        """Drop what is too old, then what was kept first, until `needed` bytes more are within the bound."""
+        there = []
         for path in self._folder.glob("*"):
-            try:
-                is_old = time.time() - path.stat().st_mtime > KEPT_MAX_AGE_S
-            except FileNotFoundError:
-                continue  # delivered by another worker meanwhile
-            if is_old:
+            with suppress(OSError):  # delivered by another worker meanwhile
+                size = sum(part.stat().st_size for part in path.iterdir())
+                there.append((path.stat().st_mtime, size, path))
+        used = sum(size for _, size, _ in there)
+        for kept_at, size, path in sorted(there):
+            if used + needed > self._max_bytes or time.time() - kept_at > KEPT_MAX_AGE_S:
                 shutil.rmtree(path, ignore_errors=True)
+                used -= size
+
+
+def _bytes_of(job_id: str) -> bytes:
+    return job_id.encode(errors="backslashreplace")
 
 
 def _name(data: bytes) -> str:

@@ -9,7 +9,9 @@ another's:
     PLACE:FINGERPRINT:events     channel: progress as JSON, or WAKE when the lease is free or the entry there
     task:JOB                     a job's status
 
-Every script may be sent twice with the same result, because a call is repeated when its connection breaks.
+Every script may be sent twice with the same result, because a call is repeated when its connection breaks. A server
+that is full or read-only still gives hits, and leases are freed before anything is written: a task's status is second
+best. The keys of a call lie in different slots of a Redis Cluster, which is not supported.
 """
 
 from __future__ import annotations
@@ -29,15 +31,16 @@ WAKE: Final = b"wake"
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _PLACE = re.compile(r"[0-9a-f]{16}")
 
-# KEYS: entry, lease, progress, task. ARGV: token, lease ms, task under way, task done up to its result, task ms.
+# KEYS: entry, lease, progress, task. ARGV: token, lease ms, task under way, task done up to its result, task ms,
+# an entry that is none to the caller, or ''.
 ACQUIRE: Final = """
 local entry = redis.pcall('GET', KEYS[1])
-if type(entry) == 'table' then redis.call('DEL', KEYS[1]); entry = false end
-if entry then
-  redis.call('SET', KEYS[4], ARGV[4] .. entry .. '}', 'PX', ARGV[5])
+if type(entry) == 'table' then redis.pcall('DEL', KEYS[1]); entry = false end
+if entry and (entry ~= ARGV[6] or entry == '') then
+  redis.pcall('SET', KEYS[4], ARGV[4] .. entry .. '}', 'PX', ARGV[5])
   return {'hit', entry}
 end
-redis.call('SET', KEYS[4], ARGV[3], 'PX', ARGV[5])
+redis.pcall('SET', KEYS[4], ARGV[3], 'PX', ARGV[5])
 local owner = redis.call('GET', KEYS[2])
 if owner and owner ~= ARGV[1] then
   return {'wait', redis.call('PTTL', KEYS[2]), redis.call('GET', KEYS[3]) or ''}
@@ -61,20 +64,22 @@ return 1
 
 # KEYS: entry, lease, progress, task. ARGV: token, entry, entry ms, task, task ms, channel.
 COMPLETE: Final = """
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-redis.call('SET', KEYS[4], ARGV[4], 'PX', ARGV[5])
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2], KEYS[3]) end
+local written = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+redis.pcall('SET', KEYS[4], ARGV[4], 'PX', ARGV[5])
 redis.call('PUBLISH', ARGV[6], 'wake')
-return 1
+return written
 """
 
 # KEYS: lease, progress, task. ARGV: token, task, task ms, channel.
 RELEASE: Final = """
-redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[1], KEYS[2])
-redis.call('PUBLISH', ARGV[4], 'wake')
-return 1
+local is_owner = redis.call('GET', KEYS[1]) == ARGV[1]
+if is_owner then
+  redis.call('DEL', KEYS[1], KEYS[2])
+  redis.call('PUBLISH', ARGV[4], 'wake')
+end
+redis.pcall('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
+return is_owner and 1 or 0
 """
 
 # KEYS: entry. ARGV: the value that turned out to be of no use.
@@ -136,13 +141,18 @@ class Ledger:
     def channel(self, slot: str) -> str:
         return f"{slot}:events"
 
-    async def acquire(self, slot: str, token: str, *, task: TaskStatus, done: TaskStatus) -> Hit | Claimed | Wait:
-        """Look, and claim where there is nothing: `task` is the job's status then, and `done` after a hit."""
+    async def acquire(
+        self, slot: str, token: str, *, task: TaskStatus, done: TaskStatus, except_for: bytes = b""
+    ) -> Hit | Claimed | Wait:
+        """Look, and claim where there is nothing: `task` is the job's status then, and `done` after a hit.
+
+        `except_for` is an entry that the caller has seen and cannot use, though others may.
+        """
         head = done.model_dump_json(exclude={"result"})[:-1] + ',"result":'
         reply = await self.link.eval(
             ACQUIRE,
             [f"{slot}:entry", f"{slot}:lease", f"{slot}:progress", self._task_key(task.job_id)],
-            [token, _ms(self.terms.lease_s), task.model_dump_json(), head, _ms(self.terms.entry_s)],
+            [token, _ms(self.terms.lease_s), task.model_dump_json(), head, _ms(self.terms.entry_s), except_for],
         )
         match reply:
             case [b"hit", bytes(raw)]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import time
 import uuid
@@ -22,7 +23,10 @@ from typing import Final
 FOLDER: Final = ".cache"  # no name of a LoRA begins with a dot
 SUFFIX: Final = ".safetensors"
 STALE_PARTIAL_S: Final = 3600.0  # longer than any download may take
+MAYBE_IN_USE_S: Final = 600.0  # from fetching to loading, the wait for the GPU between them
 READ_BYTES: Final = 4 * 1024 * 1024
+
+log = logging.getLogger(__name__)
 
 
 class LoraCache:
@@ -41,6 +45,8 @@ class LoraCache:
             os.utime(path)
         except FileNotFoundError:
             return None
+        except OSError:  # a volume that can only be read
+            return path if path.is_file() else None
         return path
 
     @contextmanager
@@ -51,7 +57,8 @@ class LoraCache:
         try:
             yield path
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def store(self, partial: Path, sha256: str) -> Path:
         """Move a finished file to where its hash says, then make room."""
@@ -60,26 +67,46 @@ class LoraCache:
             os.fsync(file.fileno())
         path = self._files / f"{sha256}{SUFFIX}"
         os.replace(partial, path)
-        os.utime(path)
-        self._sweep(keep=path)
+        try:
+            os.utime(path)
+            self._sweep(keep=path)
+        except OSError as error:  # the file is there, which is what counts
+            log.warning("the LoRA cache could not be tidied: %s", error.strerror)
         return path
+
+    def make_room(self, num_bytes: int) -> bool:
+        """Remove the files used longest ago, `num_bytes` of them or more; whether any was there to remove.
+
+        One that was used a moment ago stays: a job under way may be about to load it.
+        """
+        freed = 0
+        with self._locked():
+            for used_at, size, path in sorted(self._stored()):
+                if freed >= num_bytes or time.time() - used_at < MAYBE_IN_USE_S:
+                    break
+                path.unlink(missing_ok=True)
+                freed += size
+        return freed > 0
 
     def known_hash(self, source: str, *, max_age_s: float | None = None) -> str | None:
         """The hash of what `source` gave, where it was noted within the last `max_age_s` seconds."""
         try:
             note = json.loads(self._note(source).read_text(encoding="utf-8"))
             sha256, noted_at = str(note["sha256"]), float(note["at"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):  # a broken note is no note
+        except (OSError, ValueError, KeyError, TypeError):  # a broken note is no note
             return None
         is_current = max_age_s is None or 0 <= time.time() - noted_at <= max_age_s
         return sha256 if is_current and len(sha256) == 64 and sha256.isalnum() else None
 
     def remember(self, source: str, sha256: str) -> None:
-        """Note what `source` gave."""
-        self._sources.mkdir(parents=True, exist_ok=True)
-        with self.partial() as partial:
-            partial.write_text(json.dumps({"sha256": sha256, "at": time.time()}), encoding="utf-8")
-            os.replace(partial, self._note(source))
+        """Note what `source` gave. Where the volume does not take the note, it is fetched once more."""
+        try:
+            self._sources.mkdir(parents=True, exist_ok=True)
+            with self.partial() as partial:
+                partial.write_text(json.dumps({"sha256": sha256, "at": time.time()}), encoding="utf-8")
+                os.replace(partial, self._note(source))
+        except OSError as error:
+            log.warning("the source of a LoRA could not be noted: %s", error.strerror)
 
     def _note(self, source: str) -> Path:
         return self._sources / f"{hashlib.sha256(source.encode()).hexdigest()}.json"
@@ -90,11 +117,7 @@ class LoraCache:
                 with suppress(FileNotFoundError):
                     if time.time() - partial.stat().st_mtime > STALE_PARTIAL_S:
                         partial.unlink()
-            files = []
-            for path in self._files.glob(f"*{SUFFIX}"):
-                with suppress(FileNotFoundError):
-                    state = path.stat()
-                    files.append((state.st_mtime, state.st_size, path))
+            files = self._stored()
             total = sum(size for _, size, _ in files)
             for _, size, path in sorted(files):
                 if total <= self._max_bytes:
@@ -102,6 +125,15 @@ class LoraCache:
                 if path != keep:
                     path.unlink(missing_ok=True)
                     total -= size
+
+    def _stored(self) -> list[tuple[float, int, Path]]:
+        """When each file was used, its size, and where it is."""
+        files = []
+        for path in self._files.glob(f"*{SUFFIX}"):
+            with suppress(FileNotFoundError):
+                state = path.stat()
+                files.append((state.st_mtime, state.st_size, path))
+        return files
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

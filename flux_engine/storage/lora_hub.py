@@ -36,10 +36,11 @@ def find_hub_file(source: HubLora, *, token: SecretStr | None, endpoint: str = H
     Raises InvalidInput where the repository holds no such file, or several, and InputFetchFailed where the hub does
     not answer or hides the repository.
     """
-    import httpx
     from huggingface_hub import HfApi, hf_hub_url
-    from huggingface_hub.errors import (
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of its HTTP library, whichever it is
         HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -48,6 +49,8 @@ def find_hub_file(source: HubLora, *, token: SecretStr | None, endpoint: str = H
     api = HfApi(endpoint=endpoint, token=token.get_secret_value() if token else False)
     try:
         info = api.model_info(source.repo, revision=source.revision, files_metadata=True, timeout=TIMEOUT_S)
+    except HFValidationError as error:
+        raise InvalidInput(f"`{source.repo}` is no name of a repository on the hub", field="loras") from error
     except RevisionNotFoundError as error:
         raise InputFetchFailed(f"`{source.repo}` has no revision `{source.revision}`") from error
     except RepositoryNotFoundError as error:
@@ -58,9 +61,10 @@ def find_hub_file(source: HubLora, *, token: SecretStr | None, endpoint: str = H
             "this worker does not ask the hub (HF_HUB_OFFLINE is set); send the file's URL"
         ) from error
     except HfHubHTTPError as error:
-        is_passing = error.response is not None and error.response.status_code >= 500
-        raise InputFetchFailed("the hub refuses to show the repository", retryable=is_passing) from error
-    except (httpx.HTTPError, OSError) as error:
+        status = error.response.status_code if error.response is not None else None
+        is_passing = status is not None and (status == 408 or status >= 500)
+        raise InputFetchFailed("the hub refuses to show the repository", retryable=is_passing, status=status) from error
+    except (HTTPError, OSError) as error:
         raise InputFetchFailed("the hub does not answer; try again", retryable=True) from error
     files = {sibling.rfilename: sibling for sibling in info.siblings or []}
     name = source.file or _only_lora(source.repo, list(files))

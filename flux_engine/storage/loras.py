@@ -8,15 +8,19 @@ a file holds is not looked at here.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from pydantic import SecretStr
 
-from flux_engine.errors import InputFetchFailed, InvalidInput
+from flux_engine.errors import InputFetchFailed, InvalidInput, StorageFailed
 from flux_engine.settings import Settings
 from flux_engine.storage.fetch import Fetcher, Token
 from flux_engine.storage.lora_cache import LoraCache, hash_file
@@ -38,7 +42,11 @@ CIVITAI_FILE_HOSTS: Final = (  # where its downloads lead: its own hosts, and it
 HUB_FILE_HOSTS: Final = ("huggingface.co", "*.huggingface.co", "*.hf.co")
 DOWNLOAD_TIMEOUT_S: Final = 900.0
 URL_MAX_AGE_S: Final = 3600.0
+MAX_HASHES: Final = 4096
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 MAX_INLINE_BYTES: Final = 20_000_000  # the platform's largest job
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +84,8 @@ class LoraStore:
         self._hub_url = hub_url
         self._civitai_url = civitai_url
         self._url_max_age_s = url_max_age_s
-        self._hashes: dict[tuple[str, int, int, int], str] = {}
-        self._flights: dict[str, asyncio.Lock] = {}
+        self._hashes: dict[str, tuple[tuple[int, int, int], str]] = {}
+        self._flights: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # as long as somebody holds one
 
     @classmethod
     def from_settings(cls, settings: Settings) -> LoraStore:
@@ -95,14 +103,32 @@ class LoraStore:
     async def get(self, path: str) -> StoredLora:
         """The file that `path`, a form of the contract, names.
 
-        Raises InvalidInput and InputFetchFailed, both with field `loras`.
+        Raises InvalidInput and InputFetchFailed, both with field `loras`, and StorageFailed where the volume does not
+        take the file.
         """
         source = parse_source(path, max_inline_bytes=min(MAX_INLINE_BYTES, self._max_file_bytes))
         try:
-            return await self._get(source)
+            return await self._get_or_make_room(source)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            log.error("the volume did not take or give a LoRA: %s", reason)
+            advice = "make room on the volume" if error.errno in FULL else "check the volume"
+            raise StorageFailed(
+                f"the volume did not take or give a LoRA ({reason}); {advice} and send the job again", field="loras"
+            ) from error
         except InputFetchFailed as error:
             message = f"a LoRA could not be loaded: {error.message}"
-            raise InputFetchFailed(message, field="loras", retryable=error.retryable) from error
+            raise InputFetchFailed(message, field="loras", retryable=error.retryable, status=error.status) from error
+
+    async def _get_or_make_room(self, source: LoraSource) -> StoredLora:
+        """`source`; once more, where the volume is full and other files could make room."""
+        try:
+            return await self._get(source)
+        except OSError as error:
+            if error.errno not in FULL or not await asyncio.to_thread(self._cache.make_room, self._max_file_bytes):
+                raise
+        log.warning("the volume is full: the LoRAs used longest ago made room")
+        return await self._get(source)
 
     async def _get(self, source: LoraSource) -> StoredLora:
         match source:
@@ -124,10 +150,14 @@ class LoraStore:
         if not path.is_file() or path.resolve().parent != self._folder.resolve():
             raise InvalidInput(f"the volume has no LoRA `{source.file_name}` in its folder `loras`", field="loras")
         state = path.stat()
-        key = (str(path), state.st_ino, state.st_size, state.st_mtime_ns)
-        if key not in self._hashes:
-            self._hashes[key] = hash_file(path)
-        return StoredLora(path, self._hashes[key])
+        identity = (state.st_ino, state.st_size, state.st_mtime_ns)
+        known = self._hashes.get(source.file_name)
+        if known is None or known[0] != identity:
+            known = identity, hash_file(path)
+            self._hashes[source.file_name] = known
+            while len(self._hashes) > MAX_HASHES:  # another thread may be doing the same
+                self._hashes.pop(next(iter(self._hashes)), None)
+        return StoredLora(path, known[1])
 
     def _inline(self, source: InlineLora) -> StoredLora:
         sha256 = hashlib.sha256(source.content).hexdigest()
@@ -149,12 +179,12 @@ class LoraStore:
         try:
             return await self._fetched(f"civitai:{source.version_id}", url, hosts, token)
         except InputFetchFailed as error:
-            if "(status 404)" in error.message:
+            if error.status in (404, 410):
                 raise InputFetchFailed(
                     f"Civitai has no version {source.version_id}; send the number behind `modelVersionId` in the "
                     "version's URL: the one behind `/models/` is its page"
                 ) from error
-            if "(status 40" in error.message:
+            if error.status in (401, 403):
                 needed = (
                     "set CIVITAI_TOKEN on this endpoint" if token is None else "its owner restricts who may load it"
                 )
@@ -175,7 +205,8 @@ class LoraStore:
         self, key: str, url: str, hosts: tuple[str, ...], token: Token | None, *, max_age_s: float | None = None
     ) -> StoredLora:
         """What `key` gave before, or the file behind `url`; one download at a time for each key."""
-        async with self._flights.setdefault(key, asyncio.Lock()):
+        flight = self._flights.setdefault(key, asyncio.Lock())
+        async with flight:
             known = await asyncio.to_thread(self._kept, key, max_age_s)
             if known is not None:
                 return known

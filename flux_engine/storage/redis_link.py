@@ -3,7 +3,8 @@
 Every call has a time-out and at most one repeat on a fresh connection, which mends the sockets of a worker that was
 frozen and woken. A call that fails for any reason of the server's raises CacheAway, the log says so once, and for
 `retry_after_s` no further call is tried, so that a server that is down costs a job milliseconds and not time-outs. The
-first call that works again says so too. Knows nothing of what is stored.
+first call that works again says so too. A server that answers with an error, such as one that is full, is not down: the
+next call is tried at once, since it may be one that it takes. Knows nothing of what is stored.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 log = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S: Final = 2.0
 RETRY_AFTER_S: Final = 5.0
+REFUSALS_EVERY_S: Final = 60.0  # between two log lines of one kind
+KNOWN_REFUSALS: Final = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM", "CROSSSLOT", "MOVED", "CLUSTERDOWN")
 
 
 class CacheAway(Exception):
@@ -69,6 +72,7 @@ class RedisLink:
         self._connecting = asyncio.Lock()
         self._away_since: float | None = None
         self._next_try = 0.0
+        self._next_refusal = 0.0
 
     async def eval(self, script: str, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Any:
         """What a Lua script returns: one round trip. Raises CacheAway."""
@@ -76,6 +80,9 @@ class RedisLink:
         try:
             async with _within(2 * self._call_timeout_s):
                 reply = await client.eval(script, len(keys), *keys, *arguments)
+        except ResponseError as error:
+            self._found()
+            raise self._refused(error) from error
         except (RedisError, OSError) as error:
             raise self.lost(error) from error
         self._found()
@@ -146,6 +153,13 @@ class RedisLink:
         self._next_try = time.monotonic() + self._retry_after_s
         return CacheAway("the result cache is away")
 
+    def _refused(self, error: ResponseError) -> CacheAway:
+        """Note, now and then, that the server takes a call for an error; what to raise."""
+        if time.monotonic() >= self._next_refusal:
+            self._next_refusal = time.monotonic() + REFUSALS_EVERY_S
+            log.warning("the result cache refuses a call (%s): jobs go on without it", _kind_of(error))
+        return CacheAway("the result cache refuses a call")
+
     def _found(self) -> None:
         if self._away_since is not None:
             log.info("the result cache is back after %.0f s", time.monotonic() - self._away_since)
@@ -172,6 +186,12 @@ class Subscription:
                 data: bytes = message["data"]
                 return data
         return None
+
+
+def _kind_of(error: ResponseError) -> str:
+    """The server's own word for `error`: redis-py takes it off some errors and leaves it in others."""
+    words = str(error).replace("-", " ").split()
+    return next((word for word in KNOWN_REFUSALS if word in words), type(error).__name__)
 
 
 @asynccontextmanager

@@ -66,6 +66,13 @@ class ResultStore(Protocol):
         """Which store this is, as 16 hexadecimal digits: the same for every worker that sees the same files."""
         ...
 
+    async def warm(self) -> None:
+        """Get ready for the first file, without contacting anything; refuse what can never be used.
+
+        Raises StorageFailed, and InvalidInput for what a client named.
+        """
+        ...
+
     async def put(self, data: bytes, *, key: str, content_type: str) -> None:
         """Store one file whole, or raise StorageFailed."""
         ...
@@ -74,12 +81,15 @@ class ResultStore(Protocol):
         """A URL for `key`, made now; whether the file is there is not asked."""
         ...
 
-    async def exists(self, key: str, *, size: int) -> bool:
-        """Whether `key` is there with `size` bytes. Raises StorageFailed where that cannot be told."""
+    async def exists(self, key: str, *, size: int) -> bool | None:
+        """Whether `key` is there with `size` bytes; None where the store does not say so to whoever asks.
+
+        Raises StorageFailed where it does not answer.
+        """
         ...
 
-    async def get(self, key: str) -> bytes:
-        """The file's bytes; StorageFailed where it is gone or cannot be read."""
+    async def get(self, key: str, *, size: int, sha256: str) -> bytes:
+        """The file's bytes; StorageFailed where it is gone, cannot be read, or is not what was stored."""
         ...
 
     def close(self) -> None:
@@ -98,6 +108,11 @@ def object_key(prefix: str, sha256: str, extension: str) -> str:
 def place_of(*parts: str) -> str:
     """A short name for a store, made of what tells it from others."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def is_content(data: bytes, *, size: int, sha256: str) -> bool:
+    """Whether `data` is the file that was stored."""
+    return len(data) == size and hashlib.sha256(data).hexdigest() == sha256
 
 
 async def put_all(store: ResultStore, files: Sequence[NewFile]) -> None:
@@ -135,18 +150,21 @@ class FolderStore:
             self._place = place_of("folder", await asyncio.to_thread(self._mark), self._prefix)
         return self._place
 
+    async def warm(self) -> None:
+        """There is nothing to get ready."""
+
     async def put(self, data: bytes, *, key: str, content_type: str) -> None:
         await asyncio.to_thread(self._write, self._path(key), data)
 
     async def url(self, key: str) -> Link:
         return Link(self._path(key).absolute().as_uri())
 
-    async def exists(self, key: str, *, size: int) -> bool:
+    async def exists(self, key: str, *, size: int) -> bool | None:
         return await asyncio.to_thread(self._touch, self._path(key), size)
 
-    async def get(self, key: str) -> bytes:
+    async def get(self, key: str, *, size: int, sha256: str) -> bytes:
         try:
-            return await asyncio.to_thread(self._path(key).read_bytes)
+            return await asyncio.to_thread(self._read, self._path(key), size, sha256)
         except OSError as error:
             raise StorageFailed("the stored result could not be read; send the job again") from error
 
@@ -186,6 +204,14 @@ class FolderStore:
         if self._max_bytes is not None and time.monotonic() - self._pruned_at >= PRUNE_EVERY_S:
             self._pruned_at = time.monotonic()
             make_room(self._folder, self._max_bytes)
+
+    def _read(self, path: Path, size: int, sha256: str) -> bytes:
+        with path.open("rb") as file:
+            data = file.read(size + 1)
+        if not is_content(data, size=size, sha256=sha256):
+            path.unlink(missing_ok=True)  # so that the next job like it finds nothing, and makes it again
+            raise StorageFailed("the stored result is damaged; send the job again")
+        return data
 
     def _touch(self, path: Path, size: int) -> bool:
         try:

@@ -21,6 +21,7 @@ from flux_engine.storage.bucket_address import bucket_address
 
 FIELD: Final = "s3Config"
 REQUIRED: Final = ("endpointUrl", "accessId", "accessSecret")
+ASCII: Final = ("endpointUrl", "accessId", "region")  # they become part of a request's head
 
 
 def store_from_s3_config(
@@ -44,6 +45,9 @@ def store_from_s3_config(
     missing = [name for name in REQUIRED if not values[name]]
     if missing:
         raise InvalidInput(f"`s3Config` needs {', '.join(missing)} as well", field=FIELD)
+    odd = [name for name in ASCII if not values[name].isascii()]
+    if odd:
+        raise InvalidInput(f"`s3Config` cannot be used: {' and '.join(odd)} must be ASCII", field=FIELD)
     try:
         address = bucket_address(
             values["endpointUrl"], bucket=values["bucketName"] or None, region=values["region"] or None
@@ -62,7 +66,7 @@ def store_from_s3_config(
         url_expiry_s=url_expiry_s,
     )
     check = partial(check_host or require_public_host, address.host, address.port)
-    return BucketStore(bucket, bounds=bounds, before_connect=check)
+    return BucketStore(bucket, bounds=bounds, before_connect=check, is_clients=True)
 
 
 def require_public_host(host: str, port: int) -> None:

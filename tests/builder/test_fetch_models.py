@@ -17,6 +17,7 @@ from flux_engine.models.tuned import Source, load_tuned
 from flux_engine.models.weights import REVISION_FILE, find_weights
 from tests.builder.hub import COMMIT, hub
 from tests.models.tiny_flux import save_random_flux
+from tests.storage.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "someone/small-flux"
@@ -80,6 +81,14 @@ def test_what_does_not_exist_is_said(tmp_path: Path, name: str, message: str) ->
         done = fetch(url, tmp_path, name)
     assert done.returncode == 1
     assert message in done.stderr
+
+
+def test_without_a_network_it_says_so_in_one_line(tmp_path: Path) -> None:
+    done = fetch(f"http://127.0.0.1:{free_port()}", tmp_path, "someone/flux")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "the hub does not answer" in done.stderr
+    assert "check the network" in done.stderr
 
 
 def test_the_list_names_sizes_and_licences(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import struct
+import time
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from flux_engine.errors import FluxError, InputFetchFailed
 from flux_engine.media.pictures import MAX_PIXELS, as_mask, decode_picture, fitted
@@ -77,6 +80,27 @@ def png_claiming(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
+def jpeg_of_scans(scans: int, *, side: int = 64) -> bytes:
+    """A progressive JPEG whose every scan after the first has a few bytes and goes over the whole picture."""
+
+    def segment(kind: int, body: bytes) -> bytes:
+        return bytes([0xFF, kind]) + struct.pack(">H", len(body) + 2) + body
+
+    blocks = (side // 8) ** 2
+    one_code = bytes([1] + [0] * 15)
+    head = segment(0xDB, b"\0" + b"\1" * 64) + segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
+    tables = segment(0xC4, b"\x00" + one_code + b"\0") + segment(0xC4, b"\x10" + one_code + b"\xe0")
+    first = segment(0xDA, b"\1\1\0\0\0\0") + b"\0" * -(-blocks // 8)
+    again = segment(0xDA, b"\1\1\0\1\x3f\0") + b"\x7f\xff\0"
+    return b"\xff\xd8" + head + tables + first + again * (scans - 1) + b"\xff\xd9"
+
+
+def exif_of(entries: bytes) -> bytes:
+    """A JPEG of the halves whose EXIF is `entries`, each of 12 bytes."""
+    tiff = b"MM\0*\0\0\0\x08" + struct.pack(">H", len(entries) // 12) + entries + bytes(4)
+    return encoded(RED_BLUE, "JPEG", quality=95, exif=b"Exif\0\0" + tiff)
+
+
 NOISE = Image.effect_noise((64, 64), 80).convert("RGB")
 BAD = {
     "nothing": (b"", "invalid_input"),
@@ -101,6 +125,7 @@ BAD = {
     "png damaged": (encoded(NOISE)[:200] + bytes(400) + encoded(NOISE)[600:], "invalid_input"),
     "png without pixels": (png_claiming(64, 64), "invalid_input"),
     "png without a side": (png_claiming(0, 64), "invalid_input"),
+    "a JPEG of 201 scans": (jpeg_of_scans(201), "invalid_input"),
     "a bomb of 3 gigapixels": (png_claiming(60_000, 50_000), "input_fetch_failed"),
     "17 megapixels": (png_claiming(4250, 4000), "input_fetch_failed"),
     "a long strip": (png_claiming(1, MAX_PIXELS + 1), "input_fetch_failed"),
@@ -114,6 +139,67 @@ def test_what_is_no_picture_is_refused(data: bytes, code: str) -> None:
         decode_picture(data, "mask")
     assert (refused.value.code, refused.value.field) == (code, "mask")
     assert "`mask`" in refused.value.message
+
+
+def test_a_jpeg_of_many_scans_is_taken_up_to_the_bound_and_what_only_looks_like_one_is_not_counted() -> None:
+    assert decode_picture(jpeg_of_scans(200), "image").size == (64, 64)
+    usual = encoded(NOISE, "JPEG", progressive=True, comment=b"\xff\xda" * 500) + b"\xff\xda" * 500
+    assert decode_picture(usual, "image").size == (64, 64)
+
+
+@pytest.mark.parametrize("many", [20_000, 300_000])
+def test_a_jpeg_of_tiny_scans_is_refused_before_it_is_decoded(many: int) -> None:
+    data = jpeg_of_scans(many, side=2048)
+    began = time.process_time()
+    with pytest.raises(FluxError, match="scans"):
+        decode_picture(data, "image")
+    assert time.process_time() - began < 10  # decoding it takes minutes
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "value"),
+    [
+        (3, 1, b"\0\x06\0\0"),
+        (2, 2, b"6\0\0\0"),
+        (4, 1, b"\xff\xff\xff\xff"),
+        (5, 1, bytes(4)),
+        (99, 1, bytes(4)),
+        (3, 9, b"\xff" * 4),
+    ],
+    ids=["turned", "text", "large", "rational", "unknown", "outside"],
+)
+def test_odd_metadata_costs_no_picture(kind: int, count: int, value: bytes) -> None:
+    picture = decode_picture(exif_of(struct.pack(">HHI", 0x0112, kind, count) + value), "image")
+    assert picture.size == ((20, 40) if kind == 3 and count == 1 else (40, 20))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_pillow_turns_it(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(halves("red", "blue", size=(30, 20)), "PNG", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    assert decode_picture(data, "image").tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_nothing_of_the_files_own_metadata_goes_on(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "at home"
+    options: dict[str, Any] = {"comment": b"a secret street"} if kind == "JPEG" else {}
+    picture = decode_picture(encoded(RED_BLUE, kind, exif=exif, icc_profile=b"profile" * 9, **options), "image")
+    assert picture.info == {}
+    again = encoded(Image.composite(picture, RED_BLUE, RED_BLUE.convert("L")), "JPEG")
+    assert b"secret" not in again
+    assert b"profile" not in again
+
+
+def test_the_filters_of_warnings_stay_as_they_are_while_threads_decode() -> None:
+    data = encoded(NOISE)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: decode_picture(data, "image"), range(200)))
+    assert list(warnings.filters) == before
 
 
 @pytest.mark.parametrize(

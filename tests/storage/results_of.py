@@ -28,6 +28,11 @@ def files_of(entry: CacheEntry, data: bytes) -> list[NewFile]:
     return [NewFile(stored.key, data, stored.content_type) for stored in entry.objects()]
 
 
+async def read_back(store: ResultStore, data: bytes, key: str) -> bytes:
+    """What `store` has under `key`, where `data` was put."""
+    return await store.get(key, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
 async def stored(store: ResultStore, fingerprint: str, data: bytes) -> CacheEntry:
     """`data` in `store`, and its entry."""
     entry = entry_of(fingerprint, data, prefix=store.prefix)

@@ -17,19 +17,22 @@ from redis.asyncio import Redis
 
 from flux_engine.errors import OutOfMemory
 from flux_engine.storage.cache import CacheManager
+from flux_engine.storage.entry import CacheEntry
 from flux_engine.storage.flight import AWAY
 from flux_engine.storage.ledger import Terms
 from flux_engine.storage.redis_link import RedisLink, RemoteServer
 from flux_engine.storage.results import FolderStore
-from tests.storage.results_of import entry_of, stored
+from tests.storage.results_of import entry_of, read_back, stored
 from tests.storage.servers import RedisProcess, S3Process, fetched
 
 ONE, TWO = "1" * 64, "2" * 64
-QUICK = Terms(lease_s=0.6, entry_s=60, wait_limit_s=10)
+QUICK = Terms(lease_s=2, entry_s=60, wait_limit_s=30)
 
 
-def cache_at(url: str, *, terms: Terms = QUICK, namespace: str = "test") -> CacheManager:
-    return CacheManager(RemoteServer(url), namespace=namespace, terms=terms, call_timeout_s=0.5, retry_after_s=0.2)
+def cache_at(url: str, *, terms: Terms = QUICK, namespace: str = "test", call_timeout_s: float = 5.0) -> CacheManager:
+    return CacheManager(
+        RemoteServer(url), namespace=namespace, terms=terms, call_timeout_s=call_timeout_s, retry_after_s=0.2
+    )
 
 
 @pytest.fixture
@@ -77,7 +80,7 @@ async def test_the_second_job_is_a_hit_with_the_facts_of_the_first(cache: CacheM
         assert flight.hit is not None
         (file,) = flight.hit.files
         assert (file.seed, file.width, file.content_type) == (7, 16, "image/png")
-        assert await store.get(file.key) == b"picture of " + ONE.encode()
+        assert await read_back(store, picture := b"picture of " + ONE.encode(), file.key) == picture
         assert (flight.warning, flight.has_waited) == (None, False)
 
 
@@ -94,14 +97,15 @@ async def test_jobs_of_another_fingerprint_namespace_or_store_never_meet(
 
 async def test_a_hit_is_one_round_trip(cache: CacheManager, store: FolderStore, redis: RedisProcess) -> None:
     await make(cache, store)
-    async with Redis.from_url(redis.url) as client:
-        before = (await client.info("stats"))["total_commands_processed"]
-        assert await make(cache, store, job_id="job-2") == "hit"
-        calls = (await client.info("commandstats"))["cmdstat_eval"]["calls"]
-        assert await make(cache, store, job_id="job-3") == "hit"
-        after = await client.info("commandstats")
-    assert after["cmdstat_eval"]["calls"] == calls + 1
-    assert before > 0
+    sent = []
+    async with Redis.from_url(redis.url, decode_responses=True) as client, Redis.from_url(redis.url) as watching:
+        async with watching.monitor() as monitor:
+            assert await make(cache, store, job_id="job-2") == "hit"
+            await client.echo("the end")
+            while "the end" not in (command := await monitor.next_command())["command"]:
+                if command["client_type"] != "lua":  # those are inside of the one call
+                    sent.append(command["command"].split(" ")[0])
+    assert [name for name in sent if name not in ("CLIENT", "HELLO")] == ["EVAL"]
 
 
 async def test_cache_false_neither_reads_nor_writes(
@@ -114,10 +118,10 @@ async def test_cache_false_neither_reads_nor_writes(
 
 
 async def test_an_entry_ends_with_its_time(redis: RedisProcess, store: FolderStore) -> None:
-    cache = cache_at(redis.url, terms=replace(QUICK, entry_s=0.3))
+    cache = cache_at(redis.url, terms=replace(QUICK, entry_s=1.5))
     assert await make(cache, store) == "made"
-    assert await make(cache, store) == "hit"
-    await asyncio.sleep(0.35)
+    assert await keys(redis, "*:entry")
+    await asyncio.sleep(1.6)
     assert await make(cache, store) == "made"
     await cache.close()
 
@@ -236,7 +240,7 @@ async def test_a_waiter_takes_over_from_an_owner_that_was_killed(redis: RedisPro
     results = json.loads((await ended(waiters)).splitlines()[-1])
     made = [job for job in results if not job["was_hit"]]
     assert len(made) == 1
-    assert made[0]["ended"] - killed_at < lease_s + 0.2 + 1.0  # the lease, the work, and a busy machine
+    assert made[0]["ended"] - killed_at < lease_s + 0.2 + 10  # the lease, the work, and a busy machine
     assert len((tmp_path / "generated").read_text().splitlines()) == 2
 
 
@@ -281,9 +285,8 @@ async def test_waiters_sleep_until_they_are_woken(cache: CacheManager, store: Fo
             after = (await client.info("commandstats"))["cmdstat_eval"]["calls"]
         assert after == before  # nobody asks anything meanwhile
         await owner.complete(await stored(store, ONE, b"x"))
-        woken_at = time.perf_counter()
-        assert await waiter == "hit"
-        assert time.perf_counter() - woken_at < 0.5
+        async with asyncio.timeout(10):  # it was woken: the lease has longer to go
+            assert await waiter == "hit"
     assert seen == [{"stage": "denoising", "progress": 0.5}]
     status = await patient.task_status("waiter")
     assert status is not None
@@ -314,7 +317,7 @@ async def test_when_the_owner_does_not_finish_one_waiter_takes_over_at_once(
     if way == "cancelled":
         owner.cancel()
     await asyncio.wait([owner])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert sorted(await asyncio.gather(*waiters)) == ["hit", "hit", "made"]
     status = await cache.task_status("owner")
     assert status is not None
@@ -345,15 +348,43 @@ async def test_a_cancelled_waiter_leaves_the_owner_alone(
     assert status.error == "cancelled"
 
 
-async def test_cancelling_at_any_moment_leaves_no_lease_behind(redis: RedisProcess, store: FolderStore) -> None:
-    cache = cache_at(redis.url, terms=Terms(lease_s=30))
-    for delay_ms in range(0, 40, 2):
-        job = asyncio.create_task(make(cache, store, fingerprint=f"{delay_ms:064x}"))
-        await asyncio.sleep(delay_ms / 1000)
+@pytest.mark.parametrize("stage", ["entering", "generating", "completing"])
+async def test_cancelling_at_any_moment_leaves_no_lease_behind(
+    redis: RedisProcess, store: FolderStore, stage: str
+) -> None:
+    cache = cache_at(redis.url, terms=Terms(lease_s=300))
+    entry = await stored(store, ONE, b"x")
+    were_cancelled = 0
+    for number in range(40):
+        reached = asyncio.Event()
+        job = asyncio.create_task(run_to(stage, reached, cache, store, entry, f"{number:064x}"))
+        await reached.wait()
+        if number % 2:
+            for _ in range(number // 2):
+                await asyncio.sleep(0)
+        else:
+            await asyncio.sleep(number / 20_000)
         job.cancel()
         await asyncio.wait([job])
+        were_cancelled += job.cancelled()
+    assert were_cancelled > 5
     assert await keys(redis, "*:lease") == []
     await cache.close()
+
+
+async def run_to(
+    stage: str, reached: asyncio.Event, cache: CacheManager, store: FolderStore, entry: CacheEntry, fingerprint: str
+) -> None:
+    """One job that sets `reached` when it comes to `stage`."""
+    if stage == "entering":
+        reached.set()
+    async with cache.flight(fingerprint, job_id=fingerprint, store=store) as flight:
+        if stage == "generating":
+            reached.set()
+            await asyncio.sleep(60)
+        if stage == "completing":
+            reached.set()
+        await flight.complete(entry.model_copy(update={"fingerprint": fingerprint}))
 
 
 async def test_no_cancellation_is_lost_on_the_way_to_redis(redis: RedisProcess) -> None:
@@ -407,7 +438,7 @@ async def test_the_status_of_a_task(cache: CacheManager, store: FolderStore) -> 
         assert done is not None
         assert done.status == "completed"
         assert done.result is not None
-        assert await store.get(done.result.files[0].key) == b"x"
+        assert await read_back(store, b"x", done.result.files[0].key) == b"x"
         assert done.finished_at is not None
         assert done.started_at <= done.finished_at
 
@@ -435,7 +466,7 @@ async def test_redis_is_away_from_the_start_and_comes_later(
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 @pytest.mark.parametrize("stage", ["generating", "waiting"])
 async def test_redis_goes_away_during_a_job(redis: RedisProcess, store: FolderStore, stage: str, fault: str) -> None:
-    cache = cache_at(redis.url)
+    cache = cache_at(redis.url, call_timeout_s=0.5)
     async with cache.flight(ONE, job_id="owner", store=store) as owner:
         waiter = None
         if stage == "waiting":
@@ -446,12 +477,11 @@ async def test_redis_goes_away_during_a_job(redis: RedisProcess, store: FolderSt
         else:
             redis.freeze()
         await asyncio.sleep(0.3)
-        began = time.perf_counter()
-        await owner.complete(await stored(store, ONE, b"x"))
+        async with asyncio.timeout(10):  # two calls of half a second, on a busy machine
+            await owner.complete(await stored(store, ONE, b"x"))
         assert owner.warning == AWAY
-        assert time.perf_counter() - began < 2.0
     if waiter is not None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert await waiter == "made without the cache"
     redis.kill()
     redis.start()
@@ -486,12 +516,80 @@ async def test_a_server_that_was_never_there(url: str, store: FolderStore, caplo
     await cache.close()
 
 
-async def test_a_server_that_refuses_writes_is_no_cache(redis: RedisProcess, store: FolderStore) -> None:
-    cache = cache_at(redis.url)
+async def refuse_writes(redis: RedisProcess, way: str) -> None:
     async with Redis.from_url(redis.url) as client:
-        await client.config_set("maxmemory", "1")
-        assert await make(cache, store) == "made without the cache"
+        if way == "full":
+            await client.config_set("maxmemory", "1")
+        else:
+            await client.replicaof("127.0.0.1", "1")
+
+
+async def take_writes(redis: RedisProcess) -> None:
+    async with Redis.from_url(redis.url) as client:
         await client.config_set("maxmemory", "0")
-    await asyncio.sleep(0.25)
+        await client.replicaof("NO", "ONE")
+
+
+@pytest.mark.parametrize("way", ["full", "read-only"])
+async def test_a_server_that_refuses_writes_still_gives_hits(
+    redis: RedisProcess, store: FolderStore, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = cache_at(redis.url)
     assert await make(cache, store) == "made"
+    await refuse_writes(redis, way)
+    for _ in range(2):
+        assert await make(cache, store, fingerprint=TWO) == "made without the cache"
+        async with cache.flight(ONE, job_id="job-2", store=store) as flight:
+            assert flight.hit is not None
+            assert flight.warning is None
+    assert caplog.text.count("the result cache refuses a call") == 1
+    await take_writes(redis)
+    assert await make(cache, store, fingerprint=TWO) == "made"
+    assert await make(cache, store, fingerprint=TWO) == "hit"
     await cache.close()
+
+
+@pytest.mark.parametrize("ends", ["completed", "failed"])
+async def test_a_server_that_is_full_meanwhile_keeps_no_lease(
+    redis: RedisProcess, store: FolderStore, ends: str
+) -> None:
+    cache = cache_at(redis.url, terms=Terms(lease_s=300))
+
+    async def own() -> None:
+        async with cache.flight(ONE, job_id="owner", store=store) as owner:
+            await refuse_writes(redis, "full")
+            if ends == "failed":
+                raise OutOfMemory("it did not fit")
+            await owner.complete(await stored(store, ONE, b"x"))
+
+    await asyncio.wait([asyncio.create_task(own())])
+    assert await keys(redis, "*:lease") == []
+    await take_writes(redis)
+    async with asyncio.timeout(60):
+        assert await make(cache, store) in ("made", "hit")
+    await cache.close()
+
+
+# --------------------------------------------------------------------------- a store that shows not everything
+
+
+class Reserved(FolderStore):
+    """A bucket that answers 403 to whoever asks for a file."""
+
+    async def exists(self, key: str, *, size: int) -> bool | None:
+        return None
+
+
+async def test_an_entry_whose_files_are_not_shown_is_a_miss_and_stays_for_the_others(
+    cache: CacheManager, store: FolderStore, redis: RedisProcess, tmp_path: Path
+) -> None:
+    assert await make(cache, store) == "made"
+    _, before = await stored_entry(redis)
+    async with cache.flight(ONE, job_id="reserved", store=Reserved(tmp_path / "results")) as flight:
+        assert (flight.hit, flight.warning) == (None, None)
+        assert (await stored_entry(redis))[1] == before
+        assert await make(cache, store) == "hit"
+        await flight.complete(await stored(store, ONE, b"anew"))
+    assert (await stored_entry(redis))[1] != before
+    assert await make(cache, store) == "hit"
+    assert await keys(redis, "*:lease") == []

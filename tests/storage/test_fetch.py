@@ -270,13 +270,13 @@ async def test_a_slow_server_is_left(tmp_path: Path) -> None:
     async def drops(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        for _ in range(100):
+        for _ in range(600):
             await response.write(b"x")
             await asyncio.sleep(0.1)
         return response
 
     async def silent(_request: web.Request) -> web.Response:
-        await asyncio.sleep(10)
+        await asyncio.sleep(60)
         return web.Response()
 
     for handle, fetcher in (
@@ -287,7 +287,7 @@ async def test_a_slow_server_is_left(tmp_path: Path) -> None:
             begun = time.monotonic()
             with pytest.raises(InputFetchFailed, match="too long") as refusal:
                 await fetcher.fetch_to(tmp_path / "x", f"http://a.example:{port}/", max_bytes=1000, total_timeout_s=0.5)
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - begun < 20  # either server would take a minute
             assert refusal.value.retryable
 
 
@@ -310,7 +310,7 @@ async def test_a_body_that_breaks_off_is_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("status", "retryable"),
-    [(401, False), (403, False), (404, False), (418, False), (429, True), (500, True), (503, True)],
+    [(401, False), (404, False), (408, True), (418, False), (425, False), (429, False), (500, True), (503, True)],
 )
 async def test_a_status_that_may_pass_is_retryable(status: int, retryable: bool) -> None:
     async def handle(_request: web.Request) -> web.Response:
@@ -321,7 +321,7 @@ async def test_a_status_that_may_pass_is_retryable(status: int, retryable: bool)
             await Fetcher(allow_private=True, resolve=loopback).fetch(
                 f"http://a.example:{port}/", max_bytes=9, total_timeout_s=5
             )
-    assert refusal.value.retryable is retryable
+    assert (refusal.value.retryable, refusal.value.status) == (retryable, status)
 
 
 async def test_a_file_is_hashed_on_its_way(tmp_path: Path) -> None:
@@ -339,6 +339,18 @@ async def test_a_file_is_hashed_on_its_way(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_bytes() == content
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+async def test_a_full_disk_is_no_fault_of_the_network() -> None:
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(body=bytes(3_000_000))
+
+    async with server(handle) as port:
+        with pytest.raises(OSError, match="No space left"):
+            await Fetcher(allow_private=True, resolve=loopback).fetch_to(
+                Path("/dev/full"), f"http://a.example:{port}/", max_bytes=10**7, total_timeout_s=20
+            )
+
+
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -354,10 +366,10 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
 def test_no_other_module_can_open_a_url() -> None:
     """`fetch` is for what clients name; the platform, the hub, Redis and the bucket are named by the operator."""
     root = Path(__file__).parents[2]
-    clients = {"aiohttp", "requests", "httpx", "urllib3", "http", "socket", "ftplib", "pycurl"}
+    clients = {"aiohttp", "requests", "httpx", "httpx2", "urllib3", "http", "socket", "ftplib", "pycurl"}
     allowed = {
         "flux_engine/storage/fetch.py": {"aiohttp", "socket"},
-        "flux_engine/storage/lora_hub.py": {"httpx"},  # the errors of huggingface_hub
+        "flux_engine/storage/bucket_client.py": {"urllib3", "socket"},  # boto3's, with bounds
         "flux_engine/storage/embedded.py": {"socket"},  # asks our own server on its unix socket
         "flux_engine/storage/s3_config.py": {
             "socket"

@@ -9,7 +9,7 @@ import pytest
 from flux_engine.errors import StorageFailed
 from flux_engine.storage.kept import KEPT_MAX_AGE_S, KeptResults
 from flux_engine.storage.results import put_all
-from tests.storage.results_of import entry_of, files_of
+from tests.storage.results_of import entry_of, files_of, read_back
 from tests.storage.servers import S3Process
 
 ONE, TWO = "1" * 64, "2" * 64
@@ -17,7 +17,7 @@ ONE, TWO = "1" * 64, "2" * 64
 
 async def test_what_was_kept_is_found_by_another_worker_and_dropped(tmp_path: Path) -> None:
     entry = entry_of(ONE, b"picture", prefix="flux")
-    assert await KeptResults(tmp_path / "pending").keep(entry, files_of(entry, b"picture"))
+    assert await KeptResults(tmp_path / "pending").keep(entry, files_of(entry, b"picture"), job_id="job-1")
     found = await KeptResults(tmp_path / "pending").find(ONE, prefix="flux")
     assert found is not None
     assert found.entry == entry
@@ -35,7 +35,7 @@ async def test_what_was_kept_is_found_by_another_worker_and_dropped(tmp_path: Pa
 async def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str) -> None:
     kept = KeptResults(tmp_path)
     entry = entry_of(ONE, b"picture")
-    await kept.keep(entry, files_of(entry, b"picture"))
+    await kept.keep(entry, files_of(entry, b"picture"), job_id="job-1")
     picture = tmp_path / ONE / entry.files[0].sha256
     match damage:
         case "shortened":
@@ -52,7 +52,7 @@ async def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str) -> Non
 async def test_a_volume_that_takes_nothing_is_not_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "pending").write_text("a file")
     entry = entry_of(ONE, b"picture")
-    assert not await KeptResults(tmp_path / "pending").keep(entry, files_of(entry, b"picture"))
+    assert not await KeptResults(tmp_path / "pending").keep(entry, files_of(entry, b"picture"), job_id="job-1")
     assert "could not be kept either" in caplog.text
 
 
@@ -60,10 +60,33 @@ async def test_what_nobody_came_back_for_goes(tmp_path: Path) -> None:
     kept = KeptResults(tmp_path)
     for fingerprint in (ONE, TWO):
         entry = entry_of(fingerprint, b"picture")
-        await kept.keep(entry, files_of(entry, b"picture"))
+        await kept.keep(entry, files_of(entry, b"picture"), job_id="job-1")
         os.utime(tmp_path / fingerprint, (time.time() - (KEPT_MAX_AGE_S + 1 if fingerprint == ONE else 0),) * 2)
     assert await kept.find(ONE, prefix="flux") is None
     assert await kept.find(TWO, prefix="flux") is not None
+
+
+@pytest.mark.parametrize("job_id", ["job-1", "\ud800", "../x"])
+async def test_what_one_job_left_is_found_by_that_job_alone_where_it_asks_so(tmp_path: Path, job_id: str) -> None:
+    kept = KeptResults(tmp_path)
+    entry = entry_of(ONE, b"picture")
+    await kept.keep(entry, files_of(entry, b"picture"), job_id=job_id)
+    assert await kept.find(ONE, prefix="flux", job_id=job_id) is not None
+    assert await kept.find(ONE, prefix="flux", job_id="job-2") is None
+    assert await kept.find(ONE, prefix="flux") is not None
+
+
+async def test_the_folder_is_bounded_and_what_was_kept_first_goes_first(tmp_path: Path) -> None:
+    kept = KeptResults(tmp_path, max_bytes=5000)
+    for number in range(8):
+        data = bytes([number]) * 1000
+        entry = entry_of(f"{number:064x}", data)
+        assert await kept.keep(entry, files_of(entry, data), job_id="job-1")
+        os.utime(tmp_path / entry.fingerprint, (time.time() - 100 + number,) * 2)
+    found = [await kept.find(f"{number:064x}", prefix="") is not None for number in range(8)]
+    assert found == sorted(found)
+    assert found[-2:] == [True, True]
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 5000 + 1000
 
 
 async def test_a_path_is_no_fingerprint(tmp_path: Path) -> None:
@@ -79,13 +102,13 @@ async def test_storage_is_away_and_the_retry_uploads_what_was_kept(tmp_path: Pat
     server.kill()
     with pytest.raises(StorageFailed):
         await put_all(store, files_of(entry, b"picture"))
-    await kept.keep(entry, files_of(entry, b"picture"))
+    await kept.keep(entry, files_of(entry, b"picture"), job_id="job-1")
 
     server.start()
     found = await kept.find(ONE, prefix="flux")
     assert found is not None
     await put_all(store, found.files)
     await kept.drop(ONE)
-    assert await store.get(entry.files[0].key) == b"picture"
+    assert await read_back(store, b"picture", entry.files[0].key) == b"picture"
     store.close()
     server.kill()

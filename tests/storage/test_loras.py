@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
+import gc
 import hashlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from flux_engine.errors import FluxError, InputFetchFailed, InvalidInput
-from flux_engine.storage.fetch import Fetcher
+from flux_engine.errors import FluxError, InputFetchFailed, InvalidInput, StorageFailed
+from flux_engine.storage.fetch import Fetched, Fetcher
 from flux_engine.storage.lora_cache import LoraCache
 from flux_engine.storage.loras import LoraStore
+from tests.storage.servers import free_port
 from tests.storage.web_server import loopback, own_certificate, server
 
 CONTENT = os.urandom(3000)
@@ -137,6 +140,7 @@ async def test_two_jobs_with_one_lora_download_it_once(tmp_path: Path) -> None:
     [
         ("nothing", InvalidInput, "no LoRA `nothing.safetensors`"),
         ("leads-out", InvalidInput, "no LoRA"),
+        ("o/two--dashes", InvalidInput, "no name of a repository"),
         ("o/missing", InputFetchFailed, "HF_TOKEN"),
         ("o/one@nothing", InputFetchFailed, "no revision `nothing`"),
         ("o/one:z.safetensors", InvalidInput, "no file `z.safetensors`"),
@@ -166,6 +170,82 @@ async def test_a_lora_over_the_limit_leaves_no_bytes(path: str, tmp_path: Path) 
         with pytest.raises(InputFetchFailed, match="1000"):
             await store.get(path)
     assert not files_below(tmp_path)
+
+
+class SmallVolume(Fetcher):
+    """Downloads to a volume that is full at `capacity` bytes."""
+
+    def __init__(self, folder: Path, *, capacity: int) -> None:
+        super().__init__(allow_private=True, resolve=loopback)
+        self._folder = folder
+        self._capacity = capacity
+
+    async def fetch_to(self, destination: Path, url: str, **options: Any) -> Fetched:
+        fetched = await super().fetch_to(destination, url, **options)
+        if sum(path.stat().st_size for path in (self._folder / ".cache" / "files").glob("*")) > self._capacity - 3000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return fetched
+
+
+@pytest.mark.parametrize("is_in_use", [False, True])
+async def test_on_a_full_volume_the_loras_used_longest_ago_make_room(tmp_path: Path, is_in_use: bool) -> None:
+    cache = LoraCache(tmp_path, max_bytes=10**6)
+    for index in range(3):
+        content = bytes([index]) * 1000
+        with cache.partial() as partial:
+            partial.write_bytes(content)
+            path = cache.store(partial, hashlib.sha256(content).hexdigest())
+        if not is_in_use:
+            os.utime(path, (1000 + index,) * 2)
+    fetcher = SmallVolume(tmp_path, capacity=4500)
+    async with served(tmp_path, fetcher=fetcher, max_file_bytes=3000) as (world, store, _):
+        world.is_lfs_known = False
+        if is_in_use:
+            with pytest.raises(StorageFailed, match=r"No space left on device.*make room on the volume") as refusal:
+                await store.get("o/one")
+            assert refusal.value.retryable
+            assert str(tmp_path) not in refusal.value.message
+        else:
+            assert (await store.get("o/one")).path.read_bytes() == CONTENT
+    assert list((tmp_path / ".cache" / "partial").iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["o/one", "civitai:691639", base64.b64encode(CONTENT).decode()])
+async def test_a_volume_that_takes_nothing_is_named(path: str, tmp_path: Path) -> None:
+    (tmp_path / "loras").write_text("a file where the folder should be")
+    async with served(tmp_path / "loras") as (_, store, _origin):
+        with pytest.raises(StorageFailed, match="the volume did not take or give a LoRA") as refusal:
+            await store.get(path)
+    assert refusal.value.field == "loras"
+    assert str(tmp_path) not in refusal.value.message
+
+
+async def test_a_volume_that_takes_no_notes_costs_no_lora(tmp_path: Path) -> None:
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "sources").write_text("a file where the folder should be")
+    async with served(tmp_path) as (_, store, _origin):
+        assert (await store.get("civitai:691639")).sha256 == SHA
+
+
+async def test_a_hub_that_cannot_be_reached_may_be_tried_again(tmp_path: Path) -> None:
+    async with served(tmp_path, hub_url=f"http://127.0.0.1:{free_port()}") as (_, store, _origin):
+        with pytest.raises(InputFetchFailed, match="the hub does not answer") as refusal:
+            await store.get("o/one")
+    assert refusal.value.retryable
+
+
+async def test_many_loras_leave_nothing_behind_in_memory(tmp_path: Path) -> None:
+    async with served(tmp_path) as (_, store, _origin):
+        for version in (691639, 5, 7):
+            with suppress(InputFetchFailed):
+                await store.get(f"civitai:{version}")
+        (tmp_path / "mine.safetensors").write_bytes(CONTENT)
+        for content in (b"one", b"another", CONTENT):
+            (tmp_path / "mine.safetensors").write_bytes(content)
+            assert (await store.get("mine")).sha256 == hashlib.sha256(content).hexdigest()
+        gc.collect()
+        assert len(store._flights) == 0
+        assert len(store._hashes) == 1
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -36,7 +36,7 @@ async def test_a_file_url_is_the_file(tmp_path: Path) -> None:
     parts = urlsplit(link.url)
     assert (parts.scheme, link.expires_at) == ("file", None)
     assert read(unquote(parts.path)) == b"picture"
-    assert await store.get(KEY) == b"picture"
+    assert await store.get(KEY, size=7, sha256=SHA) == b"picture"
 
 
 async def test_a_file_is_there_only_whole(tmp_path: Path) -> None:
@@ -48,7 +48,16 @@ async def test_a_file_is_there_only_whole(tmp_path: Path) -> None:
     assert not await store.exists(KEY, size=7)
     (tmp_path / KEY).unlink()
     with pytest.raises(StorageFailed):
-        await store.get(KEY)
+        await store.get(KEY, size=7, sha256=SHA)
+
+
+@pytest.mark.parametrize("found", [b"PICTURE", b"picture and more"])
+async def test_a_file_that_is_not_what_was_stored_is_no_result(tmp_path: Path, found: bytes) -> None:
+    store = FolderStore(tmp_path)
+    (tmp_path / KEY).write_bytes(found)
+    with pytest.raises(StorageFailed, match="damaged"):
+        await store.get(KEY, size=7, sha256=SHA)
+    assert not await store.exists(KEY, size=7)  # the next job like it makes it again
 
 
 @pytest.mark.parametrize("key", ["../x.png", "a/../../x", "/etc/passwd", ".store-id", "a//b", "", "a\0b", "é.png"])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from flux_engine.errors import InvalidInput
+from flux_engine.storage.bucket import BucketStore
 from flux_engine.storage.results import object_key
 from flux_engine.storage.s3_config import require_public_host, store_from_s3_config
 from tests.storage.servers import ACCESS_KEY, QUICK, SECRET_KEY, S3Process, fetched
@@ -27,6 +28,8 @@ GOOD = {
         (GOOD | {"accessSecret": None}, "needs accessSecret"),
         (GOOD | {"accessSecret": ["x"]}, "accessSecret must be a string"),
         (GOOD | {"accessId": "two\nlines"}, "accessId must be a string"),
+        (GOOD | {"accessId": "ключ"}, "accessId must be ASCII"),
+        (GOOD | {"endpointUrl": "https://bücher.example"}, "endpointUrl must be ASCII"),
         (GOOD | {"bucketName": None}, "no bucket is named"),
         (GOOD | {"bucketName": "../etc"}, "3 to 63"),
         (GOOD | {"endpointUrl": "http://s3.eu-west-1.amazonaws.com"}, "https"),
@@ -57,6 +60,16 @@ async def test_an_endpoint_that_is_not_public_is_never_contacted(host: str) -> N
     store.close()
 
 
+@pytest.mark.parametrize("wrong", [{"endpointUrl": "https://my_minio.example.com"}, {"region": "us east"}])
+async def test_what_boto3_takes_for_no_endpoint_is_refused_without_its_words(wrong: dict[str, str]) -> None:
+    store = store_from_s3_config(GOOD | wrong, url_expiry_s=3600, check_host=lambda host, port: None)
+    with pytest.raises(InvalidInput, match="is not a valid one") as refused:
+        await store.warm()
+    assert refused.value.field == "s3Config"
+    assert not any(value in refused.value.message for value in wrong.values())
+    store.close()
+
+
 @pytest.mark.parametrize("host", ["8.8.8.8", "2606:4700::1111"])
 def test_a_public_address_is_allowed(host: str) -> None:
     require_public_host(host, 443)
@@ -75,3 +88,16 @@ async def test_the_results_of_a_job_go_to_its_own_bucket(s3: S3Process) -> None:
     assert checked == [("127.0.0.1", s3.port)]
     assert await store.place() != await s3.store(prefix="other").place()
     store.close()
+
+
+async def test_a_client_who_names_the_operators_bucket_shares_nothing_with_it(s3: S3Process) -> None:
+    def store(**changed: str) -> BucketStore:
+        config = GOOD | {"endpointUrl": s3.url} | changed
+        return store_from_s3_config(config, url_expiry_s=60, check_host=lambda host, port: None)
+
+    stores = [s3.store(), store(), store(accessId="somebody-else"), store()]
+    own, client, other, again = [await each.place() for each in stores]
+    assert len({own, client, other}) == 3
+    assert client == again
+    for each in stores:
+        each.close()
