@@ -1,6 +1,6 @@
 """Files on their way to the client: encoded, stored, then handed out as links or inline, and measured.
 
-The platform drops a result over its limit without a word to the client (runpod-facts), so a result is serialised
+The platform drops a result over its limit without a word to the client (docs/facts.md), so a result is serialised
 and measured here, before the platform sees it.
 """
 

@@ -53,7 +53,7 @@ def progress_sender(job: Mapping[str, Any]) -> Send | None:
 def retry_results() -> bool:
     """Make the SDK try a result's delivery again after a reset connection, 408, 425 and 429, not after 5xx alone.
 
-    Its own retries know the 5xx only, and three of them: anything else loses a finished job (measured, runpod-facts).
+    Its own retries know the 5xx only, and three of them: anything else loses a finished job (measured, docs/facts.md).
     A result that arrives twice is harmless. Returns whether the SDK still has the place for it.
     """
     import aiohttp

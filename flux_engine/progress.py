@@ -3,7 +3,7 @@
 One sender a job: updates leave in order, at most one a second and one at each change of stage, the latest wins, and
 none leaves after `close`. Sending cannot fail a job: an update that does not get through is dropped. `close` waits
 for one that is on its way, since an update that the platform reads after the result reopens the job for ever
-(runpod-facts): a network that holds an update up delays the result by seconds, which is the lesser evil.
+(docs/facts.md): a network that holds an update up delays the result by seconds, which is the lesser evil.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An ImageJob becomes pictures, on the GPU thread: from noise, or from the pictures that it brings.
 
-Each image has a generator of its own on the CPU and is made by itself: so the same seed gives the same bytes on any
-device and however many images are asked for at once. A batch would gain at most 6 % (flux-facts).
+Each image has a generator of its own on the CPU and is made by itself: so a seed gives the same picture on any device,
+and the same bytes however many images are asked for at once. A batch would gain at most 6 % (docs/facts.md).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 From two successive latents, x0 at noise level s0 and x1 at s1, the velocity is v = (x1 - x0) / (s1 - s0) and the
 end is x1 - s1 v. It equals the final latents at the last step, and is 10 % off where the raw latents are 40 % off
-(flux-facts).
+(docs/facts.md).
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from flux_engine.models.spec import ModelSpec
     from flux_engine.progress import Progress
 
-BATCH_PIXELS: Final = 1024 * 1024  # beyond a megapixel at once a batch gains nothing (flux-facts)
+BATCH_PIXELS: Final = 1024 * 1024  # beyond a megapixel at once a batch gains nothing (docs/facts.md)
 MAX_BATCH: Final = 8  # frames are handed on a batch at a time
 
 

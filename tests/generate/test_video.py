@@ -42,7 +42,7 @@ def tiny_model() -> LoadedModel:
 
 @pytest.fixture
 def pace() -> Iterator[None]:
-    """One thread: the cores of a test machine are busy (flux-facts)."""
+    """One thread: the cores of a test machine are busy (docs/facts.md)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
