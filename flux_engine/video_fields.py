@@ -53,7 +53,7 @@ class VideoFields(SharedFields):
     fps: Annotated[Number, Field(ge=1, le=60)] = Field(24.0, description="Frames a second")
     duration: Annotated[Number, Field(gt=0, le=20)] | None = Field(None, description="Seconds, or `num_frames`")
     keyframes: Any = Field(None, description="List of `{frame, prompt, seed?}`, or prompts by frame")
-    mode: Mode = Field("interpolate", description="How one frame comes of another")
+    mode: Mode = Field("interpolate", description="How frames follow one another; `feedback` where `image` is given")
     motion: Any = Field(None, description="`zoom`, `pan_x`, `pan_y`, `rotate`; needs `mode` feedback")
     strength: Any = Field(None, description="How much of a frame is redrawn; needs `mode` feedback or `image`")
     generated_fps: Annotated[Number, Field(gt=0, le=60)] | None = Field(
