@@ -34,7 +34,12 @@ def _all_logs() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_private_is_logged() -> Iterator[None]:
+    root, ours = logging.getLogger(), logging.getLogger("flux_engine")
+    handlers, levels = list(root.handlers), (root.level, ours.level)
     yield
+    root.handlers[:] = handlers  # a test of the command line sets up logs of its own
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
     private, leaks.found[:] = list(leaks.found), []
     assert private == []
 
