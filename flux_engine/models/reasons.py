@@ -44,7 +44,9 @@ def reasons_of(plan: Plan, gpu: GpuProperties, model: ModelSpec, wishes: Prefere
         else "adapters come and go freely where nothing is compiled",
         "largest_batch": "a step cache decides for all pictures of a call at once"
         if plan.step_cache_threshold
-        else "what fits beside the weights",
+        else "one by one on a CPU, which gains nothing by more"
+        if gpu.is_cpu
+        else "frames of a video that are made in one call, as many as fit beside the weights",
     }
     if wishes.attention_slicing:
         reasons["attention_slicing"] = (
