@@ -142,6 +142,17 @@ def test_what_a_result_is_made_by_is_told_before_the_model_is_loaded(tmp_path: P
     assert ("int8" in told.precision) is (profile == "memory")
 
 
+def compiling(volume: Path) -> FluxModelManager:
+    """A manager that compiles also what would not be worth it."""
+    return FluxModelManager(
+        ServedModels("flux-tiny", volume=volume, has_gpu=False),
+        gpu=lambda: cpu_machine(total_bytes=400 * GIB),
+        volume=volume,
+        lora_max_bytes=1,
+        optimizer=Wishing(wishes=Preferences(compile=True)),
+    )
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's compiler of torch
 def test_memory_that_runs_out_in_the_warm_up_is_no_endless_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -154,13 +165,7 @@ def test_memory_that_runs_out_in_the_warm_up_is_no_endless_loop(
         raise no_memory()
 
     monkeypatch.setattr(FluxPipeline, "__call__", call)
-    manager = FluxModelManager(
-        ServedModels("flux-tiny", volume=tmp_path, has_gpu=False),
-        gpu=lambda: cpu_machine(total_bytes=400 * GIB),
-        volume=tmp_path,
-        lora_max_bytes=1,
-        optimizer=Wishing(wishes=Preferences(compile=True)),
-    )
+    manager = compiling(tmp_path)
     with pytest.raises(OutOfMemory):
         manager.use(FLUX_TINY, failing(no_memory, times=0))
     assert calls == 2  # the plan and the leaner one
@@ -170,13 +175,7 @@ def test_memory_that_runs_out_in_the_warm_up_is_no_endless_loop(
 def test_a_volume_that_takes_no_compiled_code_costs_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "compiled").write_text("in the way")
     monkeypatch.setattr(FluxPipeline, "__call__", lambda *_, **__: None)  # the warm-up: only its cache matters here
-    manager = FluxModelManager(
-        ServedModels("flux-tiny", volume=tmp_path, has_gpu=False),
-        gpu=lambda: cpu_machine(total_bytes=400 * GIB),
-        volume=tmp_path,
-        lora_max_bytes=1,
-        optimizer=Wishing(wishes=Preferences(compile=True)),
-    )
+    manager = compiling(tmp_path)
     assert manager.load(FLUX_TINY).tuned.applied.is_compiled
 
 
@@ -190,13 +189,7 @@ def test_code_that_compiles_and_does_not_run_is_done_without(tmp_path: Path, mon
         raise RuntimeError("no kernel for this card")
 
     monkeypatch.setattr(FluxPipeline, "__call__", call)
-    manager = FluxModelManager(
-        ServedModels("flux-tiny", volume=tmp_path, has_gpu=False),
-        gpu=lambda: cpu_machine(total_bytes=400 * GIB),
-        volume=tmp_path,
-        lora_max_bytes=1,
-        optimizer=Wishing(wishes=Preferences(compile=True)),
-    )
+    manager = compiling(tmp_path)
     applied = manager.load(FLUX_TINY).tuned.applied
     assert not applied.is_compiled
     assert "no kernel" in applied.to_dict()["reasons"]["compile"]
