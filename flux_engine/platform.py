@@ -127,9 +127,15 @@ class GracefulStop:
             self._ending = asyncio.get_running_loop().create_task(self._end())
 
     def _until_asked(self, take: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        """`take`, the SDK's wait for jobs, given up when the stop begins: with a second slot it would go on taking."""
+        """`take`, the SDK's wait for jobs, given up when the stop begins, and not begun again after it.
+
+        The SDK decides how many jobs to ask for, waits until its last job is done, and only then asks: with a second
+        slot it would ask once more, and a request that is given up may already have been answered with a job.
+        """
 
         async def take_until_asked(*arguments: Any, **named: Any) -> Any:
+            if self._asked.is_set():
+                return None
             taking = asyncio.ensure_future(take(*arguments, **named))
             asked = asyncio.ensure_future(self._asked.wait())
             try:

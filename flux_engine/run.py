@@ -59,6 +59,7 @@ class Run:
     store: ResultStore
     progress: Progress
     clock: Clock
+    place: int  # in the line for the GPU
     said: list[str] = field(default_factory=list)  # warnings that are this job's alone, not its result's
 
 

@@ -133,13 +133,27 @@ class Worker:
         if isinstance(job, VideoJob):
             check_model(spec)
         model = await self._identity(spec)
-        if store is not self._store:
-            await store.warm()  # a bucket that cannot be used is refused before anything is made for it
-        inputs = await self._fetch_inputs(job, progress, clock)
-        key = fingerprint(job.parameters(), model=model, inputs=inputs.content(job))
-        run = Run(job=job, inputs=inputs, model=model, fingerprint=key, store=store, progress=progress, clock=clock)
+        with self._gpu.place() as place:
+            if store is not self._store:
+                await store.warm()  # a bucket that cannot be used is refused before anything is made for it
+            inputs = await self._fetch_inputs(job, progress, clock)
+            key = fingerprint(job.parameters(), model=model, inputs=inputs.content(job))
+            run = Run(
+                job=job,
+                inputs=inputs,
+                model=model,
+                fingerprint=key,
+                store=store,
+                progress=progress,
+                clock=clock,
+                place=place,
+            )
+            return await self._reused_or_made(run)
+
+    async def _reused_or_made(self, run: Run) -> JsonObject:
+        job, store, progress, clock = run.job, run.store, run.progress, run.clock
         async with self._cache.flight(
-            key,
+            run.fingerprint,
             job_id=job.id,
             store=store,
             on_progress=progress.relay,
@@ -148,7 +162,7 @@ class Worker:
         ) as flight:
             progress.also_tell(flight.share_progress)
             if flight.hit is not None:
-                finished = Finished(entry=flight.hit, model=described(model))
+                finished = Finished(entry=flight.hit, model=described(run.model))
             else:
                 finished = await self._finish(run, flight)
             with clock.measure("upload"):
@@ -212,7 +226,7 @@ class Worker:
                 run.said.append(NO_PREVIEW)
             return self._images.generate(model, job, run.progress, cancellation, pictures=pictures)
 
-        made, made_by, warnings = await self._gpu.run(lambda cancellation: self._use_model(run, generate, cancellation))
+        made, made_by, warnings = await self._on_gpu(run, generate)
         run.clock.spent |= made.spent_ms()
         run.progress.stage("encoding")
         with run.clock.measure("encode"):
@@ -229,7 +243,7 @@ class Worker:
             first_frame = run.inputs.pictures.image
             return film(self._videos, model, job, run.progress, cancellation, first_frame=first_frame)
 
-        made, made_by, warnings = await self._gpu.run(lambda cancellation: self._use_model(run, generate, cancellation))
+        made, made_by, warnings = await self._on_gpu(run, generate)
         run.clock.spent |= made.spent_ms()
         video, thumbnail = video_files(made, job, prefix=run.store.prefix)
         entry = CacheEntry(
@@ -239,6 +253,14 @@ class Worker:
             warnings=tuple(warnings),
         )
         return KeptResult(entry, (video.new_file, thumbnail.new_file)), made_by
+
+    async def _on_gpu(
+        self, run: Run, generate: Callable[[LoadedModel, Cancellation], Made]
+    ) -> tuple[Made, MadeBy, list[str]]:
+        def work(cancellation: Cancellation) -> tuple[Made, MadeBy, list[str]]:
+            return self._use_model(run, generate, cancellation)
+
+        return await self._gpu.run(work, place=run.place)
 
     def _use_model(
         self, run: Run, generate: Callable[[LoadedModel, Cancellation], Made], cancellation: Cancellation

@@ -222,6 +222,22 @@ async def test_two_jobs_wait_for_one_load(tmp_path: Path) -> None:
     assert loads[0] < loads[1] / 10
 
 
+async def test_jobs_in_flight_reach_the_gpu_in_the_order_they_were_taken(worker: Worker) -> None:
+    """Those that look in the cache and on the volume first, and those that need not."""
+    began: list[str] = []
+
+    async def run(identity: str, *, cache: bool) -> None:
+        async def send(update: Update) -> None:
+            if update["stage"] == "text":
+                began.append(identity)
+
+        await worker.run(job(identity, cache=cache, seed=len(identity)), send, min_interval_s=0.0)
+
+    names = ["a" * length for length in range(1, 9)]
+    await asyncio.gather(*(run(name, cache=len(name) % 2 == 1) for name in names))
+    assert list(dict.fromkeys(began)) == names
+
+
 async def test_the_unforeseen_is_internal_with_a_reference(
     warm: tuple[FluxModelManager, GpuThread], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -236,7 +252,7 @@ async def test_the_unforeseen_is_internal_with_a_reference(
 class BrokenThread(GpuThread):
     """A GPU thread with a defect."""
 
-    async def run(self, work: Callable[[Cancellation], Result]) -> Result:
+    async def run(self, work: Callable[[Cancellation], Result], *, place: int | None = None) -> Result:
         raise ZeroDivisionError(work)
 
 
@@ -285,7 +301,7 @@ async def test_warming_that_fails_is_in_the_log(
 class LostDevice(GpuThread):
     """The GPU thread of a card that no longer answers."""
 
-    async def run(self, work: Callable[[Cancellation], Result]) -> Result:
+    async def run(self, work: Callable[[Cancellation], Result], *, place: int | None = None) -> Result:
         raise DeviceBroken("the GPU stopped answering")
 
 

@@ -1,8 +1,8 @@
 """The one thread that touches the device, its queue, and how a job leaves it early.
 
-Work runs in the order it was handed over. A cancelled job is told through `Cancellation`, which whoever generates
-checks at each step; the cancellation is reported only when the thread is free again. No thread is made at import
-nor by the constructor: the platform's ping process is forked before the first job.
+Work runs in the order of the places that its jobs took in the line. A cancelled job is told through `Cancellation`,
+which whoever generates checks at each step; the cancellation is reported only when the thread is free again. No thread
+is made at import nor by the constructor: the platform's ping process is forked before the first job.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TypeVar
 
 from flux_engine.errors import JobCancelled
+from flux_engine.generate.line import Line
 
 Result = TypeVar("Result")
 
@@ -57,14 +59,33 @@ class GpuThread:
     """Runs one piece of device work at a time, in order."""
 
     def __init__(self) -> None:
+        self._line = Line()
         self._executor: ThreadPoolExecutor | None = None
 
-    async def run(self, work: Callable[[Cancellation], Result]) -> Result:
-        """Run `work` on the GPU thread. When the caller is cancelled, `work` is too, and has ended on return."""
+    def place(self) -> AbstractContextManager[int]:
+        """A job's place in the line, to be taken before the job is prepared, and given up where the block is left."""
+        return self._line.place()
+
+    async def run(self, work: Callable[[Cancellation], Result], *, place: int | None = None) -> Result:
+        """Run `work` on the GPU thread, at `place` or behind all that is in the line. When the caller is cancelled,
+        `work` is too, and has ended on return."""
+        if place is not None:
+            return await self._run(work, place)
+        with self.place() as last:
+            return await self._run(work, last)
+
+    def close(self) -> None:
+        """Finish what is in the line and end the thread."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
+            self._executor = None
+
+    async def _run(self, work: Callable[[Cancellation], Result], place: int) -> Result:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpu")
-        cancellation = Cancellation()
-        future = self._executor.submit(_run_unless_cancelled, work, cancellation)
+        cancellation, future = Cancellation(), Future[Result]()
+        self._line.put(partial(_run_into, future, work, cancellation), place=place)
+        self._executor.submit(self._run_next)
         outcome = asyncio.wrap_future(future)
         outcome.add_done_callback(_noticed)
         try:
@@ -75,16 +96,19 @@ class GpuThread:
                 await _ended(future)
             raise
 
-    def close(self) -> None:
-        """Wait for the work in hand and end the thread."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = None
+    def _run_next(self) -> None:
+        self._line.next()()
 
 
-def _run_unless_cancelled(work: Callable[[Cancellation], Result], cancellation: Cancellation) -> Result:
-    cancellation.check()
-    return work(cancellation)
+def _run_into(future: Future[Result], work: Callable[[Cancellation], Result], cancellation: Cancellation) -> None:
+    """Run `work`, unless `future` was cancelled before; whatever comes of it is the future's."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        cancellation.check()
+        future.set_result(work(cancellation))
+    except BaseException as error:  # noqa: BLE001  (as an executor does: the caller is to know)
+        future.set_exception(error)
 
 
 def _noticed(outcome: asyncio.Future[Result]) -> None:

@@ -30,6 +30,20 @@ async def test_work_runs_in_the_order_it_was_given_on_one_thread() -> None:
     assert len(set(threads)) == 1
 
 
+async def test_a_place_taken_earlier_comes_first_though_its_work_was_handed_over_last() -> None:
+    gpu, seen, release = GpuThread(), list[str](), threading.Event()
+    busy = asyncio.create_task(gpu.run(lambda _: release.wait()))
+    with gpu.place() as first, gpu.place() as second:
+        later = asyncio.create_task(gpu.run(lambda _: seen.append("second"), place=second))
+        await asyncio.sleep(0)
+        earlier = asyncio.create_task(gpu.run(lambda _: seen.append("first"), place=first))
+        await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(busy, later, earlier)
+    gpu.close()
+    assert seen == ["first", "second"]
+
+
 async def test_an_error_reaches_the_caller_and_the_thread_goes_on() -> None:
     gpu = GpuThread()
 

@@ -314,6 +314,7 @@ async def test_at_sigterm_every_job_that_was_taken_is_delivered_and_no_other_is_
         running, waiting = live.submit(LONG), live.submit(SUN)
         await live.until_step(running, 1)
         await platform.endpoint.until(lambda: live.job(waiting).worker is not None)
+        assert not live.job(waiting).status.is_final
         worker.terminate()
         later = live.submit(REFUSED)
         output(await live.result(running))

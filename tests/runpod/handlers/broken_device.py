@@ -19,7 +19,7 @@ from flux_engine.settings import Settings
 class LostDevice(GpuThread):
     """The GPU thread of a card that has fallen off the bus."""
 
-    async def run(self, work: Callable[[Cancellation], Result]) -> Result:
+    async def run(self, work: Callable[[Cancellation], Result], *, place: int | None = None) -> Result:
         def lost(cancellation: Cancellation) -> Result:
             import torch
             from torch import nn
@@ -33,7 +33,7 @@ class LostDevice(GpuThread):
             finally:
                 hook.remove()
 
-        return await super().run(lost)
+        return await super().run(lost, place=place)
 
 
 if __name__ == "__main__":
