@@ -82,9 +82,11 @@ class BucketStore:
         *,
         bounds: TimeBounds | None = None,
         before_connect: Callable[[], None] | None = None,
+        is_allowed: Callable[[str], bool] | None = None,
         is_clients: bool = False,
     ) -> None:
-        """`before_connect` runs on a thread before the first request, and may refuse the endpoint by raising.
+        """`before_connect` runs on a thread before the first request, and may refuse the endpoint by raising;
+        `is_allowed` tells of each numeric address that is connected to whether anything may be sent there.
 
         A client's bucket shares its place only with jobs that bring the same access key.
         """
@@ -92,6 +94,7 @@ class BucketStore:
         self._is_clients = is_clients
         self._bounds = bounds or TimeBounds()
         self._before_connect = before_connect
+        self._is_allowed = is_allowed
         self._threads = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="bucket")
         self._client_lock = threading.Lock()
         self._client: BucketClient | None = None
@@ -202,7 +205,7 @@ class BucketStore:
                 from flux_engine.storage.bucket_client import BucketClient
 
                 try:
-                    self._client = BucketClient(self._bucket, self._bounds)
+                    self._client = BucketClient(self._bucket, self._bounds, is_allowed=self._is_allowed)
                 except ValueError:  # boto3's on a host or a region that it takes for none; its text holds the value
                     raise self._unusable() from None
                 if self._is_closed:  # meanwhile: its first call ends at once

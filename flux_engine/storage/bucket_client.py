@@ -1,8 +1,9 @@
 """boto3's client for one bucket, on connections whose answers are bounded.
 
 botocore reads an answer whole into memory, whatever its length, and its time-outs begin anew with every byte. The
-endpoint may be one that a client named, so here an answer that is not a file ends at MAX_ANSWER_BYTES, and `close`
-ends the connections under way, and with them the threads that wait for them. Importing this takes 0.3 s: bucket.py
+endpoint may be one that a client named, so here an answer that is not a file ends at MAX_ANSWER_BYTES, every connection
+leads to an address that is allowed, and `close` ends the connections under way, and with them the threads that wait for
+them. Importing this takes 0.3 s: bucket.py
 does it at the first use.
 """
 
@@ -14,6 +15,7 @@ import os
 import socket
 import threading
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
@@ -26,7 +28,7 @@ from botocore.awsrequest import (
     AWSResponse,
 )
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ConnectionClosedError
+from botocore.exceptions import BotoCoreError, ConnectionClosedError, HTTPClientError
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
@@ -43,6 +45,12 @@ class AnswerTooLarge(BotoCoreError):  # type: ignore[misc] # botocore has no typ
     fmt = "the answer is longer than {max_bytes} bytes"
 
 
+class AddressRefused(BotoCoreError):  # type: ignore[misc]
+    """The endpoint's name led to an address that is not allowed. Nothing was sent there, and it is not tried again."""
+
+    fmt = "the endpoint has an address that is not allowed"
+
+
 class EndpointClosed(BotoCoreError):  # type: ignore[misc]
     """The store was closed while a call of it was under way."""
 
@@ -52,8 +60,11 @@ class EndpointClosed(BotoCoreError):  # type: ignore[misc]
 class BucketClient:
     """`s3` is boto3's client."""
 
-    def __init__(self, bucket: Bucket, bounds: TimeBounds) -> None:
-        """Raises ValueError for an endpoint that boto3 takes for no URL."""
+    def __init__(self, bucket: Bucket, bounds: TimeBounds, *, is_allowed: Callable[[str], bool] | None = None) -> None:
+        """`is_allowed` tells of a numeric address whether the endpoint may have it; without one, it may have any.
+
+        Raises ValueError for an endpoint that boto3 takes for no URL.
+        """
         for library in ("boto3", "botocore", "s3transfer", "urllib3"):  # at DEBUG they log signatures and signed URLs
             logging.getLogger(library).setLevel(logging.INFO)
         config = Config(
@@ -72,6 +83,7 @@ class BucketClient:
             config=config,
         )
         self._http = BoundedSession(
+            is_allowed,
             timeout=(bounds.connect_s, bounds.read_s),
             max_pool_connections=CONNECTIONS,
             verify=os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or True,
@@ -87,16 +99,21 @@ class BucketClient:
 class BoundedSession(URLLib3Session):  # type: ignore[misc]
     """botocore's HTTP session with bounds on what is read, which ends what is under way when it is closed."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, is_allowed: Callable[[str], bool] | None = None, **options: Any) -> None:
         super().__init__(**options)
         self._sockets = _Sockets()
         for scheme, pool in (("http", AWSHTTPConnectionPool), ("https", AWSHTTPSConnectionPool)):
-            self._pool_classes_by_scheme[scheme] = _pool_class(pool, self._sockets)
+            self._pool_classes_by_scheme[scheme] = _pool_class(pool, self._sockets, is_allowed)
 
     def send(self, request: Any) -> Any:
         self._sockets.check()
         is_file, request.stream_output = request.stream_output, True  # so that botocore does not read it to its end
-        response = super().send(request)
+        try:
+            response = super().send(request)
+        except HTTPClientError as error:
+            if isinstance(error.kwargs.get("error"), AddressRefused):
+                raise AddressRefused from None  # as itself, since botocore would try the other once more
+            raise
         if is_file and response.status_code < 300:
             return response
         body = self._read(response.raw, request)
@@ -160,11 +177,19 @@ def _shut(opened: socket.socket) -> None:
         socket.socket.shutdown(opened, socket.SHUT_RDWR)  # past TLS, whose goodbye would wait
 
 
-def _pool_class(base: type[Any], sockets: _Sockets) -> type[Any]:
-    """botocore's pool of connections, which notes every socket that it opens."""
+def _pool_class(base: type[Any], sockets: _Sockets, is_allowed: Callable[[str], bool] | None) -> type[Any]:
+    """botocore's pool of connections, which looks where every socket leads and notes it."""
     connection: type[Any] = AWSHTTPSConnection if base is AWSHTTPSConnectionPool else AWSHTTPConnection
 
     class Connection(connection):  # type: ignore[misc]
+        def _new_conn(self) -> socket.socket:
+            opened: socket.socket = super()._new_conn()
+            # The name may have had another address when it was looked at. A proxy looks names up for itself.
+            if is_allowed is not None and self.proxy is None and not is_allowed(opened.getpeername()[0]):
+                opened.close()
+                raise AddressRefused
+            return opened
+
         def connect(self) -> None:
             super().connect()  # with TLS, all of it within the time-out for connecting
             sockets.add(self.sock)

@@ -1,8 +1,8 @@
 """A job's own bucket (`s3Config`): checked, used for that job, and forgotten.
 
-It names a host, so it is as hostile as any URL of a client: https only, and the host must resolve to public addresses
-before the first request. boto3 resolves the name again for itself, so a name server that answers differently the
-second time is not caught here; the keys that it would get are the client's own, and what comes back is never shown.
+It names a host, so it is as hostile as any URL of a client: https only, and the host must have public addresses only.
+That is looked at before anything is made for the job, and again at each connection, before anything is sent: a name
+server may answer differently the second time.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def store_from_s3_config(
         url_expiry_s=url_expiry_s,
     )
     check = partial(check_host or require_public_host, address.host, address.port)
-    return BucketStore(bucket, bounds=bounds, before_connect=check, is_clients=True)
+    is_allowed = is_public if check_host is None else None
+    return BucketStore(bucket, bounds=bounds, before_connect=check, is_allowed=is_allowed, is_clients=True)
 
 
 def require_public_host(host: str, port: int) -> None:

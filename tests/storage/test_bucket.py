@@ -185,18 +185,21 @@ class Hostile:
                 await asyncio.sleep(0.05)
 
 
-@contextlib.asynccontextmanager
-async def bucket_at(hostile: Hostile) -> AsyncIterator[BucketStore]:
-    listening = await asyncio.start_server(hostile.connected, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    bucket = Bucket(
-        endpoint_url=f"http://127.0.0.1:{port}",
+def bucket_of(endpoint_url: str) -> Bucket:
+    return Bucket(
+        endpoint_url=endpoint_url,
         name="pictures",
         region="us-east-1",
         access_key_id=SecretStr("a"),
         secret_access_key=SecretStr("b"),
     )
-    store = BucketStore(bucket, bounds=replace(QUICK, upload_s=20, lookup_s=20))
+
+
+@contextlib.asynccontextmanager
+async def bucket_at(hostile: Hostile) -> AsyncIterator[BucketStore]:
+    listening = await asyncio.start_server(hostile.connected, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    store = BucketStore(bucket_of(f"http://127.0.0.1:{port}"), bounds=replace(QUICK, upload_s=20, lookup_s=20))
     yield store
     store.close()
     listening.close()
@@ -234,14 +237,7 @@ async def test_over_tls_it_is_the_same(tmp_path: Path, monkeypatch: pytest.Monke
     serving, _ = own_certificate(tmp_path, "bucket.example")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "cert.pem"))
     async with server(handle, tls=serving) as port:
-        bucket = Bucket(
-            endpoint_url=f"https://127.0.0.1:{port}",
-            name="pictures",
-            region="us-east-1",
-            access_key_id=SecretStr("a"),
-            secret_access_key=SecretStr("b"),
-        )
-        store = BucketStore(bucket)
+        store = BucketStore(bucket_of(f"https://127.0.0.1:{port}"))
         storing = asyncio.create_task(store.put(b"whole", key=key_of(b"whole"), content_type="image/png"))
         await reached.wait()
         threads = set(store._threads._threads)

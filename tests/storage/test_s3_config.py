@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import socket
 from typing import Any
 
 import pytest
 
-from flux_engine.errors import InvalidInput
+from flux_engine.errors import InvalidInput, StorageFailed
 from flux_engine.storage.bucket import BucketStore
 from flux_engine.storage.results import object_key
 from flux_engine.storage.s3_config import require_public_host, store_from_s3_config
@@ -70,9 +72,40 @@ async def test_what_boto3_takes_for_no_endpoint_is_refused_without_its_words(wro
     store.close()
 
 
-@pytest.mark.parametrize("host", ["8.8.8.8", "2606:4700::1111"])
-def test_a_public_address_is_allowed(host: str) -> None:
-    require_public_host(host, 443)
+@pytest.mark.parametrize(("host", "is_public"), [("8.8.8.8", True), ("2606:4700::1111", True), ("10.1.2.3", False)])
+def test_a_public_address_is_allowed(host: str, is_public: bool) -> None:
+    try:
+        require_public_host(host, 443)
+    except InvalidInput:
+        assert not is_public
+    else:
+        assert is_public
+
+
+async def test_a_name_that_turns_private_after_the_look_at_it_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    received = asyncio.Queue[bytes]()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await received.put(await reader.read())
+        writer.close()
+
+    listening = await asyncio.start_server(connected, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    answers = iter(["8.8.8.8"])
+
+    def resolve(host: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers, "127.0.0.1"), port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    config = GOOD | {"endpointUrl": f"https://rebinding.example:{port}"}
+    store = store_from_s3_config(config, url_expiry_s=3600, bounds=QUICK)
+    with pytest.raises(StorageFailed, match="AddressRefused"):
+        await store.put(b"x", key=object_key("flux", hashlib.sha256(b"x").hexdigest(), "png"), content_type="image/png")
+    assert await received.get() == b""  # connected to, and left before a word was said
+    assert received.empty()
+    store.close()
+    listening.close()
+    await listening.wait_closed()
 
 
 async def test_the_results_of_a_job_go_to_its_own_bucket(s3: S3Process) -> None:
