@@ -65,9 +65,10 @@ def _bucket_region(value: str) -> str:
 
 
 def _bucket_prefix(value: str) -> str:
-    if not BUCKET_PREFIX.fullmatch(value.strip("/")) or len(value) > 200:
+    prefix = value.strip("/")
+    if not BUCKET_PREFIX.fullmatch(prefix) or len(prefix) > 200:
         raise ValueError("must be path segments of letters, digits, dots, hyphens and underscores")
-    return value
+    return prefix
 
 
 def _public_url(value: str) -> str:
@@ -78,7 +79,7 @@ def _public_url(value: str) -> str:
         is_url = False
     if not is_url or parts.query or parts.fragment:
         raise ValueError("must be an http or https URL without a query")
-    return value
+    return value.rstrip("/")
 
 
 HOST: Final = re.compile(r"\*|(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")

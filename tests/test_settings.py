@@ -97,6 +97,12 @@ def test_what_is_valid_is_taken(variable: str, value: str) -> None:
     assert Settings.from_environment({variable: value}) != Settings.from_environment({})
 
 
+def test_slashes_around_a_prefix_or_behind_a_url_mean_nothing() -> None:
+    written = {"BUCKET_PREFIX": "/flux/v1/", "BUCKET_PUBLIC_URL": "https://cdn.example/pictures/"}
+    settings = Settings.from_environment(written)
+    assert (settings.bucket_prefix, settings.bucket_public_url) == ("flux/v1", "https://cdn.example/pictures")
+
+
 def test_secrets_do_not_show_where_they_are_refused() -> None:
     with pytest.raises(SettingsError) as refusal:
         Settings.from_environment({"REDIS_URL": "redis://user:very-secret/half@host:6379"})

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from flux_engine.settings import Settings, SettingsError
+from flux_engine.settings import BUCKET_NAME, Settings, SettingsError
 from flux_engine.storage.bucket import Bucket
 
-_BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _AWS_VIRTUAL = re.compile(r"(?P<bucket>.+)\.(?P<service>s3[.-].*amazonaws\.com|s3\.amazonaws\.com)")
 _REGION_IN_HOST: Final = (
     re.compile(r"s3[.-](?:dualstack\.)?([a-z]{2}(?:-[a-z]+)+-\d)\.amazonaws\.com"),
@@ -60,7 +59,7 @@ def bucket_address(endpoint_url: str, *, bucket: str | None = None, region: str 
             "no bucket is named" if not named else "the endpoint names another bucket than the bucket name"
         )
     name = named.pop()
-    if not _BUCKET_NAME.fullmatch(name):
+    if not BUCKET_NAME.fullmatch(name):
         raise ValueError("the bucket name must be 3 to 63 letters, digits, dots, hyphens or underscores")
     literal = f"[{host}]" if ":" in host else host
     bare = f"{parts.scheme}://{literal}" + (f":{port}" if port else "")
@@ -87,8 +86,8 @@ def bucket_from_settings(settings: Settings) -> Bucket:
         region=address.region,
         access_key_id=settings.bucket_access_key_id,
         secret_access_key=settings.bucket_secret_access_key,
-        prefix=_prefix(settings.bucket_prefix),
-        public_url=_public_url(settings.bucket_public_url),
+        prefix=settings.bucket_prefix,
+        public_url=settings.bucket_public_url,
         addressing=settings.bucket_addressing,
         url_expiry_s=settings.url_expiry_seconds,
     )
@@ -106,19 +105,3 @@ def _region(host: str) -> str:
     if host.endswith(".r2.cloudflarestorage.com"):
         return "auto"
     return next((match[1] for pattern in _REGION_IN_HOST if (match := pattern.fullmatch(host))), DEFAULT_REGION)
-
-
-def _prefix(value: str) -> str:
-    prefix = value.strip("/")
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*", prefix) or len(prefix) > 200:
-        raise SettingsError("BUCKET_PREFIX: must be path segments of letters, digits, dots, hyphens and underscores")
-    return prefix
-
-
-def _public_url(value: str | None) -> str | None:
-    if value is None:
-        return None
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise SettingsError("BUCKET_PUBLIC_URL: must be an http or https URL without a query")
-    return value.rstrip("/")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from flux_engine.errors import InvalidInput
+from flux_engine.storage.inline import inline_bytes, is_data_uri
 
 VOLUME_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 HUB: Final = re.compile(
@@ -18,7 +17,6 @@ HUB: Final = re.compile(
     r"(?::(?P<file>[A-Za-z0-9_][A-Za-z0-9 ._()+/-]{0,199}\.safetensors))?"
 )
 CIVITAI_HOSTS: Final = ("civitai.com", "www.civitai.com", "civitai.red", "civitai.green")
-BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 MIN_INLINE_CHARACTERS: Final = 256  # what is shorter is a name; the header of a LoRA alone is longer
 SUFFIX: Final = ".safetensors"
 FORMS: Final = (
@@ -69,22 +67,29 @@ LoraSource = VolumeLora | HubLora | CivitaiLora | UrlLora | InlineLora
 
 def parse_source(path: str, *, max_inline_bytes: int) -> LoraSource:
     """What `path` of a job means. Raises InvalidInput."""
-    if path.startswith("data:"):
-        head, _, body = path.partition(",")
-        if not head.endswith(";base64"):
-            raise _invalid("its data URI must be base64, `data:application/octet-stream;base64,...`")
-        return InlineLora(_decoded(body, max_inline_bytes))
+    if is_data_uri(path):
+        return _inline(path, max_inline_bytes)
     if path.lower().startswith("civitai:"):
         return _civitai(path[len("civitai:") :])
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
         return _url(path)
     if len(path) >= MIN_INLINE_CHARACTERS:
-        return InlineLora(_decoded(path, max_inline_bytes))
+        return _inline(path, max_inline_bytes)
     if VOLUME_NAME.fullmatch(path):
         return VolumeLora(path if path.endswith(SUFFIX) else path + SUFFIX)
     if (match := HUB.fullmatch(path)) is not None and ".." not in path and "//" not in path:
         return HubLora(repo=match["repo"], revision=match["revision"], file=match["file"])
     raise _invalid(f"it must be {FORMS}")
+
+
+def _inline(text: str, max_bytes: int) -> InlineLora:
+    try:
+        content = inline_bytes(text, max_bytes=max_bytes)
+    except ValueError as error:
+        raise _invalid(f"{error}; it must be {FORMS}") from None
+    if content is None:
+        raise _invalid(f"it holds more than {max_bytes} bytes; send a URL")
+    return InlineLora(content)
 
 
 def _url(path: str) -> LoraSource:
@@ -118,19 +123,6 @@ def _civitai_page(path: str, query: str) -> CivitaiLora:
             "send its URL with `modelVersionId`, or `civitai:VERSION_ID`"
         )
     raise _invalid("its Civitai URL names no version; send the one with `modelVersionId`")
-
-
-def _decoded(text: str, max_bytes: int) -> bytes:
-    stripped = "".join(text.split())
-    if len(stripped) // 4 * 3 > max_bytes + 2:
-        raise _invalid(f"it holds more than {max_bytes} bytes; send a URL")
-    if not BASE64.fullmatch(stripped):
-        raise _invalid(f"it must be {FORMS}")
-    try:
-        standard = stripped.replace("-", "+").replace("_", "/").rstrip("=")
-        return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
-    except binascii.Error:
-        raise _invalid("its base64 is broken off or misspelt") from None
 
 
 def _invalid(problem: str) -> InvalidInput:

@@ -6,13 +6,12 @@ What the bytes hold is not looked at here.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import re
 from typing import Final
 
 from flux_engine.errors import InputFetchFailed, InvalidInput
 from flux_engine.storage.fetch import Fetcher
+from flux_engine.storage.inline import inline_bytes
 
 MAX_BYTES: Final = 20_000_000
 TIMEOUT_S: Final = 60.0
@@ -42,14 +41,11 @@ class PictureSource:
 
 
 def _decoded(source: str, field: str) -> bytes:
-    if source[:5].lower() == "data:":
-        head, _, source = source.partition(",")
-        if not head.lower().endswith(";base64"):
-            raise InvalidInput(f"the data URI in `{field}` must be base64, `data:image/png;base64,...`", field=field)
-    text = "".join(source.split()).replace("-", "+").replace("_", "/").rstrip("=")
-    if len(text) // 4 * 3 > MAX_BYTES:
-        raise InputFetchFailed(f"`{field}` has more than {MAX_BYTES} bytes; send a smaller picture", field=field)
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidInput(f"`{field}` must be an https URL, a data URI or base64 of a picture", field=field) from None
+        content = inline_bytes(source, max_bytes=MAX_BYTES)
+    except ValueError as error:
+        message = f"`{field}` must be an https URL, a data URI or base64 of a picture: {error}"
+        raise InvalidInput(message, field=field) from None
+    if content is None:
+        raise InputFetchFailed(f"`{field}` has more than {MAX_BYTES} bytes; send a smaller picture", field=field)
+    return content

@@ -17,20 +17,8 @@ DATA = bytes(range(256)) * 3
 TEXT = base64.b64encode(DATA).decode()
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
-        TEXT,
-        TEXT.rstrip("="),
-        base64.urlsafe_b64encode(DATA).decode(),
-        "\n".join(TEXT[i : i + 76] for i in range(0, len(TEXT), 76)),
-        f"data:image/png;base64,{TEXT}",
-        f"data:;base64,{TEXT}",
-        f"DATA:IMAGE/PNG;BASE64,{TEXT}",
-    ],
-    ids=["plain", "unpadded", "urlsafe", "lines", "data uri", "short data uri", "capitals"],
-)
-async def test_the_forms_of_base64(written: str) -> None:
+@pytest.mark.parametrize("written", [TEXT, f"data:image/png;base64,{TEXT}"], ids=["plain", "data uri"])
+async def test_a_picture_may_come_with_the_job(written: str) -> None:
     assert await PictureSource(Fetcher()).get(written, "image") == DATA
 
 
