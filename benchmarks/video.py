@@ -23,13 +23,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flux_engine.base_job import ParseContext
 from flux_engine.build import build_models
 from flux_engine.errors import InvalidInput
 from flux_engine.film import film, spec_of
 from flux_engine.generate.frames import Spent
 from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.video import VideoGenerator
-from flux_engine.job import ParseContext, parse_job
+from flux_engine.job import parse_job
 from flux_engine.media.video import VideoEncoder
 from flux_engine.models.manager import LoadedModel
 from flux_engine.progress import Progress

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, not as a mo
 
 from flux_engine.models import catalog
 from flux_engine.models.catalog import ModelSpec
-from flux_engine.models.gpu_properties import read_device
+from flux_engine.models.device import read_device
 from flux_engine.models.optimizer import ModelOptimizer
 from flux_engine.models.plan import PROFILES, Preferences, Profile
 from flux_engine.models.tuned import Source, load_tuned

@@ -20,8 +20,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from flux_engine import plan_command
+from flux_engine.base_job import JsonObject
 from flux_engine.build import build_worker
-from flux_engine.job import ONLY_OF_VIDEOS, JsonObject
+from flux_engine.image_job import ONLY_OF_VIDEOS
 from flux_engine.local import summary
 from flux_engine.logs import set_up_logs
 from flux_engine.progress import Send, Update

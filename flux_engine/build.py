@@ -8,7 +8,7 @@ from pathlib import Path
 from flux_engine.generate.gpu import GpuThread
 from flux_engine.health import Check, cuda_of_torch, fitness_checks
 from flux_engine.inputs import InputFetcher
-from flux_engine.models.gpu_properties import driver_version, has_gpu, read_device
+from flux_engine.models.device import has_gpu, read_device, read_driver
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.served import ServedModels
 from flux_engine.settings import Settings
@@ -65,7 +65,7 @@ def build_checks(settings: Settings) -> list[Check]:
         _served(settings),
         volume=settings.model_volume,
         cache_folder=default_cache_folder(),
-        driver=driver_version,
+        driver=read_driver,
         torch_cuda=cuda_of_torch(),
     )
 

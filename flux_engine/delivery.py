@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
 
+from flux_engine.base_job import JsonObject, ResponseFormat
 from flux_engine.errors import ResultTooLarge
-from flux_engine.job import ImageJob, JsonObject, ResponseFormat
+from flux_engine.image_job import ImageJob
 from flux_engine.media.images import CONTENT_TYPES, encode_image, made_from_of
 from flux_engine.media.video import CONTENT_TYPES as VIDEO_CONTENT_TYPES
 from flux_engine.storage.entry import CacheEntry, StoredFile

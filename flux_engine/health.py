@@ -1,10 +1,10 @@
-"""What a worker looks at before it takes its first job: its GPU's driver, its disk, the volume, and its model.
+"""What a worker looks at before it takes its first job: its GPU and the driver, its disk, the volume, and its model.
 
 A check that raises ends the worker, and the platform starts it anew, elsewhere or in the same place: so only what is
-this machine's own fault does, a driver that the installed torch cannot use and a disk without room. The volume and the
-model are the same for every worker of the endpoint, and a worker without them still has jobs that it can do: those that
-name another model, and those whose results go to a bucket or come inline. What is wrong with them stands in the log,
-and a job that needs them says so. Nothing here reads weights or imports torch.
+this machine's own fault does, a GPU or a driver that the installed torch cannot use and a disk without room. The volume
+and the model are the same for every worker of the endpoint, and a worker without them still has jobs that it can do:
+those that name another model, and those whose results go to a bucket or come inline. What is wrong with them stands in
+the log, and a job that needs them says so. Nothing here reads weights or imports torch.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Final
 
 from flux_engine.errors import ModelUnavailable
+from flux_engine.models.device import Driver
 from flux_engine.models.served import ServedModels
 
 MIN_FREE_BYTES: Final = 512 * 1024**2  # results that wait for a retry, LoRAs, compile caches
 MIN_DRIVERS: Final = {12: 525, 13: 580}  # by CUDA's major version (CUDA's release notes, table of minor compatibility)
+MIN_CAPABILITIES: Final = {13: (7, 5)}  # what torch's builds for that CUDA hold code for, the older ones for more
 
 Check = Callable[[], None]
 
@@ -40,18 +42,18 @@ def fitness_checks(
     *,
     volume: Path,
     cache_folder: Path,
-    driver: Callable[[], str | None] = lambda: None,
+    driver: Callable[[], Driver | None] = lambda: None,
     torch_cuda: str | None = None,
     min_free_bytes: int = MIN_FREE_BYTES,
 ) -> list[Check]:
     """The checks, those that may raise Unfit first.
 
-    `driver` tells the version of the GPU's driver, None where there is no GPU or nobody to ask, and raises
-    subprocess.SubprocessError where the driver does not answer. `torch_cuda` is the CUDA that torch is built for.
+    `driver` tells of the GPU's driver, None where there is no GPU or nobody to ask, and raises
+    subprocess.SubprocessError where it does not answer. `torch_cuda` is the CUDA that torch is built for.
     """
 
-    def driver_can_be_used() -> None:
-        _check_driver(driver, torch_cuda)
+    def gpu_can_be_used() -> None:
+        _check_gpu(driver, torch_cuda)
 
     def disk_has_room() -> None:
         if (lack := _lack_of_room(cache_folder, min_free_bytes)) is not None:
@@ -67,7 +69,7 @@ def fitness_checks(
         except ModelUnavailable as error:
             log.error(f"the default model is missing, and jobs for it will fail: {error.message}")
 
-    return [driver_can_be_used, disk_has_room, volume_is_usable, model_is_there]
+    return [gpu_can_be_used, disk_has_room, volume_is_usable, model_is_there]
 
 
 def cuda_of_torch() -> str | None:
@@ -82,21 +84,32 @@ def cuda_in(version_file: Path) -> str | None:
     return told[1] if told is not None else None
 
 
-def _check_driver(driver: Callable[[], str | None], torch_cuda: str | None) -> None:
-    """torch with too old a driver sees no GPU, which no job should find out after its load."""
+def _check_gpu(read_driver: Callable[[], Driver | None], torch_cuda: str | None) -> None:
+    """torch sees no GPU with too old a driver, and fails at the first product of matrices on too old a card; no job
+    should find that out after its load."""
     try:
-        version = driver()
+        driver = read_driver()
     except subprocess.SubprocessError as error:
         raise Unfit("the GPU's driver does not answer (nvidia-smi failed); another machine is needed") from error
-    least = MIN_DRIVERS.get(int(torch_cuda.partition(".")[0])) if torch_cuda is not None else None
-    if version is None or least is None:
+    if driver is None or torch_cuda is None:
         return
-    major = version.partition(".")[0]
-    if major.isdigit() and int(major) < least:
+    cuda = int(torch_cuda.partition(".")[0])
+    major = driver.version.partition(".")[0]
+    if major.isdigit() and int(major) < MIN_DRIVERS.get(cuda, 0):
         raise Unfit(
-            f"the GPU's driver is {version} and torch's CUDA {torch_cuda} needs {least} or newer; select CUDA "
-            f"{torch_cuda} and what is above it in the endpoint's settings"
+            f"the GPU's driver is {driver.version} and torch's CUDA {torch_cuda} needs {MIN_DRIVERS[cuda]} or newer; "
+            f"select CUDA {torch_cuda} and what is above it in the endpoint's settings"
         )
+    least = MIN_CAPABILITIES.get(cuda, (0, 0))
+    if driver.compute_capability is not None and driver.compute_capability < least:
+        raise Unfit(
+            f"the GPU has compute capability {_written(driver.compute_capability)} and torch's CUDA {torch_cuda} needs "
+            f"{_written(least)} or higher; leave such cards out in the endpoint's settings"
+        )
+
+
+def _written(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"
 
 
 def _fault_of_volume(folder: Path, min_free_bytes: int) -> str | None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from flux_engine.base_job import Job, JsonObject
 from flux_engine.errors import FluxError
-from flux_engine.job import Job, JsonObject
 from flux_engine.media.pictures import Pictures, as_mask, decode_picture
 from flux_engine.storage.loras import LoraStore, StoredLora
 from flux_engine.storage.pictures import PictureSource

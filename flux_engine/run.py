@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from flux_engine.base_job import JsonObject
 from flux_engine.delivery import as_utc
 from flux_engine.film import timeout_warning
+from flux_engine.image_job import ImageJob
 from flux_engine.inputs import JobInputs
-from flux_engine.job import ImageJob, JsonObject
 from flux_engine.progress import Progress
 from flux_engine.storage.entry import CacheEntry
 from flux_engine.storage.fingerprint import ModelIdentity

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from flux_engine.base_job import MAX_VIDEO_WORK, Job, JsonObject, ParseContext, job_id
 from flux_engine.delivery import encode_images, handed_out, made_to_fit, video_files, within_limit
 from flux_engine.errors import ClientError, DeviceBroken, FluxError, Internal, StorageFailed
 from flux_engine.film import Film, film
@@ -22,8 +23,9 @@ from flux_engine.generate.gpu import Cancellation, GpuThread
 from flux_engine.generate.image import Generated, ImageGenerator, can_preview
 from flux_engine.generate.interruption import interruptible
 from flux_engine.generate.video import VideoGenerator, check_model
+from flux_engine.image_job import ImageJob
 from flux_engine.inputs import InputFetcher, JobInputs
-from flux_engine.job import MAX_VIDEO_WORK, ImageJob, Job, JsonObject, ParseContext, job_id, parse_job
+from flux_engine.job import parse_job
 from flux_engine.models.manager import FluxModelManager, LoadedModel
 from flux_engine.models.spec import ModelSpec
 from flux_engine.progress import MIN_INTERVAL_S, Progress, Send

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from flux_engine.base_job import ParseContext
 from flux_engine.build import build_models, build_worker
 from flux_engine.generate.gpu import GpuThread
-from flux_engine.job import ParseContext
 from flux_engine.limits import ModelLimits
 from flux_engine.models import catalog
 from flux_engine.models.manager import FluxModelManager

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from flux_engine.base_job import ParseContext
 from flux_engine.delivery import made_to_fit, within_limit
 from flux_engine.errors import ResultTooLarge
-from flux_engine.job import ImageJob, ParseContext, parse_job
+from flux_engine.image_job import ImageJob
+from flux_engine.job import parse_job
 from flux_engine.media.images import encode_image
 
 

@@ -159,7 +159,8 @@ async def test_s3_is_restarted_during_a_job(site: Site) -> None:
             site.s3.kill()
             site.s3.start()
 
-    check(await site.run(when=restart), cached=False)
+    digest = check(await site.run(when=restart), cached=False)
+    assert check(await site.run(), cached=True) == digest
 
 
 async def test_an_object_that_is_gone_is_made_again(site: Site) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from flux_engine.build import build_checks
 from flux_engine.health import Unfit, cuda_in, cuda_of_torch, fitness_checks
-from flux_engine.models.gpu_properties import driver_version
+from flux_engine.models.device import Driver, read_driver
 from flux_engine.models.served import ServedModels
 from flux_engine.models.weights import BUNDLED_FOLDER
 from flux_engine.settings import Settings
@@ -28,7 +28,7 @@ def run_checks(volume: Path, **environment: str) -> None:
 def run_on(
     folder: Path,
     *,
-    driver: Callable[[], str | None] = lambda: None,
+    driver: Callable[[], Driver | None] = lambda: None,
     torch_cuda: str | None = "13.0",
     min_free_bytes: int = 0,
 ) -> None:
@@ -122,15 +122,37 @@ def test_a_full_disk_is_unfit(tmp_path: Path) -> None:
 def test_the_driver_must_be_new_enough_for_torch(
     tmp_path: Path, version: str | None, torch_cuda: str | None, is_fit: bool
 ) -> None:
+    told = None if version is None else Driver(version, (9, 0))
     if is_fit:
-        run_on(tmp_path, driver=lambda: version, torch_cuda=torch_cuda)
+        run_on(tmp_path, driver=lambda: told, torch_cuda=torch_cuda)
         return
     with pytest.raises(Unfit, match=f"driver is {version} .* select CUDA {torch_cuda}"):
-        run_on(tmp_path, driver=lambda: version, torch_cuda=torch_cuda)
+        run_on(tmp_path, driver=lambda: told, torch_cuda=torch_cuda)
+
+
+@pytest.mark.parametrize(
+    ("capability", "torch_cuda", "refusal"),
+    [
+        ((7, 5), "13.0", None),
+        ((7, 0), "13.0", r"capability 7\.0 .* needs 7\.5"),  # V100
+        ((6, 1), "13.2", r"capability 6\.1 .* needs 7\.5"),
+        ((7, 0), "12.6", None),
+        (None, "13.0", None),
+    ],
+)
+def test_the_card_must_be_one_that_torch_has_code_for(
+    tmp_path: Path, capability: tuple[int, int] | None, torch_cuda: str, refusal: str | None
+) -> None:
+    driver = Driver("590.12", capability)
+    if refusal is None:
+        run_on(tmp_path, driver=lambda: driver, torch_cuda=torch_cuda)
+        return
+    with pytest.raises(Unfit, match=refusal):
+        run_on(tmp_path, driver=lambda: driver, torch_cuda=torch_cuda)
 
 
 def test_a_driver_that_does_not_answer_is_unfit(tmp_path: Path) -> None:
-    def dead() -> str:
+    def dead() -> Driver:
         raise subprocess.CalledProcessError(9, "nvidia-smi")
 
     with pytest.raises(Unfit, match="does not answer"):
@@ -147,12 +169,14 @@ def test_the_driver_s_own_tool_is_asked(tmp_path: Path, monkeypatch: pytest.Monk
         tool.write_text(f"#!/bin/sh\n{script}\n")
         tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
 
-    answering("echo 570.195.03; echo 570.195.03")
-    assert driver_version(tmp_path) == "570.195.03"
+    answering("echo '570.195.03, 8.6'; echo '570.195.03, 7.0'")
+    assert read_driver(tmp_path) == Driver("570.195.03", (8, 6))
+    answering("echo '570.195.03, [N/A]'")
+    assert read_driver(tmp_path) == Driver("570.195.03", None)
     answering("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
     with pytest.raises(subprocess.CalledProcessError):
-        driver_version(tmp_path)
-    assert driver_version(tmp_path / "no devices") is None
+        read_driver(tmp_path)
+    assert read_driver(tmp_path / "no devices") is None
 
 
 def test_torch_s_cuda_is_told_as_torch_tells_it() -> None:

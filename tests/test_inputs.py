@@ -16,9 +16,10 @@ from PIL import Image
 
 from builder.flux_tiny.landscapes import Scene, paint
 from builder.flux_tiny.score import disc, disc_colour, time_of_day
+from flux_engine.base_job import ParseContext
 from flux_engine.errors import InputFetchFailed
 from flux_engine.inputs import InputFetcher
-from flux_engine.job import ParseContext, parse_job
+from flux_engine.job import parse_job
 from flux_engine.progress import Update
 from flux_engine.storage.fetch import Fetcher
 from flux_engine.storage.loras import LoraStore

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from flux_engine.base_job import ParseContext
 from flux_engine.errors import InvalidInput
-from flux_engine.job import ImageJob, ParseContext, parse_job
+from flux_engine.image_job import ImageJob
+from flux_engine.job import parse_job
 from flux_engine.limits import ModelLimits
 from flux_engine.lora_request import LoraRequest
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from flux_engine.base_job import ParseContext, derived_seed
 from flux_engine.errors import InvalidInput
 from flux_engine.fields import MAX_SEED
-from flux_engine.job import ParseContext, derived_seed, parse_job
+from flux_engine.job import parse_job
 from flux_engine.video_job import Keyframe, VideoJob, spread
 
 PLAIN = {"prompt": "a red sun", "num_frames": 48}

@@ -22,7 +22,8 @@ from PIL import Image
 from flux_engine.build import build_worker
 from flux_engine.errors import DeviceBroken
 from flux_engine.generate.gpu import Cancellation, GpuThread, Result
-from flux_engine.models.gpu_properties import GIB, GpuProperties, cpu_machine, read_device
+from flux_engine.models.device import read_device
+from flux_engine.models.gpu_properties import GIB, GpuProperties, cpu_machine
 from flux_engine.models.manager import FluxModelManager, LoadedModel
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec

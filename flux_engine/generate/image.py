@@ -14,7 +14,7 @@ from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.preview import FlowPreview
 from flux_engine.generate.sibling import sibling, steps_run
 from flux_engine.generate.text import Embeddings, PromptEncoder
-from flux_engine.job import ImageJob
+from flux_engine.image_job import ImageJob
 from flux_engine.media.pictures import Pictures, fitted
 from flux_engine.progress import Progress
 
@@ -60,7 +60,7 @@ class ImageGenerator:
         progress.stage("text")
         began = time.perf_counter()
         start = _start(model, job, pictures or Pictures())
-        embeddings = self._embeddings(model, job)
+        embeddings = self._prompts.encode(model, job, job.prompt)
         done.text_ms = _ms_since(began)
         cancellation.check()
         progress.stage("denoising")
@@ -76,14 +76,6 @@ class ImageGenerator:
             done.denoise_ms += (steps.ended_at - began) * 1000
             done.decode_ms += _ms_since(steps.ended_at)
         return done
-
-    def _embeddings(self, model: LoadedModel, job: ImageJob) -> Embeddings:
-        length = job.max_sequence_length
-        embeddings = self._prompts.encode(model, job.prompt, max_sequence_length=length)
-        if job.true_cfg_scale > 1:
-            negative = job.negative_prompt or ""
-            embeddings = embeddings | self._prompts.encode_negative(model, negative, max_sequence_length=length)
-        return embeddings
 
 
 def can_preview(model: LoadedModel) -> bool:

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from flux_engine.base_job import Job
     from flux_engine.models.manager import LoadedModel
 
 CACHED_PROMPTS: Final = 32  # 512 tokens of T5 in bf16 are 4 MB
@@ -25,9 +26,16 @@ class PromptEncoder:
         self._capacity = capacity
         self._by_pipeline: WeakKeyDictionary[Any, OrderedDict[tuple[str, int], Embeddings]] = WeakKeyDictionary()
 
-    def encode(self, model: LoadedModel, prompt: str, *, max_sequence_length: int) -> Embeddings:
-        """The pipeline's keyword arguments for `prompt`: `prompt_embeds` (1, tokens, width), and where the model
-        has it `pooled_prompt_embeds` (1, width)."""
+    def encode(self, model: LoadedModel, job: Job, prompt: str) -> Embeddings:
+        """The pipeline's keyword arguments for `prompt`, one of `job`'s: `prompt_embeds` (1, tokens, width), and where
+        the model has it `pooled_prompt_embeds` (1, width); likewise `negative_...` where the job is guided by one."""
+        embeddings = self._encoded(model, prompt, job.max_sequence_length)
+        if job.true_cfg_scale > 1:
+            negative = self._encoded(model, job.negative_prompt or "", job.max_sequence_length)
+            embeddings = embeddings | {f"negative_{name}": tensor for name, tensor in negative.items()}
+        return embeddings
+
+    def _encoded(self, model: LoadedModel, prompt: str, max_sequence_length: int) -> Embeddings:
         entries = self._by_pipeline.setdefault(model.pipeline, OrderedDict())
         key = (prompt, max_sequence_length)
         if key not in entries:
@@ -36,11 +44,6 @@ class PromptEncoder:
         while len(entries) > self._capacity:
             entries.popitem(last=False)
         return entries[key]
-
-    def encode_negative(self, model: LoadedModel, prompt: str, *, max_sequence_length: int) -> Embeddings:
-        """As `encode`, under the names of the negative prompt."""
-        embeddings = self.encode(model, prompt, max_sequence_length=max_sequence_length)
-        return {f"negative_{name}": tensor for name, tensor in embeddings.items()}
 
 
 def _encode(pipeline: Any, prompt: str, max_sequence_length: int) -> Embeddings:

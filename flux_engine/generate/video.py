@@ -58,7 +58,7 @@ class VideoGenerator:
         check_model(model.spec)
         progress.stage("text")
         began = time.perf_counter()
-        embeddings = [self._embeddings(model, job, keyframe.prompt) for keyframe in job.keyframes]
+        embeddings = [self._prompts.encode(model, job, keyframe.prompt) for keyframe in job.keyframes]
         spent.text_ms += (time.perf_counter() - began) * 1000
         cancellation.check()
         progress.stage("denoising")
@@ -79,14 +79,6 @@ class VideoGenerator:
             plan, side = model.tuned.applied.plan, model.spec.limits.side
             batch = frames_at_once(plan, side=side, width=job.width, height=job.height)
             yield from _interpolated(job, sampler, embeddings, batch=batch)
-
-    def _embeddings(self, model: LoadedModel, job: VideoJob, prompt: str) -> Embeddings:
-        length = job.max_sequence_length
-        embeddings = self._prompts.encode(model, prompt, max_sequence_length=length)
-        if job.true_cfg_scale > 1:
-            negative = job.negative_prompt or ""
-            embeddings = embeddings | self._prompts.encode_negative(model, negative, max_sequence_length=length)
-        return embeddings
 
 
 def check_model(spec: ModelSpec) -> None:

@@ -1,4 +1,4 @@
-"""What a plan depends on of the machine: read from the device, or taken from the table of known cards.
+"""What a plan depends on of the machine, and the table of known cards.
 
 A `GpuProperties` is a plain value, so a plan can be made for a card that is not here. A machine without a GPU is a
 value as well: no compute capability, and its memory is the host's.
@@ -6,17 +6,12 @@ value as well: no compute capability, and its memory is the host's.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-DEVICES: Final = Path("/dev")
 GIB: Final = 1024**3
 MIB: Final = 1024**2
-DRIVER_TIMEOUT_S: Final = 30.0  # of a host whose driver wakes up eight cards first
 CONTEXT_BYTES: Final = GIB // 2  # CUDA's context and kernels, which a fresh process loses before any tensor
 USUAL_HOST_BYTES: Final = 62 * GIB
 
@@ -118,108 +113,6 @@ def find_card(name: str) -> GpuProperties | None:
 def short_name(card: GpuProperties) -> str:
     """The card's name without its maker: `A10G`, `RTX 4090`."""
     return " ".join(re.sub(r"\b(NVIDIA|GeForce|Tesla|Generation|Server|Edition)\b", " ", card.name).split())
-
-
-def has_gpu(devices: Path = DEVICES) -> bool:
-    """Whether an NVIDIA device is in sight, told without importing torch.
-
-    A container that was given the fourth card of its host sees `nvidia3` and no `nvidia0`.
-    """
-    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return not is_hidden and any(device.name[len("nvidia") :].isdigit() for device in devices.glob("nvidia*"))
-
-
-def read_device() -> GpuProperties:
-    """The device that this worker runs on; torch is imported only where the driver's own tool cannot tell.
-
-    A job that is answered from the cache needs the plan's precision, and must not pay for torch.
-    """
-    if not has_gpu():
-        return cpu_machine(total_bytes=host_memory())
-    query = "--query-gpu=name,compute_cap,memory.total,memory.free,mig.mode.current"
-    try:
-        told = _nvidia_smi(query, "--format=csv,noheader,nounits")
-    except (OSError, subprocess.SubprocessError):
-        return read_gpu()
-    return parse_driver(told, host_bytes=host_memory()) or read_gpu()
-
-
-def driver_version(devices: Path = DEVICES) -> str | None:
-    """The version of this machine's NVIDIA driver, as `580.65.06`; None without a GPU or without the driver's tool.
-
-    Raises subprocess.SubprocessError where the tool fails or hangs: the GPU cannot be used then.
-    """
-    if not has_gpu(devices):
-        return None
-    try:
-        told = _nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
-    except OSError:
-        return None
-    return next(iter(told.split()), None)
-
-
-def _nvidia_smi(*arguments: str) -> str:
-    return subprocess.run(  # noqa: S603  (nothing in it comes from outside)
-        ["nvidia-smi", *arguments],  # noqa: S607  (the driver's place differs)
-        capture_output=True,
-        text=True,
-        timeout=DRIVER_TIMEOUT_S,
-        check=True,
-    ).stdout
-
-
-def parse_driver(told: str, *, host_bytes: int) -> GpuProperties | None:
-    """The first device in nvidia-smi's lines; None where it cannot be told, as for a slice of a card (MIG)."""
-    lines = told.strip().splitlines()
-    fields = [field.strip() for field in lines[0].split(",")] if lines else []
-    if len(fields) != 5 or fields[4] == "Enabled" or os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("0", "all"):
-        return None
-    name, capability, total_mib, free_mib, _ = fields
-    major, _, minor = capability.partition(".")
-    if not all(part.isdigit() for part in (major, minor, total_mib, free_mib)):
-        return None
-    known = find_card(name)
-    return GpuProperties(
-        name=name,
-        compute_capability=(int(major), int(minor)),
-        total_bytes=int(total_mib) * MIB,
-        free_bytes=max(0, int(free_mib) * MIB - CONTEXT_BYTES),  # torch asks after the context is made
-        host_bytes=host_bytes,
-        count=len(lines),
-        speed=known.speed if known else None,
-    )
-
-
-def read_gpu(index: int = 0) -> GpuProperties:
-    """The properties of this machine's GPU `index`, or of its CPU; imports torch."""
-    import torch
-
-    host_bytes = host_memory()
-    if not torch.cuda.is_available():
-        return cpu_machine(total_bytes=host_bytes)
-    properties = torch.cuda.get_device_properties(index)
-    free, total = torch.cuda.mem_get_info(index)
-    known = find_card(properties.name)
-    return GpuProperties(
-        name=properties.name,
-        compute_capability=(properties.major, properties.minor),
-        total_bytes=total,
-        free_bytes=free,
-        host_bytes=host_bytes,
-        count=torch.cuda.device_count(),
-        speed=known.speed if known else None,
-    )
-
-
-def host_memory() -> int:
-    """Bytes of memory that this container may use: the machine's, or its control group's limit."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit:
-            text = limit.read().strip()
-    except FileNotFoundError:
-        return physical
-    return min(physical, int(text)) if text.isdigit() else physical
 
 
 def _key(name: str) -> str:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from flux_engine.models.host_memory import available_memory
+
 BLOCK_BYTES: Final = 16 * 1024 * 1024
 THREADS: Final = 12
 MEMORY_SHARE: Final = 0.5  # of what is free: the other half is for the weights themselves where they stay on the host
@@ -81,19 +83,6 @@ class ReadAhead:
         buffer = _buffer()
         with path.open("rb", buffering=0) as file:
             return os.preadv(file.fileno(), [memoryview(buffer)[:length]], offset)
-
-
-def available_memory() -> int:
-    """Bytes that this machine, and this container's limit, can still give."""
-    with open("/proc/meminfo", encoding="ascii") as meminfo:
-        lines = dict(line.split(":", 1) for line in meminfo)
-    available = int(lines["MemAvailable"].split()[0]) * 1024
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except FileNotFoundError:
-        return available
-    return min(available, max(0, int(limit) - used)) if limit.isdigit() else available
 
 
 _local: Final = threading.local()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flux_engine.models.catalog import find
-from flux_engine.models.gpu_properties import read_device
+from flux_engine.models.device import read_device
 from flux_engine.models.optimizer import ModelOptimizer
 from flux_engine.models.plan import Preferences
 from flux_engine.models.tuned import Source, load_tuned

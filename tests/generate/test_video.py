@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from builder.flux_tiny.score import disc
+from flux_engine.base_job import ParseContext
 from flux_engine.build import build_models
 from flux_engine.errors import InvalidInput, JobCancelled
 from flux_engine.generate.frames import Frame, Spent
@@ -21,7 +22,8 @@ from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.image import ImageGenerator
 from flux_engine.generate.sibling import sibling, steps_run
 from flux_engine.generate.video import VideoGenerator, check_model, frames_at_once
-from flux_engine.job import ImageJob, ParseContext, parse_job
+from flux_engine.image_job import ImageJob
+from flux_engine.job import parse_job
 from flux_engine.models import catalog
 from flux_engine.models.catalog import FLUX_1_SCHNELL
 from flux_engine.models.gpu_properties import CARDS

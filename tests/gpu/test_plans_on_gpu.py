@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from flux_engine.models.catalog import FLUX_TINY, ModelSpec, find
-from flux_engine.models.gpu_properties import GIB, read_gpu
+from flux_engine.models.device import read_gpu
+from flux_engine.models.gpu_properties import GIB
 from flux_engine.models.optimizer import ModelOptimizer
 from flux_engine.models.plan import PROFILES, Preferences, Profile
 from flux_engine.models.tuned import Source, Tuned, load_tuned, release_memory

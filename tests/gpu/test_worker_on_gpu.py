@@ -23,7 +23,8 @@ from builder.flux_tiny.lora import OUTPUT, stone_contrast
 from builder.flux_tiny.score import disc, disc_colour, disc_side
 from flux_engine.build import build_worker
 from flux_engine.generate.gpu import GpuThread
-from flux_engine.models.gpu_properties import GIB, read_device
+from flux_engine.models.device import read_device
+from flux_engine.models.gpu_properties import GIB
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.optimizer import ModelOptimizer
 from flux_engine.models.plan import Offload, Preferences

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from flux_engine.job import ParseContext, parse_job
+from flux_engine.base_job import ParseContext
+from flux_engine.job import parse_job
 from flux_engine.limits import ModelLimits
 from flux_engine.storage.fingerprint import ModelIdentity, fingerprint, made_from
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flux_engine.models.gpu_properties import GIB, MIB, has_gpu, parse_driver
+from flux_engine.models.device import has_gpu, parse_driver
+from flux_engine.models.gpu_properties import GIB, MIB
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,178 @@
+"""What image and video jobs have in common, each field at its effective value, and how those values are found.
+
+No model is known here: what depends on the model comes in as `ModelLimits`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal
+
+from flux_engine.errors import InvalidInput
+from flux_engine.fields import MAX_SEED, AspectRatio, SharedFields
+from flux_engine.limits import MIN_SEQUENCE_LENGTH, ModelLimits, guidance_scale, guided_by, within
+from flux_engine.lora_request import LoraRequest, lora_requests
+from flux_engine.names import Written
+from flux_engine.size import pixel_size
+from flux_engine.validation import Fields, shown, shown_picture, validated
+
+JsonObject = dict[str, Any]
+ResponseFormat = Literal["url", "b64_json"]
+
+MAX_METADATA_BYTES: Final = 4096
+LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+MAX_VIDEO_WORK: Final = 2000.0  # frames x steps x megapixels
+DEFAULT_QUALITY: Final = 90
+NOT_ECHOED: Final = ("id", "metadata", "is_format_open", "warnings")
+SOURCES: Final = ("image", "mask")  # what is fetched; echoed without what may be secret in it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What every valid job holds, each field at its effective value."""
+
+    id: str
+    model: str
+    prompt: str
+    negative_prompt: str | None
+    true_cfg_scale: float
+    width: int
+    height: int
+    aspect_ratio: AspectRatio | None  # that width and height were made from, with `megapixels`
+    megapixels: float | None
+    num_inference_steps: int
+    guidance_scale: float | None
+    seed: int
+    loras: tuple[LoraRequest, ...]
+    output_quality: int
+    response_format: ResponseFormat
+    max_sequence_length: int
+    preview: bool
+    cache: bool
+    metadata: JsonObject | None
+    image: str | None  # as the client sent it, not yet fetched
+    is_format_open: bool  # the client named no output format
+    warnings: tuple[str, ...]
+
+    def echoed(self) -> JsonObject:
+        """Every parameter but the kind of job."""
+        echoed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_ECHOED}
+        sources = {name: shown_picture(value) for name in SOURCES if (value := echoed.get(name)) is not None}
+        return echoed | sources | {"loras": [lora.shown() for lora in self.loras]}
+
+    def sources(self) -> dict[str, str]:
+        """The pictures that the job brings, by field: each a URL, a data URI or base64."""
+        return {name: value for name in SOURCES if (value := getattr(self, name, None)) is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class ParseContext:
+    """What this worker offers: its default model, the others, and how results are handed over."""
+
+    default_model: ModelLimits
+    find_model: Callable[[str], ModelLimits | None]
+    served_models: tuple[str, ...]
+    default_response_format: ResponseFormat
+    can_return_urls: bool
+    max_video_work: float = MAX_VIDEO_WORK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsing:
+    """One job on its way from what a client wrote to a Job; `warnings` grows."""
+
+    identity: str
+    written: Written
+    context: ParseContext
+    warnings: list[str]
+
+    def fields(self, model: type[Fields], changed: Mapping[str, object] | None = None) -> Fields:
+        """What was written, or `changed` in its place, as a `model`. Raises InvalidInput."""
+        given = self.written.values if changed is None else changed
+        name, context = given.get("model"), self.context
+        limits = context.default_model if name is None else context.find_model(name) if isinstance(name, str) else None
+        return validated(model, given, takes=limits.takes() if limits is not None else None)
+
+
+def job_id(job: object) -> str:
+    """The platform's id of `job`, or `unknown` where it has none."""
+    identity = job.get("id") if isinstance(job, Mapping) else None
+    return identity if isinstance(identity, str) and identity else "unknown"
+
+
+def derived_seed(job_id: str) -> int:
+    """The seed of a job that names none: the same whenever the platform runs this job again."""
+    return int.from_bytes(hashlib.sha256(job_id.encode("utf-8", "surrogatepass")).digest()[:8], "big") & MAX_SEED
+
+
+def shared_values(given: SharedFields, parsing: Parsing) -> dict[str, Any]:
+    """The fields of Job at their effective values, but for `is_format_open` and `warnings`; adds warnings."""
+    identity, context, warnings = parsing.identity, parsing.context, parsing.warnings
+    limits = model_limits(given.model, context)
+    size = pixel_size(given, limits, warnings, written_as=parsing.written.size_name)
+    negative_prompt, true_cfg_scale = guided_by(given, limits, warnings)
+    steps_bounds = limits.num_inference_steps_bounds
+    length_bounds = (MIN_SEQUENCE_LENGTH, limits.max_sequence_length_limit)
+    steps, length = given.num_inference_steps, given.max_sequence_length
+    return {
+        "id": identity,
+        "model": limits.id,
+        "prompt": given.prompt,
+        "negative_prompt": negative_prompt,
+        "true_cfg_scale": true_cfg_scale,
+        "width": size.width,
+        "height": size.height,
+        "aspect_ratio": size.aspect_ratio,
+        "megapixels": size.megapixels,
+        "num_inference_steps": within("num_inference_steps", steps, limits.num_inference_steps, steps_bounds, limits),
+        "guidance_scale": guidance_scale(given.guidance_scale, limits, warnings),
+        "seed": derived_seed(identity) if given.seed in (None, -1) else given.seed,
+        "loras": lora_requests(given, warnings),
+        "output_quality": given.output_quality or DEFAULT_QUALITY,
+        "response_format": _response_format(given.response_format, context),
+        "max_sequence_length": within("max_sequence_length", length, limits.max_sequence_length, length_bounds, limits),
+        "preview": given.preview,
+        "cache": given.cache,
+        "metadata": _metadata(given.metadata),
+        "image": given.image,
+    }
+
+
+def model_limits(name: str | None, context: ParseContext) -> ModelLimits:
+    """Those of the model that a job names, or of the default. Raises InvalidInput."""
+    if name is None:
+        return context.default_model
+    limits = context.find_model(name)
+    if limits is None:
+        served = ", ".join(context.served_models)
+        raise InvalidInput(f"`model` must be one that this worker serves ({served}); got {shown(name)}", field="model")
+    return limits
+
+
+def _response_format(value: ResponseFormat | None, context: ParseContext) -> ResponseFormat:
+    if value == "url" and not context.can_return_urls:
+        raise InvalidInput(
+            "`response_format` `url` needs a bucket and this endpoint has none; send `b64_json`",
+            field="response_format",
+        )
+    return value or context.default_response_format
+
+
+def _metadata(value: JsonObject | None) -> JsonObject | None:
+    if value is None:
+        return None
+    try:
+        value = json.loads(LONE_SURROGATE.sub("", json.dumps(value, allow_nan=False, ensure_ascii=False)))
+        compact = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        size = len(compact.encode())
+    except (ValueError, TypeError, RecursionError):
+        raise InvalidInput("`metadata` must be a JSON object without NaN or infinity", field="metadata") from None
+    if size > MAX_METADATA_BYTES:
+        raise InvalidInput(
+            f"`metadata` must be at most {MAX_METADATA_BYTES} bytes as JSON; got {size}", field="metadata"
+        )
+    return value

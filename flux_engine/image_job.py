@@ -1,0 +1,89 @@
+"""What a client may ask for as pictures, and the job that comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from flux_engine.base_job import DEFAULT_QUALITY, SOURCES, Job, JsonObject, Parsing, model_limits, shared_values
+from flux_engine.errors import InvalidInput
+from flux_engine.fields import MAX_SEED, ImageFields, allowed_values
+from flux_engine.limits import ModelLimits
+from flux_engine.validation import shown
+
+OutputFormat = Literal["png", "jpg", "webp"]
+
+DEFAULT_STRENGTH: Final = 0.8
+ONLY_OF_VIDEOS: Final = ("mp4", "webm", "gif")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageJob(Job):
+    """A valid image job."""
+
+    num_images: int
+    mask: str | None  # as `image`
+    strength: float | None  # above 0 to 1; None where the model redraws nothing
+    output_format: OutputFormat
+
+    def parameters(self) -> JsonObject:
+        """The effective parameters as they are echoed to the client."""
+        return {"type": "image"} | self.echoed()
+
+    def seeds(self) -> list[int]:
+        """The seed of each image: image i has `seed` + i, wrapped into 0 to MAX_SEED."""
+        return [(self.seed + i) % (MAX_SEED + 1) for i in range(self.num_images)]
+
+
+def image_job(parsing: Parsing) -> ImageJob:
+    """The image job that was written. Raises InvalidInput."""
+    _check_output_format(parsing.written.values.get("output_format"))
+    given, warnings = parsing.fields(ImageFields), parsing.warnings
+    if given.output_quality not in (None, DEFAULT_QUALITY) and (given.output_format or "png") == "png":
+        warnings.append("`output_quality` has no effect on png")
+    shared = shared_values(given, parsing)
+    limits = model_limits(given.model, parsing.context)
+    _check_images(given, limits)
+    return ImageJob(
+        num_images=given.num_images,
+        mask=given.mask,
+        strength=_strength(given, limits, warnings),
+        output_format=given.output_format or "png",
+        is_format_open=given.output_format is None,
+        **shared,
+        warnings=tuple(warnings),
+    )
+
+
+def _check_output_format(value: object) -> None:
+    if value in ONLY_OF_VIDEOS:
+        raise InvalidInput(
+            f"`output_format` must be {allowed_values(ImageFields, 'output_format')} for an image; got {shown(value)}, "
+            'so for a video send `"type": "video"` as well',
+            field="output_format",
+        )
+
+
+def _check_images(given: ImageFields, limits: ModelLimits) -> None:
+    """Raises InvalidInput where the pictures do not fit one another or the model."""
+    for name in ("mask", "strength"):
+        if getattr(given, name) is not None and given.image is None:
+            raise InvalidInput(f"`{name}` needs `image`; send one, or leave `{name}` out", field=name)
+    if given.mask is not None and not limits.takes_mask:
+        raise InvalidInput(f"{limits.id} takes no `mask`; leave it out or send another `model`", field="mask")
+    if limits.image_use == "canvas":
+        for name in SOURCES:
+            if getattr(given, name) is None:
+                raise InvalidInput(f"{limits.id} paints what a mask leaves open: `{name}` is required", field=name)
+
+
+def _strength(given: ImageFields, limits: ModelLimits, warnings: list[str]) -> float | None:
+    if given.image is None:
+        return None
+    if limits.image_use == "reference" and given.mask is None:
+        if given.strength is not None:
+            warnings.append(f"`strength` has no effect with {limits.id}, which looks at the image as a reference")
+        return None
+    if given.strength is not None:
+        return given.strength
+    return 1.0 if limits.image_use == "canvas" else DEFAULT_STRENGTH
