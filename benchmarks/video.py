@@ -126,7 +126,7 @@ def _loaded() -> LoadedModel:
 def _job(arguments: argparse.Namespace) -> VideoJob:
     models = build_models(Settings.from_environment({}))
     context = ParseContext(
-        default_model=models.served.default().limits,
+        default_model=lambda: models.served.default().limits,
         find_model=models.served.find_limits,
         served_models=models.served.ids(),
         default_response_format="b64_json",

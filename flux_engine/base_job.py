@@ -73,7 +73,7 @@ class Job:
 class ParseContext:
     """What this worker offers: its default model, the others, and how results are handed over."""
 
-    default_model: ModelLimits
+    default_model: Callable[[], ModelLimits]  # raises ModelUnavailable where its kind cannot be told
     find_model: Callable[[str], ModelLimits | None]
     served_models: tuple[str, ...]
     default_response_format: ResponseFormat
@@ -93,9 +93,13 @@ class Parsing:
     def fields(self, model: type[Fields], changed: Mapping[str, object] | None = None) -> Fields:
         """What was written, or `changed` in its place, as a `model`. Raises InvalidInput."""
         given = self.written.values if changed is None else changed
-        name, context = given.get("model"), self.context
-        limits = context.default_model if name is None else context.find_model(name) if isinstance(name, str) else None
+        limits = self._limits_named(given.get("model"))
         return validated(model, given, takes=limits.takes() if limits is not None else None)
+
+    def _limits_named(self, name: object) -> ModelLimits | None:
+        if name is None:
+            return self.context.default_model()
+        return self.context.find_model(name) if isinstance(name, str) else None
 
 
 def job_id(job: object) -> str:
@@ -143,9 +147,9 @@ def shared_values(given: SharedFields, parsing: Parsing) -> dict[str, Any]:
 
 
 def model_limits(name: str | None, context: ParseContext) -> ModelLimits:
-    """Those of the model that a job names, or of the default. Raises InvalidInput."""
+    """Those of the model that a job names, or of the default. Raises InvalidInput and ModelUnavailable."""
     if name is None:
-        return context.default_model
+        return context.default_model()
     limits = context.find_model(name)
     if limits is None:
         served = ", ".join(context.served_models)

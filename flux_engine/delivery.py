@@ -35,13 +35,8 @@ RUN_LIMIT_BYTES: Final = 10_000_000
 RUNSYNC_LIMIT_BYTES: Final = 20_000_000
 REENCODED_QUALITY: Final = 90
 ENVELOPE_BYTES: Final = 16_384  # what the SDK and the platform put around a result
-SAID_ELSEWHERE: Final = (
-    "type",
-    "prompt",
-    "model",
-    "seed",
-    "num_images",
-)  # so image i of n is the image of its own seed
+# `num_images` too, so that image i of n is the file of a job for that seed alone.
+SAID_ELSEWHERE: Final = ("type", "prompt", "model", "seed", "num_images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +123,7 @@ async def made_to_fit(result: JsonObject, job: ImageJob) -> JsonObject:
     smaller = await asyncio.gather(*(asyncio.to_thread(_as_jpeg, image) for image in inline))
     said = (
         f"the pictures are over the platform's {_limit_of(job.id) / 1e6:.0f} MB as png and `output_format` was left "
-        "open: they came as jpg; for png set a bucket on the endpoint"
+        "open: they came as jpg; for png ask for `response_format` `url`, which needs a bucket"
     )
     return result | {
         "images": smaller,
@@ -143,7 +138,7 @@ def within_limit(result: JsonObject, job_id: str) -> JsonObject:
     if size > limit:
         raise ResultTooLarge(
             f"the result is {size / 1e6:.1f} MB and the platform takes {limit / 1e6:.0f} MB; ask for fewer or smaller "
-            "images or a shorter video, send a smaller `output_format`, or set a bucket on the endpoint",
+            "images, a shorter video, a smaller `output_format`, or for `response_format` `url`, which needs a bucket",
             field="response_format",
         )
     return result

@@ -12,6 +12,7 @@
         |-- OutOfMemory            out_of_memory
         |-- StorageFailed          storage_failed
         '-- Internal               internal
+            '-- DeviceBroken       internal; this process takes no further job
 
     JobCancelled (BaseException)   the platform took the job back; nobody reads a result
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from flux_engine.generate.frames import Spent
 from flux_engine.generate.video import VideoGenerator
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from flux_engine.generate.gpu import Cancellation
     from flux_engine.models.manager import LoadedModel
     from flux_engine.progress import Progress
-
-EXECUTION_TIMEOUT_S: Final = 600.0  # the platform's default; what a job's policy says instead is not seen here
-NEAR_TIMEOUT: Final = 0.6
 
 
 @dataclass(slots=True)
@@ -96,13 +93,3 @@ def _waiting(made: Film) -> Iterator[None]:
     began = time.perf_counter()
     yield
     made.encode_ms += (time.perf_counter() - began) * 1000
-
-
-def timeout_warning(took_s: float) -> list[str]:
-    """What to say of a video that took long: the platform ends a job without asking how far it has come."""
-    if took_s < NEAR_TIMEOUT * EXECUTION_TIMEOUT_S:
-        return []
-    return [
-        f"this video took {took_s:.0f} s, and by default the platform ends a job after {EXECUTION_TIMEOUT_S:.0f}; for "
-        "longer ones raise `executionTimeout` in the job's `policy`, or lower `generated_fps`"
-    ]

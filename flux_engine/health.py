@@ -26,7 +26,7 @@ from flux_engine.models.served import ServedModels
 
 MIN_FREE_BYTES: Final = 512 * 1024**2  # results that wait for a retry, LoRAs, compile caches
 MIN_DRIVERS: Final = {12: 525, 13: 580}  # by CUDA's major version (CUDA's release notes, table of minor compatibility)
-MIN_CAPABILITIES: Final = {13: (7, 5)}  # what torch's builds for that CUDA hold code for, the older ones for more
+MIN_CAPABILITIES: Final = {13: (7, 5)}  # of torch's builds for CUDA 13; those for an older one reach back further
 
 Check = Callable[[], None]
 

@@ -53,7 +53,7 @@ class InputFetcher:
         pictures = {name: picture for name, (picture, _) in zip(sources, fetched, strict=True)}
         image, mask = pictures.get("image"), pictures.get("mask")
         if image is not None and mask is not None:
-            mask = as_mask(mask, size=image.size)
+            mask = await asyncio.to_thread(as_mask, mask, size=image.size)
         return JobInputs(
             loras=tuple(loras),
             pictures=Pictures(image=image, mask=mask),

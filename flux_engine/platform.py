@@ -82,7 +82,7 @@ class GracefulStop:
 
     It begins at SIGTERM, and by `begin` where this process should take no further job. The SDK alone goes on waiting
     for a job for up to 90 s, is killed by then, and loses a job that is handed over meanwhile. Here its wait for jobs
-    ends at once, and the process as soon as no job is in hand.
+    ends at once, and the process as soon as no job is in hand; a model that is being loaded is loaded to its end first.
     """
 
     def __init__(self) -> None:

@@ -11,7 +11,6 @@ from typing import Final
 
 from flux_engine.base_job import JsonObject
 from flux_engine.delivery import as_utc
-from flux_engine.film import timeout_warning
 from flux_engine.image_job import ImageJob
 from flux_engine.inputs import JobInputs
 from flux_engine.progress import Progress
@@ -22,6 +21,8 @@ from flux_engine.storage.results import ResultStore
 from flux_engine.video_job import VideoJob
 
 TIMINGS: Final = ("total", "load", "lora", "text", "denoise", "decode", "encode", "upload")
+EXECUTION_TIMEOUT_S: Final = 600.0  # the platform's default; what a job's policy says instead is not seen here
+NEAR_TIMEOUT: Final = 0.6
 
 
 @dataclass(slots=True)
@@ -70,6 +71,7 @@ class MadeBy:
 
     identity: ModelIdentity
     plan: JsonObject
+    can_preview: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,3 +110,13 @@ def result_of(
 
 def described(model: ModelIdentity) -> JsonObject:
     return {"id": model.id, "revision": model.revision, "precision": model.precision}
+
+
+def timeout_warning(took_s: float) -> list[str]:
+    """What to say of a video that took long: the platform ends a job without asking how far it has come."""
+    if took_s < NEAR_TIMEOUT * EXECUTION_TIMEOUT_S:
+        return []
+    return [
+        f"this video took {took_s:.0f} s, and by default the platform ends a job after {EXECUTION_TIMEOUT_S:.0f}; for "
+        "longer ones raise `executionTimeout` in the job's `policy`, or lower `generated_fps`"
+    ]

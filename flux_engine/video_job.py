@@ -1,7 +1,6 @@
 """What a client may ask of a video: keyframes, schedules and motion, and the VideoJob that comes of them.
 
-`video_job` is the second half of `job.parse_job` and keeps its rules: every refusal is InvalidInput and names the
-field. What an `image` names is not fetched here.
+Every refusal is InvalidInput and names the field. What an `image` names is not fetched here.
 """
 
 from __future__ import annotations
@@ -116,7 +115,7 @@ def video_job(parsing: Parsing) -> VideoJob:
         fps=fps,
         generated_fps=generated_fps,
         frames_made=frames_made,
-        keyframes=_effective(keyframes, written, shared["seed"], num_frames),
+        keyframes=_seeded_keyframes(keyframes, written, shared["seed"], num_frames),
         mode=written.mode,
         motion=_motion(written.motion, num_frames),
         strength=_strength(written, num_frames),
@@ -203,11 +202,14 @@ def _check_work(job: VideoJob, bound: float) -> None:
 # ---------------------------------------------------------------------------------------------- keyframes
 
 
-def _effective(
+def _seeded_keyframes(
     written: tuple[KeyframeFields, ...], given: VideoFields, seed: int, num_frames: int
 ) -> tuple[Keyframe, ...]:
-    """The keyframes with their seeds. A single one does not move by itself in `interpolate`: there its noise travels
-    to the next seed, and in a loop over two seeds more back to its own."""
+    """The keyframes with their seeds.
+
+    From a single one nothing would move in `interpolate`, so there keyframes with the same prompt and the seeds that
+    follow are added: one at the last frame, or for a loop two on the way around.
+    """
     if written and written[-1].frame >= num_frames:
         raise InvalidInput(
             f"`keyframes` reach frame {written[-1].frame} and the last frame is {num_frames - 1}; raise `num_frames`",

@@ -83,8 +83,10 @@ class Worker:
             return within_limit(await self._run_in_store(job, progress), identity)
         except DeviceBroken as error:
             self.is_broken = True
-            log.exception("device broken", extra={"job_id": identity, "code": error.code})
-            return {"error": error.to_json(identity), "refresh_worker": True}
+            reference = _reference()
+            log.exception("device broken", extra={"job_id": identity, "code": error.code, "reference": reference})
+            broken = DeviceBroken(f"{error.message}; reference {reference}")
+            return {"error": broken.to_json(identity), "refresh_worker": True}
         except ClientError as error:  # its message may quote the job, so the field has to do
             log.warning("job refused", extra={"job_id": identity, "code": error.code, "detail": error.field})
             return {"error": error.to_json(identity)}
@@ -92,7 +94,7 @@ class Worker:
             log.exception("job failed", extra={"job_id": identity, "code": error.code, "detail": error.message})
             return {"error": error.to_json(identity)}
         except Exception:
-            reference = uuid.uuid4().hex[:12]
+            reference = _reference()
             log.exception("job failed", extra={"job_id": identity, "code": "internal", "reference": reference})
             unforeseen = Internal(f"something unforeseen broke; send the job again, or report reference {reference}")
             return {"error": unforeseen.to_json(identity)}
@@ -192,6 +194,7 @@ class Worker:
         only_of = None if run.job.cache else run.job.id
         kept = await self._kept.find(run.fingerprint, prefix=run.store.prefix, job_id=only_of)
         model, is_as_planned = described(run.model), True
+        was_kept = kept is not None
         if kept is None:
             kept, made_by = await self._make(run)
             model = described(made_by.identity) | {"plan": made_by.plan}
@@ -212,7 +215,8 @@ class Worker:
         else:
             if is_as_planned:
                 await flight.complete(kept.entry)
-            await self._kept.drop(run.fingerprint)
+            if run.store is self._store and (was_kept or run.job.cache):  # else it waits for another job
+                await self._kept.drop(run.fingerprint)
         return Finished(entry=kept.entry, model=model, at_hand=kept.data_by_key())
 
     async def _make(self, run: Run) -> tuple[KeptResult, MadeBy]:
@@ -224,11 +228,11 @@ class Worker:
     async def _make_images(self, run: Run, job: ImageJob) -> tuple[KeptResult, MadeBy]:
         def generate(model: LoadedModel, cancellation: Cancellation) -> Generated:
             pictures = run.inputs.pictures
-            if job.preview and not can_preview(model):
-                run.said.append(NO_PREVIEW)
             return self._images.generate(model, job, run.progress, cancellation, pictures=pictures)
 
         made, made_by, warnings = await self._on_gpu(run, generate)
+        if job.preview and not made_by.can_preview:
+            run.said.append(NO_PREVIEW)
         run.clock.spent |= made.spent_ms()
         run.progress.stage("encoding")
         with run.clock.measure("encode"):
@@ -287,7 +291,8 @@ class Worker:
                 warnings = model.apply_loras(zip(run.inputs.loras, scales, strict=True))
             with interruptible(model, cancellation):
                 made = generate(model, cancellation)
-            return made, MadeBy(identity=model.identity, plan=model.tuned.applied.to_dict()), warnings
+            plan = model.tuned.applied.to_dict()
+            return made, MadeBy(identity=model.identity, plan=plan, can_preview=can_preview(model)), warnings
 
         return self._models.use(spec, work)
 
@@ -300,10 +305,15 @@ class Worker:
 
     def _parse_context(self, store: ResultStore) -> ParseContext:
         return ParseContext(
-            default_model=self._models.served.default().limits,
+            default_model=lambda: self._models.served.default().limits,
             find_model=self._models.served.find_limits,
             served_models=self._models.served.ids(),
             default_response_format="url" if store.has_urls else "b64_json",
             can_return_urls=store.has_urls,
             max_video_work=self._max_video_work,
         )
+
+
+def _reference() -> str:
+    """What a client reports and the log holds as well."""
+    return uuid.uuid4().hex[:12]

@@ -63,7 +63,7 @@ def context_for(spec: ModelSpec) -> ParseContext:
         return found.limits if found is not None else None
 
     return ParseContext(
-        default_model=spec.limits,
+        default_model=lambda: spec.limits,
         find_model=find_limits,
         served_models=tuple(model.id for model in catalog.CATALOG),
         default_response_format="b64_json",

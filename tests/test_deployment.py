@@ -229,7 +229,7 @@ def test_the_hub_s_tests_are_jobs_that_the_bundled_model_can_do(test: dict[str, 
     tiny = catalog.find("flux-tiny")
     assert tiny is not None
     context = ParseContext(
-        default_model=tiny.limits,
+        default_model=lambda: tiny.limits,
         find_model=lambda _: None,
         served_models=("flux-tiny",),
         default_response_format="b64_json",

@@ -23,7 +23,7 @@ LIMITS = ModelLimits(
     max_pixels=2**21,
 )
 CONTEXT = ParseContext(
-    default_model=LIMITS,
+    default_model=lambda: LIMITS,
     find_model=lambda name: LIMITS if name == "m" else None,
     served_models=("m",),
     default_response_format="b64_json",

@@ -190,6 +190,16 @@ async def test_a_model_that_is_not_there_is_named_with_the_way_to_get_it(worker:
     assert str(tmp_path.parent) not in error["message"]
 
 
+async def test_a_default_model_that_is_not_there_costs_no_job_for_another(tmp_path: Path) -> None:
+    settings = Settings.from_environment({"FLUX_MODEL": "owner/a-fine-tune", "MODEL_VOLUME": str(tmp_path)})
+    async with a_worker(settings, tmp_path) as worker:
+        assert error_of(await worker.run(job()))["code"] == "model_unavailable"
+        pictures(await worker.run(job(model="flux-tiny")))
+        refused = error_of(await worker.run(job(model="flux-tinny")))
+    assert refused["code"] == "invalid_input"
+    assert "owner/a-fine-tune, " in refused["message"]
+
+
 @pytest.mark.parametrize("damage", ["truncated", "missing", "not json"])
 async def test_a_broken_model_is_model_unavailable(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "models" / "broken"
@@ -306,6 +316,20 @@ class LostDevice(GpuThread):
         raise DeviceBroken("the GPU stopped answering")
 
 
+async def test_a_lost_device_has_a_reference_that_the_log_has_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_worker(Settings.from_environment({}), tmp_path, gpu=LostDevice()) as worker:
+        result = await worker.run(job())
+    assert result.pop("refresh_worker") is True
+    error = error_of(result)
+    assert (error["code"], error["retryable"]) == ("internal", True)
+    reference = error["message"].rsplit(" ", 1)[1]
+    assert [vars(record).get("reference") for record in caplog.records if record.message == "device broken"] == [
+        reference
+    ]
+
+
 async def test_a_folder_that_cannot_be_written_is_storage_failed(
     warm: tuple[FluxModelManager, GpuThread], tmp_path: Path
 ) -> None:
@@ -371,6 +395,7 @@ async def test_without_the_cache_a_job_is_answered_by_what_it_left_itself(
         outputs.unlink()
         other = await worker.run(job("other", seed=5))
         assert other["timings"]["denoise_ms"] > 0
+        assert (await worker.run(job("one", seed=5)))["timings"]["denoise_ms"] == 0  # the other left it where it was
         outputs.rename(tmp_path / "moved")
         outputs.write_text("a file where the folder should be")
         assert error_of(await worker.run(job("two", seed=6)))["code"] == "storage_failed"

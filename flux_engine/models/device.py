@@ -1,4 +1,4 @@
-"""The device that this worker finds itself on: the machine is asked, the driver's own tool, and torch at last."""
+"""The device that this worker finds itself on: the machine is asked, then the driver's own tool, and torch last."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from flux_engine.errors import DeviceBroken
 from flux_engine.models.gpu_properties import CONTEXT_BYTES, MIB, GpuProperties, cpu_machine, find_card
 from flux_engine.models.host_memory import total_memory
 
 DEVICES: Final = Path("/dev")
 DRIVER_TIMEOUT_S: Final = 30.0  # of a host whose driver wakes up eight cards first
+
+
+NOT_USABLE: Final = "this worker's GPU cannot be used; another worker can take the job: send it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +36,27 @@ def has_gpu(devices: Path = DEVICES) -> bool:
     return not is_hidden and any(device.name[len("nvidia") :].isdigit() for device in devices.glob("nvidia*"))
 
 
-def read_device() -> GpuProperties:
+def read_device(devices: Path = DEVICES) -> GpuProperties:
     """The device that this worker runs on; torch is imported only where the driver's own tool cannot tell.
 
-    A job that is answered from the cache needs the plan's precision, and must not pay for torch.
+    A job that is answered from the cache needs the plan's precision, and must not pay for torch. Raises DeviceBroken
+    where a GPU is in sight that torch cannot use: the CPU would work on one job until its time is over.
     """
-    if not has_gpu():
+    if not has_gpu(devices):
         return cpu_machine(total_bytes=total_memory())
     query = "--query-gpu=name,compute_cap,memory.total,memory.free,mig.mode.current"
     try:
         told = _nvidia_smi(query, "--format=csv,noheader,nounits")
     except (OSError, subprocess.SubprocessError):
-        return read_gpu()
-    return parse_driver(told, host_bytes=total_memory()) or read_gpu()
+        return _as_torch_sees_it()
+    return parse_driver(told, host_bytes=total_memory()) or _as_torch_sees_it()
+
+
+def _as_torch_sees_it() -> GpuProperties:
+    gpu = read_gpu()
+    if gpu.is_cpu:
+        raise DeviceBroken(NOT_USABLE)
+    return gpu
 
 
 def read_driver(devices: Path = DEVICES) -> Driver | None:
@@ -79,7 +91,8 @@ def parse_driver(told: str, *, host_bytes: int) -> GpuProperties | None:
     """The first device in nvidia-smi's lines; None where it cannot be told, as for a slice of a card (MIG)."""
     lines = told.strip().splitlines()
     fields = [field.strip() for field in lines[0].split(",")] if lines else []
-    if len(fields) != 5 or fields[4] == "Enabled" or os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("0", "all"):
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")  # which the driver's tool does not look at
+    if len(fields) != 5 or fields[4] == "Enabled" or visible not in ("0", "all"):
         return None
     name, capability, total_mib, free_mib, _ = fields
     compute_capability = _capability(capability)
@@ -92,7 +105,7 @@ def parse_driver(told: str, *, host_bytes: int) -> GpuProperties | None:
         total_bytes=int(total_mib) * MIB,
         free_bytes=max(0, int(free_mib) * MIB - CONTEXT_BYTES),  # torch asks after the context is made
         host_bytes=host_bytes,
-        count=len(lines),
+        count=1 if visible == "0" else len(lines),
         speed=known.speed if known else None,
     )
 

@@ -1,6 +1,7 @@
 """The memory of this machine that this container may use.
 
-A container sees the whole machine in `/proc/meminfo`; its own limit stands with its control group, of either version.
+A container sees the whole machine in `/proc/meminfo`; its own limit is found with its control group, of
+either version.
 """
 
 from __future__ import annotations

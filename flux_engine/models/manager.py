@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 from flux_engine.errors import DeviceBroken, InputFetchFailed, LoraIncompatible, LoraInvalid, ModelUnavailable
 from flux_engine.models.apply import AppliedPlan
 from flux_engine.models.compilation import cache_file, load_compiled, save_compiled
+from flux_engine.models.device import NOT_USABLE
 from flux_engine.models.gpu_properties import GpuProperties
 from flux_engine.models.lora import LoRAManager, ScaledLora
 from flux_engine.models.lora_format import PreparedLora
@@ -200,10 +201,10 @@ class FluxModelManager:
         import torch
 
         plan, device = self.plan(spec), "cpu" if self._device is None or self._device.is_cpu else "cuda"
-        if device == "cuda" and not torch.cuda.is_available():
-            log.error("the driver sees a GPU and torch does not: it is too old for this image, or the GPU is lost")
-            raise DeviceBroken("this worker's GPU cannot be used; another worker can take the job: send it again")
         try:
+            if device == "cuda" and not torch.cuda.is_available():
+                log.error("the driver sees a GPU and torch does not: it is too old for this image, or the GPU is lost")
+                raise DeviceBroken(NOT_USABLE)
             tuned = load_tuned(spec, self._source(spec), plan, device=device)
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise  # not the model's fault; `use` says what it means

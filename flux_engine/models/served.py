@@ -73,7 +73,8 @@ class ServedModels:
 
     def ids(self) -> tuple[str, ...]:
         """What a job's `model` may say, the default first."""
-        return tuple(dict.fromkeys([self.default().id, *(spec.id for spec in catalog.CATALOG if _is_servable(spec))]))
+        default = self._own_id if self._default is None else self._default.id
+        return tuple(dict.fromkeys([default, *(spec.id for spec in catalog.CATALOG if _is_servable(spec))]))
 
     def find_limits(self, name: str) -> ModelLimits | None:
         spec = self.find(name)

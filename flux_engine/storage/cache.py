@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from flux_engine.progress import Update
 from flux_engine.settings import Settings
 from flux_engine.storage.embedded import EmbeddedServer
 from flux_engine.storage.entry import TaskStatus
-from flux_engine.storage.flight import Flight, Progress
+from flux_engine.storage.flight import Flight
 from flux_engine.storage.ledger import Ledger, Terms
 from flux_engine.storage.redis_link import (
     CALL_TIMEOUT_S,
@@ -57,7 +58,7 @@ class CacheManager:
         *,
         job_id: str,
         store: ResultStore,
-        on_progress: Callable[[Progress], None] = lambda update: None,
+        on_progress: Callable[[Update], None] = lambda update: None,
         use_cache: bool = True,
         needs_store: bool = True,
     ) -> Flight:
@@ -65,7 +66,7 @@ class CacheManager:
 
         `store` is where this job's results go: entries of different stores never meet. `on_progress` is given the
         owner's updates while this job waits for a twin. `use_cache=False` neither reads nor writes results.
-        A store that does not answer is raised as StorageFailed, or is no cache where the job `needs_store` not.
+        A store that does not answer is raised as StorageFailed, or, without `needs_store`, is taken for no cache.
         """
         return Flight(
             self._ledger,

@@ -20,9 +20,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from flux_engine.errors import FluxError, StorageFailed
+from flux_engine.progress import Update
 from flux_engine.storage.entry import CacheEntry, TaskState, TaskStatus
 from flux_engine.storage.ledger import WAKE, Claimed, Hit, Ledger, Wait
 from flux_engine.storage.redis_link import CacheAway
@@ -32,7 +33,6 @@ AWAY: Final = "the result cache did not answer: this result was made without it"
 WAITED_TOO_LONG: Final = "a job like this one did not finish: this result was made beside it"
 PROGRESS_EVERY_S: Final = 0.25
 
-Progress = dict[str, Any]  # the JSON object that the platform shows
 Use = Literal["result", "status"]  # status: neither read nor write results, as `cache: false` asks
 
 
@@ -46,13 +46,12 @@ class Flight:
         *,
         job_id: str,
         store: ResultStore,
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[Update], None],
         use: Use,
         needs_store: bool,
     ) -> None:
         self.hit: CacheEntry | None = None
         self.warning: str | None = None
-        self.has_waited = False
         self._ledger = ledger
         self._fingerprint = fingerprint
         self._job_id = job_id
@@ -64,7 +63,7 @@ class Flight:
         self._started_at = datetime.now(UTC)
         self._slot = ""
         self._unseen = b""
-        self._latest: Progress | None = None
+        self._latest: Update | None = None
         self._news = asyncio.Event()
         self._renewal: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -89,15 +88,15 @@ class Flight:
         elif not self._is_closed and self.hit is None:
             await self._close(self._task("completed"))
 
-    def share_progress(self, update: Progress) -> None:
+    def share_progress(self, update: Update) -> None:
         """Tell the waiters how far this job is. Returns at once; the latest update wins."""
         self._latest = update
         self._news.set()
 
     async def complete(self, entry: CacheEntry) -> None:
-        """The files of `entry` are stored: remember them and wake the waiters. A cache that is away is not."""
+        """The files of `entry` are stored: remember them and wake the waiters. Where the cache is
+        away, only `warning` is set."""
         await self._stop_renewal()
-        self._is_closed = True
         task = self._task("completed", result=entry)
         try:
             if self._use == "status" or not self._slot:
@@ -106,6 +105,7 @@ class Flight:
                 await self._ledger.complete(self._slot, self._token, entry=entry, task=task)
         except CacheAway:
             self._go_without()
+        self._is_closed = True  # not before: a cancellation meanwhile has to free the lease
 
     async def _enter(self) -> None:
         if self._use == "status":
@@ -114,7 +114,6 @@ class Flight:
         self._slot = self._ledger.slot(await self._place(), self._fingerprint)
         outcome = await self._acquire()
         if isinstance(outcome, Wait):
-            self.has_waited = True
             async with asyncio.timeout(self._ledger.terms.wait_limit_s):
                 outcome = await self._wait()
         if isinstance(outcome, Claimed):

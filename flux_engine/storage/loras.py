@@ -106,7 +106,8 @@ class LoraStore:
         Raises InvalidInput and InputFetchFailed, both with field `loras`, and StorageFailed where the volume does not
         take the file.
         """
-        source = parse_source(path, max_inline_bytes=min(MAX_INLINE_BYTES, self._max_file_bytes))
+        max_inline_bytes = min(MAX_INLINE_BYTES, self._max_file_bytes)
+        source = await asyncio.to_thread(parse_source, path, max_inline_bytes=max_inline_bytes)  # base64 takes its time
         try:
             return await self._get_or_make_room(source)
         except OSError as error:

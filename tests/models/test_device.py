@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flux_engine.models.device import has_gpu, parse_driver
+from flux_engine.errors import DeviceBroken
+from flux_engine.models.device import has_gpu, parse_driver, read_device
 from flux_engine.models.gpu_properties import GIB, MIB
 
 
@@ -49,3 +50,25 @@ def test_the_driver_tells_the_card_without_torch(monkeypatch: pytest.MonkeyPatch
 )
 def test_what_the_driver_does_not_tell_is_left_to_torch(told: str) -> None:
     assert parse_driver(told, host_bytes=GIB) is None
+
+
+def test_one_card_of_several_is_one_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "NVIDIA L4, 8.9, 23034, 22574, Disabled\n" * 4
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    one = parse_driver(lines, host_bytes=GIB)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    four = parse_driver(lines, host_bytes=GIB)
+    assert one is not None
+    assert four is not None
+    assert (one.count, four.count) == (1, 4)
+
+
+def test_a_card_that_neither_the_driver_nor_torch_can_tell_is_no_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no nvidia-smi
+    assert read_device(tmp_path).is_cpu
+    (tmp_path / "nvidia0").touch()
+    with pytest.raises(DeviceBroken, match="another worker"):
+        read_device(tmp_path)

@@ -19,7 +19,7 @@ LIMITS = ModelLimits(
     max_pixels=2048 * 2048,
 )
 CONTEXT = ParseContext(
-    default_model=LIMITS,
+    default_model=lambda: LIMITS,
     find_model=lambda name: LIMITS if name in ("flux-dev", "dev") else None,
     served_models=("flux-dev",),
     default_response_format="url",
