@@ -117,7 +117,7 @@ async def handed_out(
 
 async def made_to_fit(result: JsonObject, job: ImageJob) -> JsonObject:
     """`result`, with its PNGs as JPEGs where it is over the platform's limit and the client left the format open."""
-    if not job.is_format_open or _size_of(result) <= _limit_of(job.id):
+    if not job.is_format_open or is_within_limit(result, job.id):
         return result
     inline = [image for image in result["images"] if "b64_json" in image]
     smaller = await asyncio.gather(*(asyncio.to_thread(_as_jpeg, image) for image in inline))
@@ -130,6 +130,23 @@ async def made_to_fit(result: JsonObject, job: ImageJob) -> JsonObject:
         "parameters": result["parameters"] | {"output_format": "jpg", "output_quality": REENCODED_QUALITY},
         "warnings": [*result["warnings"], said],
     }
+
+
+def is_within_limit(result: JsonObject, job_id: str) -> bool:
+    """Whether the platform takes `result`; what is larger would reach the client as COMPLETED without output."""
+    return _size_of(result) <= _limit_of(job_id)
+
+
+def linked_instead(result: JsonObject, files: JsonObject, expires_at: datetime | None, *, job_id: str) -> JsonObject:
+    """`result` with `files`, which name links, in place of what would be too large."""
+    said = (
+        f"the result is over the platform's {_limit_of(job_id) / 1e6:.0f} MB with its files in it, so links came "
+        "instead; ask for `response_format` `url`, fewer or smaller images, or a shorter video"
+    )
+    linked = result | files
+    linked["parameters"] = result["parameters"] | {"response_format": "url"}
+    linked["warnings"] = [*result["warnings"], said]
+    return linked if expires_at is None else linked | {"expires_at": as_utc(expires_at)}
 
 
 def within_limit(result: JsonObject, job_id: str) -> JsonObject:

@@ -17,7 +17,7 @@ from flux_engine.progress import Progress
 from flux_engine.storage.entry import CacheEntry
 from flux_engine.storage.fingerprint import ModelIdentity
 from flux_engine.storage.flight import Flight
-from flux_engine.storage.results import ResultStore
+from flux_engine.storage.results import NewFile, ResultStore
 from flux_engine.video_job import VideoJob
 
 TIMINGS: Final = ("total", "load", "lora", "text", "denoise", "decode", "encode", "upload")
@@ -81,6 +81,11 @@ class Finished:
     entry: CacheEntry
     model: JsonObject
     at_hand: Mapping[str, bytes] = field(default_factory=dict)
+
+    def files(self) -> list[NewFile]:
+        """Those that are at hand, to be stored."""
+        objects = {stored.key: stored for stored in self.entry.objects()}
+        return [NewFile(key, data, objects[key].content_type) for key, data in self.at_hand.items()]
 
 
 def result_of(

@@ -16,7 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from flux_engine.base_job import MAX_VIDEO_WORK, Job, JsonObject, ParseContext, job_id
-from flux_engine.delivery import encode_images, handed_out, made_to_fit, video_files, within_limit
+from flux_engine.delivery import (
+    encode_images,
+    handed_out,
+    is_within_limit,
+    linked_instead,
+    made_to_fit,
+    video_files,
+    within_limit,
+)
 from flux_engine.errors import ClientError, DeviceBroken, FluxError, Internal, StorageFailed
 from flux_engine.film import Film, film
 from flux_engine.generate.gpu import Cancellation, GpuThread
@@ -175,7 +183,17 @@ class Worker:
                 )
         log.info("job done", extra={"job_id": job.id, "model": job.model, "ms": clock.total_ms()})
         result = result_of(run, finished, flight, files=files, expires_at=expires_at)
-        return await made_to_fit(result, job) if isinstance(job, ImageJob) else result
+        return await self._fitting(run, finished, result)
+
+    async def _fitting(self, run: Run, finished: Finished, result: JsonObject) -> JsonObject:
+        """`result`, or where the platform would not take it, the same in a smaller format, or with links."""
+        job, store = run.job, run.store
+        fitting = await made_to_fit(result, job) if isinstance(job, ImageJob) else result
+        if not store.has_urls or is_within_limit(fitting, job.id):
+            return fitting
+        await put_all(store, finished.files())  # where `cache: false` kept them out of it
+        files, expires_at = await handed_out(finished.entry, store, "url", at_hand={})
+        return linked_instead(result, files, expires_at, job_id=job.id)
 
     async def _identity(self, spec: ModelSpec) -> ModelIdentity:
         """What results of `spec` are made by. The first look at the GPU takes up to seconds, during which the loop goes

@@ -27,9 +27,7 @@ def test_a_result_over_the_limit_is_refused_with_the_way_out(job_id: str, megaby
     if fits:
         assert within_limit(result, job_id) is result
     else:
-        with pytest.raises(
-            ResultTooLarge, match="a smaller `output_format`, or for `response_format` `url`"
-        ):
+        with pytest.raises(ResultTooLarge, match="a smaller `output_format`, or for `response_format` `url`"):
             within_limit(result, job_id)
 
 

@@ -404,6 +404,26 @@ async def test_without_the_cache_a_job_is_answered_by_what_it_left_itself(
     assert retried["timings"]["denoise_ms"] == 0
 
 
+@pytest.mark.parametrize("cache", [True, False])
+async def test_what_is_too_large_for_the_platform_comes_by_links_where_there_is_a_bucket(
+    warm: tuple[FluxModelManager, GpuThread], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: bool
+) -> None:
+    models, gpu = warm
+    settings = Settings.from_environment({"OUTPUT_DIR": str(tmp_path / "outputs"), "MODEL_VOLUME": str(tmp_path)})
+    asked = job(seed=11, num_images=2, output_format="png", response_format="b64_json", cache=cache)
+    async with a_worker(settings, tmp_path, is_local=True, models=models, gpu=gpu) as worker:
+        inline = await worker.run(asked)
+        monkeypatch.setattr("flux_engine.delivery.RUN_LIMIT_BYTES", 40_000)
+        linked = await worker.run(asked)
+        open_format = await worker.run(job(seed=11, num_images=2, response_format="b64_json", cache=cache))
+    assert (inline["warnings"], linked["cached"]) == ([], cache)
+    assert linked["parameters"]["response_format"] == "url"
+    assert "links came instead" in linked["warnings"][0]
+    files = [Path(unquote(urlsplit(image["url"]).path)).read_bytes() for image in linked["images"]]
+    assert files == pictures(inline)
+    assert [image["content_type"] for image in open_format["images"]] == ["image/jpeg"] * 2  # which fit
+
+
 async def test_the_same_job_again_is_a_hit_that_says_so(worker: Worker) -> None:
     first = await worker.run(job("one", seed=9, cache=True))
     again = await worker.run(job("two", seed=9, cache=True, metadata={"try": 2}))
