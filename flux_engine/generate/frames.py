@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flux_engine.generate.gpu import settle
 from flux_engine.generate.sibling import sibling, steps_run
 from flux_engine.generate.text import Embeddings
 from flux_engine.media.images import preview_data_uri
@@ -145,6 +146,7 @@ class FrameSampler:
 
         def on_step_end(_pipeline: Any, _step: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
             nonlocal ended
+            settle()
             self._report.step(count)
             ended = time.perf_counter()
             return {}
@@ -159,6 +161,7 @@ class FrameSampler:
             callback_on_step_end=on_step_end,
             output_type="pt",
         ).images
+        settle()
         self._spent.denoise_ms += (ended - began) * 1000
         self._spent.decode_ms += (time.perf_counter() - ended) * 1000
         return pictures

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flux_engine.generate.gpu import Cancellation
+from flux_engine.generate.gpu import Cancellation, settle
 from flux_engine.generate.preview import FlowPreview
 from flux_engine.generate.sibling import sibling, steps_run
 from flux_engine.generate.text import Embeddings, PromptEncoder
@@ -61,6 +61,7 @@ class ImageGenerator:
         began = time.perf_counter()
         start = _start(model, job, pictures or Pictures())
         embeddings = self._prompts.encode(model, job, job.prompt)
+        settle()
         done.text_ms = _ms_since(began)
         cancellation.check()
         progress.stage("denoising")
@@ -154,6 +155,7 @@ class _Steps:
 
     def on_step_end(self, pipeline: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         """diffusers' `callback_on_step_end`."""
+        settle()
         self._cancellation.check()
         preview = None
         if self._preview is not None:

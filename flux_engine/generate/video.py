@@ -15,6 +15,7 @@ from flux_engine.errors import InvalidInput
 from flux_engine.generate.blend import blended, slerp
 from flux_engine.generate.feedback import FeedbackChain, chain_steps
 from flux_engine.generate.frames import Frame, FrameSampler, Report, Spent
+from flux_engine.generate.gpu import settle
 from flux_engine.generate.schedule import eased, place_at
 from flux_engine.generate.text import Embeddings, PromptEncoder
 from flux_engine.video_fields import MAX_KEYFRAMES
@@ -59,6 +60,7 @@ class VideoGenerator:
         progress.stage("text")
         began = time.perf_counter()
         embeddings = [self._prompts.encode(model, job, keyframe.prompt) for keyframe in job.keyframes]
+        settle()
         spent.text_ms += (time.perf_counter() - began) * 1000
         cancellation.check()
         progress.stage("denoising")

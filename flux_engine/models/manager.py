@@ -21,14 +21,14 @@ from flux_engine.models.apply import AppliedPlan
 from flux_engine.models.compilation import cache_file, load_compiled, save_compiled
 from flux_engine.models.device import NOT_USABLE
 from flux_engine.models.gpu_properties import GpuProperties
-from flux_engine.models.lora import LoRAManager, ScaledLora
+from flux_engine.models.lora import MAX_RESIDENT_BYTES, LoRAManager, ScaledLora
 from flux_engine.models.lora_format import PreparedLora
 from flux_engine.models.lora_library import LoraLibrary
 from flux_engine.models.lora_names import layer_names, linear_shapes
 from flux_engine.models.optimizer import ModelOptimizer
 from flux_engine.models.plan import Plan, Preferences, Profile, fit_together
 from flux_engine.models.read_ahead import ReadAhead
-from flux_engine.models.refusal import Refusal, RefusalNoted
+from flux_engine.models.refusal import Refusal, RefusalNoted, is_out_of_memory
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.tuned import BROKEN, Source, Tuned, folder_to_read, leaner, load_tuned, release_memory
@@ -145,11 +145,11 @@ class FluxModelManager:
         while True:
             try:
                 return work(self.load(spec))
-            except torch.AcceleratorError as error:
-                message = "the GPU stopped answering; another worker can take the job: send it again"
-                raise DeviceBroken(message) from error
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
+                    if isinstance(error, torch.AcceleratorError):
+                        message = "the GPU stopped answering; another worker can take the job: send it again"
+                        raise DeviceBroken(message) from error
                     raise
                 log.warning("out of memory", extra={"model": spec.id, "detail": self.plan(spec).line()})
             self._free_memory_for(spec)  # out of the handler, whose error holds what was half done
@@ -206,10 +206,10 @@ class FluxModelManager:
                 log.error("the driver sees a GPU and torch does not: it is too old for this image, or the GPU is lost")
                 raise DeviceBroken(NOT_USABLE)
             tuned = load_tuned(spec, self._source(spec), plan, device=device)
-        except (torch.OutOfMemoryError, torch.AcceleratorError):
+        except torch.AcceleratorError:
             raise  # not the model's fault; `use` says what it means
         except BROKEN as error:
-            if isinstance(error, RuntimeError) and _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             log.exception("model broken", extra={"model": spec.id})
             raise ModelUnavailable(
@@ -223,7 +223,11 @@ class FluxModelManager:
         library = LoraLibrary(
             layer_names(linear_shapes(tuned.pipeline.transformer)), max_file_bytes=self._lora_max_bytes
         )
-        loras = LoRAManager(mode="slot" if tuned.applied.is_compiled else "adapters")
+        plan = self._plans[spec.id]
+        loras = LoRAManager(
+            mode="slot" if tuned.applied.is_compiled else "adapters",
+            max_resident_bytes=min(MAX_RESIDENT_BYTES, max(0, plan.limit_bytes - plan.peak_bytes)),
+        )
         loras.reserve(tuned.pipeline)  # before the first call compiles
         refused: list[Refusal] = []
         with RefusalNoted(refused, choice="compile", wanted="repeated blocks"):
@@ -260,13 +264,6 @@ class FluxModelManager:
             if not is_known:
                 _keep_compiled(file)
         return (time.perf_counter() - began) * 1000
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """torch's own error, or cuBLAS's and cuDNN's, which torch raises as a plain RuntimeError."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "_STATUS_ALLOC_FAILED" in str(error)
 
 
 def _warm_up_call(spec: ModelSpec, width: int, height: int) -> dict[str, Any]:

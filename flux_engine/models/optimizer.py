@@ -8,7 +8,10 @@ Rules that no profile and no wish breaks
 - bfloat16 from compute capability 8.0, fp8 from 8.9, nvfp4 from 10.0
 - compilation only where the blocks stay on the device while they run: no group or sequential offload, and no model
   offload of quantised weights, which torch cannot move once they are compiled
-- a step cache only for models of 20 steps and more, and then one picture a call, since it decides for all at once
+- no quantisation in float16: weight-only int8, which every scheme may fall back to, is multiplied as integers and
+  scaled afterwards, which overflows it
+- a step cache only for models of 20 steps and more, only without offloading, whose hooks put the blocks' own forward
+  back after the first picture, and then one picture a call, since it decides for all at once
 """
 
 from __future__ import annotations
@@ -139,14 +142,15 @@ def _linked(plans: list[Plan]) -> Plan:
 def _ways(gpu: GpuProperties, model: ModelSpec, wishes: Preferences) -> list[Way]:
     """All ways to try, best first, with the operator's wishes in place of the ladder's choices."""
     rungs = _cpu_rungs(wishes.profile) if gpu.is_cpu else _gpu_rungs(gpu, model, wishes)
+    dtype = _dtype(gpu, model)
     ways: dict[Way, None] = {}
     for transformer, text, offload in rungs:
         wished_offload = _wished_offload(gpu, wishes) or offload
         wanted = wishes.quantisation or transformer
         is_compiled = _is_compiled(gpu, model, wished_offload, wishes, quantisation=wanted)
-        scheme = allowed_quantisation(wanted, gpu, is_compiled=is_compiled)
+        scheme = allowed_quantisation(wanted, gpu, dtype, is_compiled=is_compiled)
         # A text encoder is not compiled, so only weight-only quantisation is open to it.
-        text_scheme = allowed_quantisation(wishes.text_quantisation or text, gpu, is_compiled=False)
+        text_scheme = allowed_quantisation(wishes.text_quantisation or text, gpu, dtype, is_compiled=False)
         for tile_side in TILE_SIDES[wishes.profile]:
             way = Way(transformer=scheme, text=text_scheme, offload=wished_offload, tile_side=tile_side)
             ways[way] = None
@@ -187,12 +191,14 @@ def _fast_quantisation(gpu: GpuProperties) -> Quantisation:
     return "int8_dynamic" if gpu.has_capability(8, 0) else "int8_weight_only"
 
 
-def allowed_quantisation(wanted: Quantisation, gpu: GpuProperties, *, is_compiled: bool) -> Quantisation:
+def allowed_quantisation(wanted: Quantisation, gpu: GpuProperties, dtype: DType, *, is_compiled: bool) -> Quantisation:
     """`wanted`, or the nearest that the hardware and the rules allow."""
     if wanted == "nvfp4" and not gpu.has_capability(10, 0):
         wanted = "fp8_dynamic"
     if wanted == "fp8_dynamic" and not gpu.has_capability(8, 9):
         wanted = "int8_dynamic"
+    if dtype == "float16":
+        return "none"
     return "int8_weight_only" if wanted in DYNAMIC and not is_compiled else wanted
 
 
@@ -233,7 +239,7 @@ def _is_compiled(
 def _step_cache_threshold(gpu: GpuProperties, model: ModelSpec, way: Way, wishes: Preferences) -> float | None:
     """Share by which a block's output may change before it is computed anew; None: always computed."""
     steps = wishes.num_inference_steps or model.limits.num_inference_steps
-    if steps < MIN_CACHED_STEPS or way.offload not in ("none", "model") or model.is_modular:
+    if steps < MIN_CACHED_STEPS or way.offload != "none" or model.is_modular:
         return None
     usual = STEP_CACHE_THRESHOLDS[wishes.profile]
     if wishes.step_cache is None:

@@ -10,6 +10,8 @@ import hashlib
 import json
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -83,10 +85,13 @@ def quantisation_of(module: Any) -> Quantisation:
     return max(weights, key=lambda scheme: weights[scheme], default="none")
 
 
-def checkpoint_folder(volume: Path, *, model_id: str, revision: str, quantisations: dict[str, Quantisation]) -> Path:
-    """Where the quantised checkpoint of a model belongs: another revision, scheme or library is another folder."""
+def checkpoint_folder(
+    volume: Path, *, model_id: str, revision: str, dtype: str, quantisations: dict[str, Quantisation]
+) -> Path:
+    """Where the quantised checkpoint of a model belongs: another revision, dtype, scheme or library is
+    another folder."""
     versions = {name: version_of(name) for name in KEY_PACKAGES}
-    identity = json.dumps([model_id, revision, sorted(quantisations.items()), versions], sort_keys=True)
+    identity = json.dumps([model_id, revision, dtype, sorted(quantisations.items()), versions], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     return volume / "quantised" / f"{model_id.rpartition('/')[2]}-{digest}"
 
@@ -98,13 +103,36 @@ def save_checkpoint(pipeline: Any, folder: Path) -> None:
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")  # Python is process 1 in each container
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
-        pipeline.save_pretrained(partial, safe_serialization=True)
+        with _on_the_host(pipeline):
+            pipeline.save_pretrained(partial, safe_serialization=True)
         partial.rename(folder)
     except OSError:
         if not folder.exists():
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _on_the_host(pipeline: Any) -> Iterator[None]:
+    """Within, the components of `pipeline` that stand on one GPU stand in host memory.
+
+    Saving makes a copy of all weights of a component where they are, beside which a GPU that was filled by quantised
+    weights has no room.
+    """
+    from torch import nn
+
+    came_from: list[tuple[Any, Any]] = []
+    try:
+        for part in pipeline.components.values():
+            devices = {weight.device for weight in part.parameters()} if isinstance(part, nn.Module) else set()
+            if len(devices) == 1 and (device := devices.pop()).type == "cuda":
+                came_from.append((part, device))
+                nn.Module.to(part, "cpu")  # past the libraries' own, which refuse some of what is quantised
+        yield
+    finally:
+        for part, device in came_from:
+            nn.Module.to(part, device)
 
 
 # ------------------------------------------------------------------------------------------------- schemes

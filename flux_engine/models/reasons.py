@@ -32,8 +32,8 @@ def reasons_of(plan: Plan, gpu: GpuProperties, model: ModelSpec, wishes: Prefere
     reasons = {
         "fits": _fits(plan),
         "dtype": "the model's blocks overflow float16" if _is_widened(plan, gpu) else DTYPES[plan.dtype],
-        "quantisation": QUANTISATIONS[plan.transformer_quantisation],
-        "text_quantisation": QUANTISATIONS[plan.quantisation_of(model.largest_text_encoder.component)],
+        "quantisation": _quantisation(plan, model.transformer.component),
+        "text_quantisation": _quantisation(plan, model.largest_text_encoder.component),
         "offload": "a CPU has nowhere to offload to" if gpu.is_cpu else OFFLOADS[plan.offload],
         "attention": "PyTorch's memory-efficient attention; faster kernels are tried first where the card has them",
         "compile": _compile(plan, gpu, model, wishes),
@@ -54,6 +54,13 @@ def reasons_of(plan: Plan, gpu: GpuProperties, model: ModelSpec, wishes: Prefere
             "The VAE is sliced and tiled instead, which is where memory peaks"
         )
     return reasons | _declined(plan, wishes)
+
+
+def _quantisation(plan: Plan, component: str) -> str:
+    scheme = plan.quantisation_of(component)
+    if scheme == "none" and plan.dtype == "float16":
+        return "8-bit weights overflow float16, the half precision that this card has"
+    return QUANTISATIONS[scheme]
 
 
 def _fits(plan: Plan) -> str:
@@ -89,8 +96,8 @@ def _step_cache(plan: Plan, model: ModelSpec, wishes: Preferences) -> str:
     steps = wishes.num_inference_steps or model.limits.num_inference_steps
     if steps < MIN_CACHED_STEPS:
         return f"{steps} steps are too few: from {MIN_CACHED_STEPS} on"
-    if plan.offload not in ("none", "model"):
-        return "not together with offloaded blocks"
+    if plan.offload != "none":
+        return "not together with offloading"
     return "every step is computed in this profile"
 
 
@@ -105,5 +112,5 @@ def _declined(plan: Plan, wishes: Preferences) -> dict[str, str]:
     if wishes.compile and not plan.compile:
         declined["declined_compile"] = "not together with this offload, or on this card"
     if wishes.step_cache and plan.step_cache_threshold is None:
-        declined["declined_step_cache"] = f"only from {MIN_CACHED_STEPS} steps, without offloaded blocks"
+        declined["declined_step_cache"] = f"only from {MIN_CACHED_STEPS} steps, without offloading"
     return declined

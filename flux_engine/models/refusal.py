@@ -18,6 +18,9 @@ REFUSALS: Final = (
 )
 
 
+OUT_OF_MEMORY: Final = ("out of memory", "_status_alloc_failed")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """One thing that was wanted and refused, and why."""
@@ -47,10 +50,20 @@ class RefusalNoted:
     ) -> bool:
         import torch
 
-        if not isinstance(error, REFUSALS) or isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+        if not isinstance(error, REFUSALS) or isinstance(error, torch.AcceleratorError) or is_out_of_memory(error):
             return False
         self._refused.append(Refusal(choice=self._choice, wanted=self._wanted, why=_in_one_line(error)))
         return True
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the device or of pinned memory beside it: torch's own error, or a plain RuntimeError
+    or an AcceleratorError of the driver, Triton, cuBLAS or cuDNN, which only their texts tell from others."""
+    import torch
+
+    said = str(error).casefold()
+    is_in_its_text = isinstance(error, RuntimeError) and any(words in said for words in OUT_OF_MEMORY)
+    return is_in_its_text or isinstance(error, torch.OutOfMemoryError)
 
 
 def _in_one_line(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from flux_engine.models.apply import AppliedPlan, apply
 from flux_engine.models.libraries import import_diffusers
 from flux_engine.models.plan import Plan
 from flux_engine.models.quantisation import Loading, checkpoint_folder, loading, save_checkpoint
+from flux_engine.models.refusal import is_out_of_memory
 from flux_engine.models.spec import ModelSpec
 
 # What a broken folder makes loading raise; safetensors' own error is none of Python's.
@@ -64,7 +65,7 @@ def load_tuned(spec: ModelSpec, source: Source, plan: Plan, *, device: str) -> T
     pipeline_class = getattr(import_diffusers(), spec.pipeline_class)
     imported = time.perf_counter()
     how = loading(plan, device=device)
-    made = _checkpoint(spec, source, how)
+    made = _checkpoint(spec, source, plan, how)
     pipeline = _from_checkpoint(pipeline_class, made, how) if made is not None and made.is_dir() else None
     is_from_checkpoint = pipeline is not None
     if pipeline is None:
@@ -89,7 +90,9 @@ def folder_to_read(spec: ModelSpec, source: Source, plan: Plan) -> Path:
     schemes = {part.component: part.quantisation for part in plan.parts}
     if source.volume is None or not plan.is_quantised:
         return source.folder
-    made = checkpoint_folder(source.volume, model_id=spec.id, revision=source.revision, quantisations=schemes)
+    made = checkpoint_folder(
+        source.volume, model_id=spec.id, revision=source.revision, dtype=plan.dtype, quantisations=schemes
+    )
     return made if made.is_dir() else source.folder
 
 
@@ -117,9 +120,11 @@ def _from_checkpoint(pipeline_class: Any, folder: Path, how: Loading) -> Any | N
 
     try:
         return pipeline_class.from_pretrained(folder, use_safetensors=True, **how.of_quantised())
-    except (torch.OutOfMemoryError, torch.AcceleratorError):
+    except torch.AcceleratorError:
         raise
-    except BROKEN:
+    except BROKEN as error:
+        if is_out_of_memory(error):
+            raise
         log.warning("a quantised checkpoint could not be read and is made again", exc_info=True)
         shutil.rmtree(folder, ignore_errors=True)
         return None
@@ -127,16 +132,24 @@ def _from_checkpoint(pipeline_class: Any, folder: Path, how: Loading) -> Any | N
 
 def _saved(pipeline: Any, folder: Path) -> Path | None:
     """Keep a quantised pipeline for the next worker. A volume that does not take it costs no picture."""
+    import torch
+
     try:
         save_checkpoint(pipeline, folder)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, torch.OutOfMemoryError) as error:
         log.warning("the quantised checkpoint could not be kept", extra={"detail": type(error).__name__}, exc_info=True)
         return None
     return folder
 
 
-def _checkpoint(spec: ModelSpec, source: Source, how: Loading) -> Path | None:
+def _checkpoint(spec: ModelSpec, source: Source, plan: Plan, how: Loading) -> Path | None:
     """Where the quantised checkpoint is, or belongs; None where nothing is quantised or nothing is kept."""
     if source.volume is None or "quantization_config" not in how.arguments:
         return None
-    return checkpoint_folder(source.volume, model_id=spec.id, revision=source.revision, quantisations=how.quantisations)
+    return checkpoint_folder(
+        source.volume,
+        model_id=spec.id,
+        revision=source.revision,
+        dtype=plan.dtype,
+        quantisations=how.quantisations,
+    )

@@ -30,14 +30,20 @@ REPORT = Path("gpu-report.json")
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_plan_keeps_what_it_promises(profile: Profile) -> None:
+def test_a_plan_keeps_what_it_promises(profile: Profile, tmp_path: Path) -> None:
+    """Loading, keeping the quantised checkpoint, and painting; then again from the checkpoint."""
     spec = find(os.environ.get("FLUX_MODEL", "")) or FLUX_TINY
     volume = Path(os.environ.get("MODEL_VOLUME", "/runpod-volume"))
     folder = BUNDLED_FOLDER if spec is FLUX_TINY else find_weights(spec.id, volume).folder
     release_memory()
     torch.cuda.reset_peak_memory_stats()
     plan = ModelOptimizer().plan(read_gpu(), spec, Preferences(profile=profile))
-    tuned = load_tuned(spec, Source(folder=folder, revision="test"), plan, device="cuda")
+    source = Source(folder=folder, revision="test", volume=tmp_path)
+    is_kept = load_tuned(spec, source, plan, device="cuda").checkpoint is not None
+    release_memory()
+    tuned = load_tuned(spec, source, plan, device="cuda")
+    is_quantised = any(scheme != "none" for scheme in tuned.applied.quantisations.values())
+    assert is_kept == tuned.is_from_checkpoint == is_quantised
 
     seconds = [_seconds_of_picture(tuned, spec) for _ in range(3)]
     peak = torch.cuda.max_memory_allocated()

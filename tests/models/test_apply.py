@@ -122,7 +122,13 @@ def test_a_quantised_checkpoint_is_smaller_and_paints_the_same(folder: Path, tmp
     plan = plan_of(Preferences(profile="memory"))
     how = loading(plan, device="cpu")
     pipeline = FluxPipeline.from_pretrained(folder, **how.arguments)
-    place = checkpoint_folder(tmp_path, model_id="flux-tiny", revision="1", quantisations=how.quantisations)
+
+    def place_of(revision: str, dtype: str) -> Path:
+        return checkpoint_folder(
+            tmp_path, model_id="flux-tiny", revision=revision, dtype=dtype, quantisations=how.quantisations
+        )
+
+    place = place_of("1", "float32")
     save_checkpoint(pipeline, place)
     save_checkpoint(pipeline, place)  # made already: kept
     again = FluxPipeline.from_pretrained(place, **how.of_quantised())
@@ -131,7 +137,7 @@ def test_a_quantised_checkpoint_is_smaller_and_paints_the_same(folder: Path, tmp
     assert apply(again, plan, device="cpu").quantisations == how.quantisations
     assert _bytes(place) < 0.6 * _bytes(folder)
     assert [path.name for path in place.parent.iterdir()] == [place.name]
-    assert place != checkpoint_folder(tmp_path, model_id="flux-tiny", revision="2", quantisations=how.quantisations)
+    assert len({place, place_of("2", "float32"), place_of("1", "float16")}) == 3
 
 
 def test_a_step_cache_skips_steps_of_long_jobs_only(folder: Path) -> None:

@@ -197,11 +197,20 @@ def test_code_that_compiles_and_does_not_run_is_done_without(tmp_path: Path, mon
     assert manager.use(FLUX_TINY, failing(no_memory, times=1)) == "float32+int8_weight_only"  # the ladder is there yet
 
 
-def test_memory_that_a_library_of_the_gpu_does_not_get_is_memory_too(shelf: Shelf) -> None:
-    def error() -> BaseException:
-        return RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        torch.AcceleratorError("CUDA error: out of memory"),  # of pinned memory, or a kernel that is loaded late
+    ],
+    ids=["cublas", "triton", "driver"],
+)
+def test_memory_that_is_not_of_torchs_allocator_is_memory_too(shelf: Shelf, error: RuntimeError) -> None:
+    assert shelf.manager.use(shelf.tiny, failing(lambda: error, times=1)) == "float32+int8_weight_only"
 
-    assert shelf.manager.use(shelf.tiny, failing(error, times=1)) == "float32+int8_weight_only"
+
+def test_an_error_that_is_not_of_memory_passes_through(shelf: Shelf) -> None:
     with pytest.raises(RuntimeError, match="shapes"):
         shelf.manager.use(shelf.tiny, failing(lambda: RuntimeError("shapes differ"), times=1))
 

@@ -37,7 +37,8 @@ def check_rules(plan: Plan, gpu: GpuProperties, model: ModelSpec, wishes: Prefer
     if plan.step_cache_threshold is not None:
         assert (wishes.num_inference_steps or model.limits.num_inference_steps) >= MIN_CACHED_STEPS
         assert plan.largest_batch == 1
-        assert plan.offload in ("none", "model")
+        assert plan.offload == "none"
+    assert plan.dtype != "float16" or not plan.is_quantised
     assert plan.attention[-1] == "native"
     assert 1 <= plan.largest_batch <= max(wishes.max_batch, 1)
     assert plan.fits == (plan.peak_bytes <= plan.limit_bytes and plan.host_bytes <= gpu.host_bytes * 0.9)
@@ -61,7 +62,8 @@ def test_every_card_has_a_plan_for_every_model(profile: Profile) -> None:
     wishes = Preferences(profile=profile)
     for gpu, model in itertools.product(CARDS, CATALOG):
         plan = OPTIMIZER.plan(gpu, model, wishes)
-        assert plan.fits, f"{model.name} on {gpu.name}: {plan.reasons['fits']}"
+        is_expected = (gpu.name, model.name) != ("Tesla T4", "FLUX.2-dev")  # 104 GiB in float16, of 62 on the host
+        assert plan.fits is is_expected, f"{model.name} on {gpu.name}: {plan.reasons['fits']}"
         assert plan.seconds is not None
         assert plan.seconds > 0
         for rung in ladder(plan):
@@ -127,8 +129,9 @@ def test_more_memory_never_makes_what_fitted_not_fit(gpu: GpuProperties, model: 
         ("H200", FLUX_1_DEV, "balanced", {"is_quantised": False, "offload": "none", "compile": True}),
         ("H200", FLUX_1_DEV, "quality", {"is_quantised": False, "step_cache_threshold": None}),
         ("B200", FLUX_1_DEV, "speed", {"transformer_quantisation": "fp8_dynamic"}),
-        ("T4", FLUX_1_SCHNELL, "balanced", {"dtype": "float16", "compile": False, "offload": "model"}),
-        ("T4", FLUX_2_DEV, "balanced", {"offload": "sequential"}),  # 62 GiB of host memory hold no more pinned
+        ("T4", FLUX_1_SCHNELL, "balanced", {"dtype": "float16", "is_quantised": False, "offload": "group"}),
+        ("T4", FLUX_2_DEV, "balanced", {"fits": False}),  # 62 GiB of host memory do not hold it in float16
+        ("RTX A4000", FLUX_2_DEV, "balanced", {"offload": "sequential"}),  # nor pinned in int8
         ("RTX 4080", FLUX_1_DEV, "balanced", {"offload": "model", "compile": False}),
         ("A100 80GB", FLUX_1_DEV, "memory", {"transformer_quantisation": "int8_weight_only", "compile": False}),
         ("A10G", FLUX_TINY, "speed", {"is_quantised": False, "compile": False}),
