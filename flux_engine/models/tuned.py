@@ -136,7 +136,9 @@ def _saved(pipeline: Any, folder: Path) -> Path | None:
 
     try:
         save_checkpoint(pipeline, folder)
-    except (OSError, SafetensorError, torch.OutOfMemoryError) as error:
+    except torch.AcceleratorError:
+        raise
+    except (OSError, SafetensorError, RuntimeError) as error:  # the last: no memory, or weights not to be moved
         log.warning("the quantised checkpoint could not be kept", extra={"detail": type(error).__name__}, exc_info=True)
         return None
     return folder
