@@ -14,8 +14,6 @@ from flux_engine.models.host_memory import total_memory
 
 DEVICES: Final = Path("/dev")
 DRIVER_TIMEOUT_S: Final = 30.0  # of a host whose driver wakes up eight cards first
-
-
 NOT_USABLE: Final = "this worker's GPU cannot be used; another worker can take the job: send it again"
 
 
