@@ -24,9 +24,9 @@ os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")  # read at import; the default
 import runpod
 
 from flux_engine.build import build_checks, build_worker
-from flux_engine.local import TestInputError, print_summary, with_test_input
+from flux_engine.cli.local import TestInputError, print_summary, with_test_input
 from flux_engine.logs import set_up_logs
-from flux_engine.platform import GracefulStop, progress_sender, retry_results
+from flux_engine.runpod_sdk import GracefulStop, progress_sender, retry_results
 from flux_engine.settings import Settings, SettingsError
 from flux_engine.worker import Worker
 

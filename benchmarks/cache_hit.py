@@ -24,7 +24,7 @@ from flux_engine.build import build_worker
 from flux_engine.settings import Settings
 from tests.runpod.job import Job, Status
 from tests.runpod.server import Platform
-from tests.storage.servers import ACCESS_KEY, SECRET_KEY, RedisProcess, S3Process
+from tests.servers import ACCESS_KEY, SECRET_KEY, RedisProcess, S3Process
 
 ORDER = {"prompt": "a red sun on the left over purple mountains"}
 HITS_FOR_S = 3.0

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.storage.servers import RedisProcess
+from tests.servers import RedisProcess
 
 LEASE_S = 2.0
 WORK_S = 0.5
@@ -31,10 +31,10 @@ import time
 began = time.perf_counter()
 import asyncio, resource, sys
 from pathlib import Path
-from flux_engine.storage.cache import CacheManager
-from flux_engine.storage.redis_link import RemoteServer
-from flux_engine.storage.results import FolderStore
-from tests.storage.twin_worker import FINGERPRINT
+from flux_engine.cache.manager import CacheManager
+from flux_engine.cache.redis_link import RemoteServer
+from flux_engine.results.store import FolderStore
+from tests.cache.twin_worker import FINGERPRINT
 
 async def main():
     cache = CacheManager(RemoteServer(sys.argv[1]), namespace="twins")
@@ -118,7 +118,7 @@ async def until_waiting(redis: RedisProcess, count: int) -> None:
 
 def twin(redis: RedisProcess, folder: Path, *, jobs: int, work_s: float) -> subprocess.Popen[str]:
     arguments = [redis.url, str(folder), str(jobs), str(work_s), str(LEASE_S)]
-    command = [sys.executable, "-m", "tests.storage.twin_worker", *arguments]
+    command = [sys.executable, "-m", "tests.cache.twin_worker", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from benchmarks.fleet import table
 from flux_engine.models import catalog
-from flux_engine.models.gpu_properties import GIB, MIB, cpu_machine
-from flux_engine.models.optimizer import ModelOptimizer
-from flux_engine.models.plan import Plan
+from flux_engine.models.planning.gpus import GIB, MIB, cpu_machine
+from flux_engine.models.planning.optimizer import ModelOptimizer
+from flux_engine.models.planning.plan import Plan
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.weights import BUNDLED_FOLDER
 from tests.models.larger_flux import LARGER_FLUX, save_larger_flux
@@ -71,7 +71,7 @@ def measured_peak(spec: ModelSpec, folder: Path, plan: Plan) -> int:
     """Bytes resident at the peak of loading `spec` and making its largest picture, beyond those before."""
     import torch
 
-    from flux_engine.models.tuned import Source, load_tuned
+    from flux_engine.models.loading import Source, load_tuned
 
     torch.set_num_threads(1)
     tiny = load_tuned(

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.fleet import table
-from flux_engine.models.gpu_properties import GIB, MIB, cpu_machine
-from flux_engine.models.optimizer import ModelOptimizer
-from flux_engine.models.plan import Preferences, Profile
-from flux_engine.models.tuned import Source, Tuned, load_tuned
+from flux_engine.models.loading import Source, Tuned, load_tuned
+from flux_engine.models.planning.gpus import GIB, MIB, cpu_machine
+from flux_engine.models.planning.optimizer import ModelOptimizer
+from flux_engine.models.planning.plan import Preferences, Profile
 from tests.models.larger_flux import LARGER_FLUX, save_larger_flux
 from tests.models.tiny_flux import Pixels, paint, psnr
 

@@ -23,19 +23,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flux_engine.base_job import ParseContext
 from flux_engine.build import build_models
 from flux_engine.errors import InvalidInput
-from flux_engine.film import film, spec_of
-from flux_engine.generate.frames import Spent
 from flux_engine.generate.gpu import Cancellation
-from flux_engine.generate.video import VideoGenerator
-from flux_engine.job import parse_job
+from flux_engine.generate.video.film import film, spec_of
+from flux_engine.generate.video.frames import Spent
+from flux_engine.generate.video.generator import VideoGenerator
+from flux_engine.job.base import ParseContext
+from flux_engine.job.parse import parse_job
+from flux_engine.job.video import VideoJob
 from flux_engine.media.video import VideoEncoder
 from flux_engine.models.manager import LoadedModel
 from flux_engine.progress import Progress
 from flux_engine.settings import Settings
-from flux_engine.video_job import VideoJob
 
 PROMPTS = ("day, a large red sun on the left, hills", "day, a large red sun on the right, hills")
 

@@ -16,13 +16,13 @@ from typing import Final, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from builder import gpus_table, hub_form
-from flux_engine.fields import ImageFields, SharedFields, describe
-from flux_engine.limits import ImageUse
+from flux_engine.job.aliases import ALIASES
+from flux_engine.job.fields import ImageFields, SharedFields, describe
+from flux_engine.job.limits import ImageUse
+from flux_engine.job.size import SIZE_ALIASES
+from flux_engine.job.video_fields import MAX_KEYFRAMES, VideoFields
 from flux_engine.models.catalog import CATALOG, ModelSpec
-from flux_engine.names import ALIASES
 from flux_engine.settings import LORA_FILE_HOSTS, Settings
-from flux_engine.size import SIZE_ALIASES
-from flux_engine.video_fields import MAX_KEYFRAMES, VideoFields
 
 README: Final = Path(__file__).parents[1] / "README.md"
 FORMS: Final = {  # of fields that are parsed apart

@@ -28,10 +28,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, not as a mo
 
 from flux_engine.models import catalog
 from flux_engine.models.catalog import ModelSpec
-from flux_engine.models.device import read_device
-from flux_engine.models.optimizer import ModelOptimizer
-from flux_engine.models.plan import PROFILES, Preferences, Profile
-from flux_engine.models.tuned import Source, load_tuned
+from flux_engine.models.loading import Source, load_tuned
+from flux_engine.models.planning.device import read_device
+from flux_engine.models.planning.optimizer import ModelOptimizer
+from flux_engine.models.planning.plan import PROFILES, Preferences, Profile
 from flux_engine.models.weights import REVISION_FILE, revision_of
 
 PATTERNS: Final = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model", "*/*.jinja", "LICENSE*")

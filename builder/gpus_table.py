@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from flux_engine.models.plan import PROFILES
-from flux_engine.plan_command import table
+from flux_engine.cli.plan import table
+from flux_engine.models.planning.plan import PROFILES
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "gpus.md"
 HEAD: Final = """# Which GPU for which model

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from flux_engine.cache.manager import CacheManager
 from flux_engine.generate.gpu import GpuThread
 from flux_engine.health import Check, cuda_of_torch, fitness_checks
-from flux_engine.inputs import InputFetcher
-from flux_engine.models.device import has_gpu, read_device, read_driver
+from flux_engine.inputs.fetcher import InputFetcher
+from flux_engine.inputs.lora_store import LoraStore
+from flux_engine.inputs.pictures import PictureSource
 from flux_engine.models.manager import FluxModelManager
+from flux_engine.models.planning.device import has_gpu, read_device, read_driver
 from flux_engine.models.served import ServedModels
+from flux_engine.net.fetch import Fetcher
+from flux_engine.results.destination import shared_folder, store_from_settings
+from flux_engine.results.pending import KeptResults
 from flux_engine.settings import Settings
-from flux_engine.storage.cache import CacheManager
-from flux_engine.storage.destination import shared_folder, store_from_settings
-from flux_engine.storage.fetch import Fetcher
-from flux_engine.storage.kept import KeptResults
-from flux_engine.storage.loras import LoraStore
-from flux_engine.storage.pictures import PictureSource
 from flux_engine.worker import Worker
 
 

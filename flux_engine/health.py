@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from flux_engine.errors import ModelUnavailable
-from flux_engine.models.device import Driver
+from flux_engine.models.planning.device import Driver
 from flux_engine.models.served import ServedModels
 
 MIN_FREE_BYTES: Final = 512 * 1024**2  # results that wait for a retry, LoRAs, compile caches

@@ -15,8 +15,24 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from flux_engine.base_job import MAX_VIDEO_WORK, Job, JsonObject, ParseContext, job_id
-from flux_engine.delivery import (
+from flux_engine.cache.flight import Flight
+from flux_engine.cache.manager import CacheManager
+from flux_engine.errors import ClientError, DeviceBroken, FluxError, Internal, StorageFailed
+from flux_engine.generate.gpu import Cancellation, GpuThread
+from flux_engine.generate.image import Generated, ImageGenerator, can_preview
+from flux_engine.generate.interruption import interruptible
+from flux_engine.generate.video.film import Film, film
+from flux_engine.generate.video.generator import VideoGenerator, check_model
+from flux_engine.inputs.fetcher import InputFetcher, JobInputs
+from flux_engine.job.base import MAX_VIDEO_WORK, Job, JsonObject, ParseContext, job_id
+from flux_engine.job.fingerprint import ModelIdentity, fingerprint
+from flux_engine.job.image import ImageJob
+from flux_engine.job.parse import parse_job
+from flux_engine.job.video import VideoJob
+from flux_engine.models.manager import FluxModelManager, LoadedModel
+from flux_engine.models.spec import ModelSpec
+from flux_engine.progress import MIN_INTERVAL_S, Progress, Send
+from flux_engine.results.delivery import (
     encode_images,
     handed_out,
     is_within_limit,
@@ -25,27 +41,11 @@ from flux_engine.delivery import (
     video_files,
     within_limit,
 )
-from flux_engine.errors import ClientError, DeviceBroken, FluxError, Internal, StorageFailed
-from flux_engine.film import Film, film
-from flux_engine.generate.gpu import Cancellation, GpuThread
-from flux_engine.generate.image import Generated, ImageGenerator, can_preview
-from flux_engine.generate.interruption import interruptible
-from flux_engine.generate.video import VideoGenerator, check_model
-from flux_engine.image_job import ImageJob
-from flux_engine.inputs import InputFetcher, JobInputs
-from flux_engine.job import parse_job
-from flux_engine.models.manager import FluxModelManager, LoadedModel
-from flux_engine.models.spec import ModelSpec
-from flux_engine.progress import MIN_INTERVAL_S, Progress, Send
-from flux_engine.run import Clock, Finished, MadeBy, Run, described, result_of
-from flux_engine.storage.cache import CacheManager
-from flux_engine.storage.entry import CacheEntry
-from flux_engine.storage.fingerprint import ModelIdentity, fingerprint
-from flux_engine.storage.flight import Flight
-from flux_engine.storage.kept import KeptResult, KeptResults
-from flux_engine.storage.results import ResultStore, put_all
-from flux_engine.storage.s3_config import store_from_s3_config
-from flux_engine.video_job import VideoJob
+from flux_engine.results.entry import CacheEntry
+from flux_engine.results.pending import KeptResult, KeptResults
+from flux_engine.results.result import Clock, Finished, MadeBy, Run, described, result_of
+from flux_engine.results.s3_config import store_from_s3_config
+from flux_engine.results.store import ResultStore, put_all
 
 NO_PREVIEW: Final = "`preview` has no effect: this GPU would move the model out and in again for each one"
 NOT_STORED: Final = "the result could not be stored for reuse"

@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from flux_engine.logs import JsonLine
-from tests.storage.servers import ACCESS_KEY, SECRET_KEY
+from tests.servers import ACCESS_KEY, SECRET_KEY
 
 SECRETS: Final = (ACCESS_KEY, SECRET_KEY)
 PRIVATE: Final = re.compile(

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from flux_engine.storage.bucket import Bucket, BucketStore, TimeBounds
-from flux_engine.storage.embedded import wheel_program
+from flux_engine.cache.embedded import wheel_program
+from flux_engine.results.bucket import Bucket, BucketStore, TimeBounds
 
 ACCESS_KEY = "AKIDTESTACCESSKEY"
 SECRET_KEY = "secret-that-no-log-may-hold"

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from builder import hub_form
-from flux_engine.base_job import ParseContext
-from flux_engine.job import parse_job
+from flux_engine.job.base import ParseContext
+from flux_engine.job.parse import parse_job
 from flux_engine.models import catalog
 from flux_engine.settings import Settings
 

@@ -12,21 +12,21 @@ from typing import Any
 
 import pytest
 
+from flux_engine.cache.flight import AWAY
+from flux_engine.cache.lua import Terms
+from flux_engine.cache.manager import CacheManager
+from flux_engine.cache.redis_link import RemoteServer
 from flux_engine.generate.gpu import GpuThread
-from flux_engine.inputs import InputFetcher
+from flux_engine.inputs.fetcher import InputFetcher
+from flux_engine.inputs.lora_store import LoraStore
+from flux_engine.inputs.pictures import PictureSource
 from flux_engine.models.manager import FluxModelManager
+from flux_engine.net.fetch import Fetcher
 from flux_engine.progress import Update
+from flux_engine.results.pending import KeptResults
 from flux_engine.settings import Settings
-from flux_engine.storage.cache import CacheManager
-from flux_engine.storage.fetch import Fetcher
-from flux_engine.storage.flight import AWAY
-from flux_engine.storage.kept import KeptResults
-from flux_engine.storage.ledger import Terms
-from flux_engine.storage.loras import LoraStore
-from flux_engine.storage.pictures import PictureSource
-from flux_engine.storage.redis_link import RemoteServer
 from flux_engine.worker import NOT_STORED, Worker
-from tests.storage.servers import RedisProcess, S3Process, ServerProcess, fetched
+from tests.servers import RedisProcess, S3Process, ServerProcess, fetched
 
 QUICK = {"prompt": "a red sun", "num_inference_steps": 2, "size": "128x128", "seed": 7}
 STAGES = ("queued", "denoising", "encoding", "uploading")

@@ -14,7 +14,7 @@ import pytest
 
 from flux_engine.build import build_checks
 from flux_engine.health import Unfit, cuda_in, cuda_of_torch, fitness_checks
-from flux_engine.models.device import Driver, read_driver
+from flux_engine.models.planning.device import Driver, read_driver
 from flux_engine.models.served import ServedModels
 from flux_engine.models.weights import BUNDLED_FOLDER
 from flux_engine.settings import Settings

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from tests import leaks
-from tests.storage.servers import SECRET_KEY
+from tests.servers import SECRET_KEY
 
 
 @pytest.mark.parametrize(

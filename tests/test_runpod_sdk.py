@@ -8,7 +8,7 @@ import pytest
 from runpod.serverless.modules import rp_scale
 from runpod.serverless.modules.worker_state import JobsProgress
 
-from flux_engine.platform import GracefulStop
+from flux_engine.runpod_sdk import GracefulStop
 
 
 async def test_no_job_is_asked_for_once_the_end_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,9 +22,9 @@ from PIL import Image
 from flux_engine.build import build_worker
 from flux_engine.errors import DeviceBroken
 from flux_engine.generate.gpu import Cancellation, GpuThread, Result
-from flux_engine.models.device import read_device
-from flux_engine.models.gpu_properties import GIB, GpuProperties, cpu_machine
 from flux_engine.models.manager import FluxModelManager, LoadedModel
+from flux_engine.models.planning.device import read_device
+from flux_engine.models.planning.gpus import GIB, GpuProperties, cpu_machine
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.weights import BUNDLED_FOLDER
@@ -413,7 +413,7 @@ async def test_what_is_too_large_for_the_platform_comes_by_links_where_there_is_
     asked = job(seed=11, num_images=2, output_format="png", response_format="b64_json", cache=cache)
     async with a_worker(settings, tmp_path, is_local=True, models=models, gpu=gpu) as worker:
         inline = await worker.run(asked)
-        monkeypatch.setattr("flux_engine.delivery.RUN_LIMIT_BYTES", 40_000)
+        monkeypatch.setattr("flux_engine.results.delivery.RUN_LIMIT_BYTES", 40_000)
         linked = await worker.run(asked)
         open_format = await worker.run(job(seed=11, num_images=2, response_format="b64_json", cache=cache))
     assert (inline["warnings"], linked["cached"]) == ([], cache)

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
-from flux_engine.storage.redis_link import CacheAway
+from flux_engine.cache.redis_link import CacheAway
 
 log = logging.getLogger(__name__)
 

@@ -22,12 +22,12 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Literal
 
+from flux_engine.cache.lua import WAKE, Claimed, Hit, Ledger, Wait
+from flux_engine.cache.redis_link import CacheAway
 from flux_engine.errors import FluxError, StorageFailed
 from flux_engine.progress import Update
-from flux_engine.storage.entry import CacheEntry, TaskState, TaskStatus
-from flux_engine.storage.ledger import WAKE, Claimed, Hit, Ledger, Wait
-from flux_engine.storage.redis_link import CacheAway
-from flux_engine.storage.results import ResultStore
+from flux_engine.results.entry import CacheEntry, TaskState, TaskStatus
+from flux_engine.results.store import ResultStore
 
 AWAY: Final = "the result cache did not answer: this result was made without it"
 WAITED_TOO_LONG: Final = "a job like this one did not finish: this result was made beside it"

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from flux_engine.storage.entry import CacheEntry, TaskStatus
-from flux_engine.storage.redis_link import RedisLink
+from flux_engine.cache.redis_link import RedisLink
+from flux_engine.results.entry import CacheEntry, TaskStatus
 
 WAKE: Final = b"wake"
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")

@@ -11,13 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from flux_engine.progress import Update
-from flux_engine.settings import Settings
-from flux_engine.storage.embedded import EmbeddedServer
-from flux_engine.storage.entry import TaskStatus
-from flux_engine.storage.flight import Flight
-from flux_engine.storage.ledger import Ledger, Terms
-from flux_engine.storage.redis_link import (
+from flux_engine.cache.embedded import EmbeddedServer
+from flux_engine.cache.flight import Flight
+from flux_engine.cache.lua import Ledger, Terms
+from flux_engine.cache.redis_link import (
     CALL_TIMEOUT_S,
     RETRY_AFTER_S,
     CacheAway,
@@ -25,7 +22,10 @@ from flux_engine.storage.redis_link import (
     RedisServer,
     RemoteServer,
 )
-from flux_engine.storage.results import ResultStore
+from flux_engine.progress import Update
+from flux_engine.results.entry import TaskStatus
+from flux_engine.results.store import ResultStore
+from flux_engine.settings import Settings
 
 
 class CacheManager:

@@ -4,7 +4,7 @@ python -m flux_engine "a red sun on the left over purple mountains at dusk" --se
 python -m flux_engine "a white moon" --json            the contract's result alone on standard output
 python -m flux_engine video "a red sun" --duration 2 -o sun.mp4
 python -m flux_engine video --job examples/sun_left_to_right.json -o sun.mp4
-python -m flux_engine plan --gpu A10G                  how a model would run on a GPU: see plan_command.py
+python -m flux_engine plan --gpu A10G                  how a model would run on a GPU: see cli/plan.py
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from flux_engine import plan_command
-from flux_engine.base_job import JsonObject
 from flux_engine.build import build_worker
-from flux_engine.image_job import ONLY_OF_VIDEOS
-from flux_engine.local import summary
+from flux_engine.cli import plan as plan_command
+from flux_engine.cli.local import summary
+from flux_engine.job.base import JsonObject
+from flux_engine.job.image import ONLY_OF_VIDEOS
 from flux_engine.logs import set_up_logs
 from flux_engine.progress import Send, Update
 from flux_engine.settings import Settings, SettingsError
@@ -166,7 +166,3 @@ class _Bar:
         sys.stderr.write("\r" + text.ljust(self._width))
         sys.stderr.flush()
         self._width = len(text)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

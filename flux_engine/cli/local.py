@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from flux_engine.base_job import JsonObject
+from flux_engine.job.base import JsonObject
 
 TEST_INPUT: Final = "--test_input"
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TypeVar
 
 from flux_engine.errors import JobCancelled
-from flux_engine.generate.line import Line
+from flux_engine.generate.turns import Line
 
 Result = TypeVar("Result")
 

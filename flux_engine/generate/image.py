@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from flux_engine.generate.gpu import Cancellation, settle
 from flux_engine.generate.preview import FlowPreview
-from flux_engine.generate.sibling import sibling, steps_run
+from flux_engine.generate.sampling import sibling, steps_run
 from flux_engine.generate.text import Embeddings, PromptEncoder
-from flux_engine.image_job import ImageJob
-from flux_engine.media.pictures import Pictures, fitted
+from flux_engine.job.image import ImageJob
+from flux_engine.media.decode import Pictures, fitted
 from flux_engine.progress import Progress
 
 if TYPE_CHECKING:

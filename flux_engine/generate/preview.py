@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from flux_engine.media.images import preview_data_uri
+from flux_engine.media.encode import preview_data_uri
 
 if TYPE_CHECKING:
     from torch import Tensor

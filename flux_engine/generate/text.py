@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from flux_engine.base_job import Job
+    from flux_engine.job.base import Job
     from flux_engine.models.manager import LoadedModel
 
 CACHED_PROMPTS: Final = 32  # 512 tokens of T5 in bf16 are 4 MB

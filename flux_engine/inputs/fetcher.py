@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from flux_engine.base_job import Job, JsonObject
 from flux_engine.errors import FluxError
-from flux_engine.media.pictures import Pictures, as_mask, decode_picture
-from flux_engine.storage.loras import LoraStore, StoredLora
-from flux_engine.storage.pictures import PictureSource
+from flux_engine.inputs.lora_store import LoraStore, StoredLora
+from flux_engine.inputs.pictures import PictureSource
+from flux_engine.job.base import Job, JsonObject
+from flux_engine.media.decode import Pictures, as_mask, decode_picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from flux_engine.errors import InputFetchFailed, InvalidInput
-from flux_engine.storage.lora_source import SUFFIX, HubLora
+from flux_engine.inputs.lora_source import SUFFIX, HubLora
 
 HUB_URL: Final = "https://huggingface.co"
 TIMEOUT_S: Final = 10.0

@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from flux_engine.errors import InvalidInput
-from flux_engine.storage.inline import inline_bytes, is_data_uri
+from flux_engine.inputs.inline import inline_bytes, is_data_uri
 
 VOLUME_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 HUB: Final = re.compile(

@@ -21,11 +21,9 @@ from weakref import WeakValueDictionary
 from pydantic import SecretStr
 
 from flux_engine.errors import InputFetchFailed, InvalidInput, StorageFailed
-from flux_engine.settings import Settings
-from flux_engine.storage.fetch import Fetcher, Token
-from flux_engine.storage.lora_cache import LoraCache, hash_file
-from flux_engine.storage.lora_hub import HUB_URL, find_hub_file
-from flux_engine.storage.lora_source import (
+from flux_engine.inputs.lora_cache import LoraCache, hash_file
+from flux_engine.inputs.lora_hub import HUB_URL, find_hub_file
+from flux_engine.inputs.lora_source import (
     CivitaiLora,
     HubLora,
     InlineLora,
@@ -34,6 +32,8 @@ from flux_engine.storage.lora_source import (
     VolumeLora,
     parse_source,
 )
+from flux_engine.net.fetch import Fetcher, Token
+from flux_engine.settings import Settings
 
 CIVITAI_URL: Final = "https://civitai.com"
 CIVITAI_FILE_HOSTS: Final = (  # where its downloads lead: its own hosts, and its account at a store of files

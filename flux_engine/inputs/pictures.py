@@ -10,8 +10,8 @@ import re
 from typing import Final
 
 from flux_engine.errors import InputFetchFailed, InvalidInput
-from flux_engine.storage.fetch import Fetcher
-from flux_engine.storage.inline import inline_bytes
+from flux_engine.inputs.inline import inline_bytes
+from flux_engine.net.fetch import Fetcher
 
 MAX_BYTES: Final = 20_000_000
 TIMEOUT_S: Final = 60.0

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import ImageFields, cleaned
-from flux_engine.keyframes import written_keyframes
-from flux_engine.lora_request import lora_items
-from flux_engine.size import SIZE_ALIASES, require_both_sides, written_size
-from flux_engine.validation import is_same, shown, shown_name
+from flux_engine.job.fields import ImageFields, cleaned
+from flux_engine.job.loras import lora_items
+from flux_engine.job.size import SIZE_ALIASES, require_both_sides, written_size
+from flux_engine.job.timeline import written_keyframes
+from flux_engine.job.validation import is_same, shown, shown_name
 
 ALIASES: Final[dict[str, str]] = {
     "task": "type",

@@ -13,12 +13,12 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import MAX_SEED, AspectRatio, SharedFields
-from flux_engine.limits import MIN_SEQUENCE_LENGTH, ModelLimits, guidance_scale, guided_by, within
-from flux_engine.lora_request import LoraRequest, lora_requests
-from flux_engine.names import Written
-from flux_engine.size import pixel_size
-from flux_engine.validation import Fields, shown, shown_picture, validated
+from flux_engine.job.aliases import Written
+from flux_engine.job.fields import MAX_SEED, AspectRatio, SharedFields
+from flux_engine.job.limits import MIN_SEQUENCE_LENGTH, ModelLimits, guidance_scale, guided_by, within
+from flux_engine.job.loras import LoraRequest, lora_requests
+from flux_engine.job.size import pixel_size
+from flux_engine.job.validation import Fields, shown, shown_picture, validated
 
 JsonObject = dict[str, Any]
 ResponseFormat = Literal["url", "b64_json"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from flux_engine.base_job import DEFAULT_QUALITY, SOURCES, Job, JsonObject, Parsing, model_limits, shared_values
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import MAX_SEED, ImageFields, allowed_values
-from flux_engine.limits import ModelLimits
-from flux_engine.validation import shown
+from flux_engine.job.base import DEFAULT_QUALITY, SOURCES, Job, JsonObject, Parsing, model_limits, shared_values
+from flux_engine.job.fields import MAX_SEED, ImageFields, allowed_values
+from flux_engine.job.limits import ModelLimits
+from flux_engine.job.validation import shown
 
 OutputFormat = Literal["png", "jpg", "webp"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import SharedFields
-from flux_engine.validation import shown
+from flux_engine.job.fields import SharedFields
+from flux_engine.job.validation import shown
 
 ImageUse = Literal["start", "reference", "canvas"]
 

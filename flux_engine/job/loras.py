@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import MAX_LORAS, LoraItem, SharedFields
-from flux_engine.validation import is_same, shown_name, shown_source, validated
+from flux_engine.job.fields import MAX_LORAS, LoraItem, SharedFields
+from flux_engine.job.validation import is_same, shown_name, shown_source, validated
 
 ITEM_ALIASES: Final = {"url": "path", "weight": "scale"}
 DEFAULT_SCALE: Final = 1.0

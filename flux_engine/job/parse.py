@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flux_engine.base_job import ParseContext, Parsing, job_id
 from flux_engine.errors import InvalidInput
-from flux_engine.image_job import ImageJob, image_job
-from flux_engine.names import canonical_fields
-from flux_engine.video_job import VideoJob, video_job
+from flux_engine.job.aliases import canonical_fields
+from flux_engine.job.base import ParseContext, Parsing, job_id
+from flux_engine.job.image import ImageJob, image_job
+from flux_engine.job.video import VideoJob, video_job
 
 
 def parse_job(job: object, context: ParseContext) -> ImageJob | VideoJob:

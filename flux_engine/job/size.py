@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import AspectRatio, SharedFields
-from flux_engine.limits import MIN_MEGAPIXELS, PIXELS_PER_MEGAPIXEL, ModelLimits
-from flux_engine.validation import shown
+from flux_engine.job.fields import AspectRatio, SharedFields
+from flux_engine.job.limits import MIN_MEGAPIXELS, PIXELS_PER_MEGAPIXEL, ModelLimits
+from flux_engine.job.validation import shown
 
 SIZE_MULTIPLE: Final = 16
 SIDE_BOUNDS: Final = (64, 2048)

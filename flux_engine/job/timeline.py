@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from flux_engine.errors import InvalidInput
-from flux_engine.validation import shown, validated
-from flux_engine.video_fields import MAX_KEYFRAMES, KeyframeFields
+from flux_engine.job.validation import shown, validated
+from flux_engine.job.video_fields import MAX_KEYFRAMES, KeyframeFields
 
 
 def written_keyframes(name: str, value: object) -> tuple[KeyframeFields, ...]:

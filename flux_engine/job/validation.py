@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import MAX_DEPTH, MAX_SEED, allowed_values
+from flux_engine.job.fields import MAX_DEPTH, MAX_SEED, allowed_values
 
 Fields = TypeVar("Fields", bound=BaseModel)
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final, Literal, TypeGuard
 
-from flux_engine.base_job import Job, JsonObject, Parsing, shared_values
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import MAX_SEED
-from flux_engine.limits import PIXELS_PER_MEGAPIXEL
-from flux_engine.validation import shown, validated
-from flux_engine.video_fields import (
+from flux_engine.job.base import Job, JsonObject, Parsing, shared_values
+from flux_engine.job.fields import MAX_SEED
+from flux_engine.job.limits import PIXELS_PER_MEGAPIXEL
+from flux_engine.job.validation import shown, validated
+from flux_engine.job.video_fields import (
     MAX_FRAMES,
     MAX_SCHEDULE_POINTS,
     SCHEDULE_BOUNDS,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flux_engine.fields import MAX_SEED, Boolean, Integer, Number, Picture, Prompt, SharedFields
+from flux_engine.job.fields import MAX_SEED, Boolean, Integer, Number, Picture, Prompt, SharedFields
 
 MAX_FRAMES: Final = 480
 MAX_KEYFRAMES: Final = 32

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from flux_engine.limits import ModelLimits
+from flux_engine.job.limits import ModelLimits
 from flux_engine.models.spec import ModelSpec, Part, TransformerShape
 
 __all__ = ["CATALOG", "ModelSpec", "find"]

@@ -13,12 +13,12 @@ from typing import Any, Final
 from safetensors import SafetensorError
 
 from flux_engine.errors import OutOfMemory
-from flux_engine.models.apply import AppliedPlan, apply
-from flux_engine.models.libraries import import_diffusers
-from flux_engine.models.plan import Plan
-from flux_engine.models.quantisation import Loading, checkpoint_folder, loading, save_checkpoint
-from flux_engine.models.refusal import is_out_of_memory
+from flux_engine.models.planning.plan import Plan
 from flux_engine.models.spec import ModelSpec
+from flux_engine.models.tuning.apply import AppliedPlan, apply
+from flux_engine.models.tuning.fallback import is_out_of_memory
+from flux_engine.models.tuning.libraries import import_diffusers
+from flux_engine.models.tuning.quantisation import Loading, checkpoint_folder, loading, save_checkpoint
 
 # What a broken folder makes loading raise; safetensors' own error is none of Python's.
 BROKEN: Final = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)

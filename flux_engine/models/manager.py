@@ -17,24 +17,24 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from flux_engine.errors import DeviceBroken, InputFetchFailed, LoraIncompatible, LoraInvalid, ModelUnavailable
-from flux_engine.models.apply import AppliedPlan
-from flux_engine.models.compilation import cache_file, load_compiled, save_compiled
-from flux_engine.models.device import NOT_USABLE
-from flux_engine.models.gpu_properties import GpuProperties
-from flux_engine.models.lora import MAX_RESIDENT_BYTES, LoRAManager, ScaledLora
-from flux_engine.models.lora_format import PreparedLora
-from flux_engine.models.lora_library import LoraLibrary
-from flux_engine.models.lora_names import layer_names, linear_shapes
-from flux_engine.models.optimizer import ModelOptimizer
-from flux_engine.models.plan import Plan, Preferences, Profile, fit_together
+from flux_engine.inputs.lora_store import StoredLora
+from flux_engine.job.fingerprint import ModelIdentity
+from flux_engine.models.loading import BROKEN, Source, Tuned, folder_to_read, leaner, load_tuned, release_memory
+from flux_engine.models.lora.format import PreparedLora
+from flux_engine.models.lora.library import LoraLibrary
+from flux_engine.models.lora.manager import MAX_RESIDENT_BYTES, LoRAManager, ScaledLora
+from flux_engine.models.lora.names import layer_names, linear_shapes
+from flux_engine.models.planning.device import NOT_USABLE
+from flux_engine.models.planning.gpus import GpuProperties
+from flux_engine.models.planning.optimizer import ModelOptimizer
+from flux_engine.models.planning.plan import Plan, Preferences, Profile, fit_together
 from flux_engine.models.read_ahead import ReadAhead
-from flux_engine.models.refusal import Refusal, RefusalNoted, is_out_of_memory
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
-from flux_engine.models.tuned import BROKEN, Source, Tuned, folder_to_read, leaner, load_tuned, release_memory
+from flux_engine.models.tuning.apply import AppliedPlan
+from flux_engine.models.tuning.compilation import cache_file, load_compiled, save_compiled
+from flux_engine.models.tuning.fallback import Refusal, RefusalNoted, is_out_of_memory
 from flux_engine.models.weights import Weights
-from flux_engine.storage.fingerprint import ModelIdentity
-from flux_engine.storage.loras import StoredLora
 
 Result = TypeVar("Result")
 WARM_UP_STEPS: Final = 2

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from flux_engine.models.host_memory import available_memory
+from flux_engine.models.planning.host_memory import available_memory
 
 BLOCK_BYTES: Final = 16 * 1024 * 1024
 THREADS: Final = 12

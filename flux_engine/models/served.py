@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from flux_engine.errors import ModelUnavailable
-from flux_engine.limits import ModelLimits
+from flux_engine.job.limits import ModelLimits
 from flux_engine.models import catalog
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.weights import INDEX, Weights, find_weights, has_guidance, pipeline_class_of, revision_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from flux_engine.limits import ModelLimits
+from flux_engine.job.limits import ModelLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from flux_engine.errors import InputFetchFailed
-from flux_engine.storage.addresses import is_public
+from flux_engine.net.addresses import is_public
 
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 30.0

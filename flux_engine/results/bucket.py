@@ -24,10 +24,10 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from flux_engine.errors import FluxError, InvalidInput, StorageFailed
-from flux_engine.storage.results import Link, is_content, place_of
+from flux_engine.results.store import Link, is_content, place_of
 
 if TYPE_CHECKING:
-    from flux_engine.storage.bucket_client import BucketClient
+    from flux_engine.results.bucket_client import BucketClient
 
 MIB: Final = 1024 * 1024
 MULTIPART_FROM_BYTES: Final = 16 * MIB
@@ -202,7 +202,7 @@ class BucketStore:
             if self._client is None:
                 if self._before_connect is not None:
                     self._before_connect()
-                from flux_engine.storage.bucket_client import BucketClient
+                from flux_engine.results.bucket_client import BucketClient
 
                 try:
                     self._client = BucketClient(self._bucket, self._bounds, is_allowed=self._is_allowed)

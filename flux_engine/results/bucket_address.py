@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from flux_engine.results.bucket import Bucket
 from flux_engine.settings import BUCKET_NAME, Settings, SettingsError
-from flux_engine.storage.bucket import Bucket
 
 _AWS_VIRTUAL = re.compile(r"(?P<bucket>.+)\.(?P<service>s3[.-].*amazonaws\.com|s3\.amazonaws\.com)")
 _REGION_IN_HOST: Final = (

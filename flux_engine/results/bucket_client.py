@@ -33,7 +33,7 @@ from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
 if TYPE_CHECKING:
-    from flux_engine.storage.bucket import Bucket, TimeBounds
+    from flux_engine.results.bucket import Bucket, TimeBounds
 
 MAX_ANSWER_BYTES: Final = 1024 * 1024  # an S3 answer that is not a file has a few kilobytes
 CONNECTIONS: Final = 16

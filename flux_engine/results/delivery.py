@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
 
-from flux_engine.base_job import JsonObject, ResponseFormat
 from flux_engine.errors import ResultTooLarge
-from flux_engine.image_job import ImageJob
-from flux_engine.media.images import CONTENT_TYPES, encode_image, made_from_of
+from flux_engine.job.base import JsonObject, ResponseFormat
+from flux_engine.job.fingerprint import made_from
+from flux_engine.job.image import ImageJob
+from flux_engine.media.encode import CONTENT_TYPES, encode_image, made_from_of
 from flux_engine.media.video import CONTENT_TYPES as VIDEO_CONTENT_TYPES
-from flux_engine.storage.entry import CacheEntry, StoredFile
-from flux_engine.storage.fingerprint import made_from
-from flux_engine.storage.results import NewFile, ResultStore, object_key
+from flux_engine.results.entry import CacheEntry, StoredFile
+from flux_engine.results.store import NewFile, ResultStore, object_key
 
 if TYPE_CHECKING:
-    from flux_engine.film import Film
-    from flux_engine.video_job import VideoJob
+    from flux_engine.generate.video.film import Film
+    from flux_engine.job.video import VideoJob
 
 RUN_LIMIT_BYTES: Final = 10_000_000
 RUNSYNC_LIMIT_BYTES: Final = 20_000_000

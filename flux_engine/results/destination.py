@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from flux_engine.results.bucket import BucketStore
+from flux_engine.results.bucket_address import bucket_from_settings
+from flux_engine.results.store import INLINE_CACHE_BYTES, FolderStore, ResultStore
 from flux_engine.settings import Settings
-from flux_engine.storage.bucket import BucketStore
-from flux_engine.storage.bucket_address import bucket_from_settings
-from flux_engine.storage.results import INLINE_CACHE_BYTES, FolderStore, ResultStore
 
 
 def store_from_settings(settings: Settings, *, cache_folder: Path, is_local_run: bool) -> ResultStore:

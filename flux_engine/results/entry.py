@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flux_engine.storage.results import object_key
+from flux_engine.results.store import object_key
 
 ENTRY_VERSION: Final = 1
 MAX_ENTRY_BYTES: Final = 64 * 1024

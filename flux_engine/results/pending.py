@@ -23,9 +23,9 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from flux_engine.results.entry import CacheEntry
+from flux_engine.results.store import NewFile, write_durably
 from flux_engine.settings import GIB
-from flux_engine.storage.entry import CacheEntry
-from flux_engine.storage.results import NewFile, write_durably
 
 KEPT_MAX_AGE_S: Final = 24 * 3600.0  # the platform retries within minutes
 KEPT_MAX_BYTES: Final = 2 * GIB

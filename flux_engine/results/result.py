@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from flux_engine.base_job import JsonObject
-from flux_engine.delivery import as_utc
-from flux_engine.image_job import ImageJob
-from flux_engine.inputs import JobInputs
+from flux_engine.cache.flight import Flight
+from flux_engine.inputs.fetcher import JobInputs
+from flux_engine.job.base import JsonObject
+from flux_engine.job.fingerprint import ModelIdentity
+from flux_engine.job.image import ImageJob
+from flux_engine.job.video import VideoJob
 from flux_engine.progress import Progress
-from flux_engine.storage.entry import CacheEntry
-from flux_engine.storage.fingerprint import ModelIdentity
-from flux_engine.storage.flight import Flight
-from flux_engine.storage.results import NewFile, ResultStore
-from flux_engine.video_job import VideoJob
+from flux_engine.results.delivery import as_utc
+from flux_engine.results.entry import CacheEntry
+from flux_engine.results.store import NewFile, ResultStore
 
 TIMINGS: Final = ("total", "load", "lora", "text", "denoise", "decode", "encode", "upload")
 EXECUTION_TIMEOUT_S: Final = 600.0  # the platform's default; what a job's policy says instead is not seen here

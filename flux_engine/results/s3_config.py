@@ -15,9 +15,9 @@ from typing import Final
 from pydantic import SecretStr
 
 from flux_engine.errors import InvalidInput
-from flux_engine.storage.addresses import is_public
-from flux_engine.storage.bucket import Bucket, BucketStore, TimeBounds
-from flux_engine.storage.bucket_address import bucket_address
+from flux_engine.net.addresses import is_public
+from flux_engine.results.bucket import Bucket, BucketStore, TimeBounds
+from flux_engine.results.bucket_address import bucket_address
 
 FIELD: Final = "s3Config"
 REQUIRED: Final = ("endpointUrl", "accessId", "accessSecret")

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from flux_engine.models.catalog import find
-from flux_engine.models.device import read_device
-from flux_engine.models.optimizer import ModelOptimizer
-from flux_engine.models.plan import Preferences
-from flux_engine.models.tuned import Source, load_tuned
+from flux_engine.models.loading import Source, load_tuned
+from flux_engine.models.planning.device import read_device
+from flux_engine.models.planning.optimizer import ModelOptimizer
+from flux_engine.models.planning.plan import Preferences
 from flux_engine.models.weights import REVISION_FILE, find_weights
 from tests.builder.hub import COMMIT, hub
 from tests.models.tiny_flux import save_random_flux
-from tests.storage.servers import free_port
+from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "someone/small-flux"

@@ -12,10 +12,10 @@ import torch
 
 from builder.flux_tiny import lora
 from builder.flux_tiny.landscapes import paint, random_scene
-from flux_engine.models.libraries import import_diffusers
-from flux_engine.models.lora import LoRAManager, ScaledLora
-from flux_engine.models.lora_library import LoraLibrary
-from flux_engine.models.lora_names import layer_names, linear_shapes
+from flux_engine.models.lora.library import LoraLibrary
+from flux_engine.models.lora.manager import LoRAManager, ScaledLora
+from flux_engine.models.lora.names import layer_names, linear_shapes
+from flux_engine.models.tuning.libraries import import_diffusers
 
 
 def load() -> Any:

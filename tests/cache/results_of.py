@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 
-from flux_engine.storage.entry import CacheEntry, StoredFile
-from flux_engine.storage.results import NewFile, ResultStore, object_key, put_all
+from flux_engine.results.entry import CacheEntry, StoredFile
+from flux_engine.results.store import NewFile, ResultStore, object_key, put_all
 
 
 def entry_of(fingerprint: str, data: bytes, *, prefix: str = "", created_at: datetime | None = None) -> CacheEntry:

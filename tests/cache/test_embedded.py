@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from flux_engine.cache.embedded import EmbeddedServer, answers, socket_path, wheel_program
+from flux_engine.cache.manager import CacheManager
+from flux_engine.cache.redis_link import CacheAway
+from flux_engine.results.store import FolderStore
 from flux_engine.settings import Settings
-from flux_engine.storage.cache import CacheManager
-from flux_engine.storage.embedded import EmbeddedServer, answers, socket_path, wheel_program
-from flux_engine.storage.redis_link import CacheAway
-from flux_engine.storage.results import FolderStore
-from tests.storage.results_of import stored
+from tests.cache.results_of import stored
 
 ONE = "1" * 64
 
 HOLD = (
     "import asyncio, sys\n"
     "from pathlib import Path\n"
-    "from flux_engine.storage.embedded import EmbeddedServer\n"
+    "from flux_engine.cache.embedded import EmbeddedServer\n"
     "server = EmbeddedServer(Path(sys.argv[1]))\n"
     "print(asyncio.run(server.url()), flush=True)\n"
     "sys.stdin.read()\n"

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from flux_engine.cache.flight import AWAY
+from flux_engine.cache.lua import Terms
+from flux_engine.cache.manager import CacheManager
+from flux_engine.cache.redis_link import RedisLink, RemoteServer
 from flux_engine.errors import OutOfMemory
-from flux_engine.storage.cache import CacheManager
-from flux_engine.storage.entry import CacheEntry
-from flux_engine.storage.flight import AWAY
-from flux_engine.storage.ledger import Terms
-from flux_engine.storage.redis_link import RedisLink, RemoteServer
-from flux_engine.storage.results import FolderStore
-from tests.storage.results_of import entry_of, read_back, stored
-from tests.storage.servers import RedisProcess, S3Process, fetched
+from flux_engine.results.entry import CacheEntry
+from flux_engine.results.store import FolderStore
+from tests.cache.results_of import entry_of, read_back, stored
+from tests.servers import RedisProcess, S3Process, fetched
 
 ONE, TWO = "1" * 64, "2" * 64
 QUICK = Terms(lease_s=2, entry_s=60, wait_limit_s=30)
@@ -247,7 +247,7 @@ async def test_a_waiter_takes_over_from_an_owner_that_was_killed(redis: RedisPro
 def twin(redis: RedisProcess, folder: Path, *, jobs: int, work_s: float, lease_s: float) -> subprocess.Popen[str]:
     arguments = [redis.url, str(folder), str(jobs), str(work_s), str(lease_s)]
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.storage.twin_worker", *arguments],
+        [sys.executable, "-m", "tests.cache.twin_worker", *arguments],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],

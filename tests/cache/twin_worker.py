@@ -1,6 +1,6 @@
 """A worker process that takes many jobs with one fingerprint at once; stands for a second RunPod worker.
 
-    python -m tests.storage.twin_worker REDIS_URL FOLDER JOBS [WORK_S [LEASE_S]]
+    python -m tests.cache.twin_worker REDIS_URL FOLDER JOBS [WORK_S [LEASE_S]]
 
 "Generating" is a line in FOLDER/generated, WORK_S of waiting, and a picture in FOLDER/results. Prints `claimed` when it
 begins to generate, and at the end one JSON object: for each job what it got, when, and the progress it saw.
@@ -16,11 +16,11 @@ import sys
 import time
 from pathlib import Path
 
-from flux_engine.storage.cache import CacheManager
-from flux_engine.storage.ledger import Terms
-from flux_engine.storage.redis_link import RemoteServer
-from flux_engine.storage.results import FolderStore
-from tests.storage.results_of import stored
+from flux_engine.cache.lua import Terms
+from flux_engine.cache.manager import CacheManager
+from flux_engine.cache.redis_link import RemoteServer
+from flux_engine.results.store import FolderStore
+from tests.cache.results_of import stored
 
 FINGERPRINT = hashlib.sha256(b"one job").hexdigest()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flux_engine.__main__ import main
+from flux_engine.cli.generate import main
 
 
 @pytest.mark.parametrize("job", [[], ["a red sun"], "a red sun", 5, None, {}, {"input": []}])

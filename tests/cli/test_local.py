@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from flux_engine.cli.local import TestInputError, summary, with_test_input
 from flux_engine.errors import InvalidInput
-from flux_engine.local import TestInputError, summary, with_test_input
 
 JOB = '{"input": {"prompt": "a red sun"}}'
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from builder.gpus_table import PAGE, page
-from flux_engine.plan_command import main
+from flux_engine.cli.plan import main
 
 
 def test_a_plan_for_a_card_gives_each_choice_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:

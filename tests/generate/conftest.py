@@ -11,18 +11,18 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransfo
 
 from builder.flux_tiny.autoencoder import new_autoencoder
 from builder.flux_tiny.text import new_clip_encoder, new_clip_tokenizer, new_t5_encoder, new_t5_tokenizer
+from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.models import catalog
-from flux_engine.models.apply import apply
-from flux_engine.models.gpu_properties import GIB, cpu_machine
-from flux_engine.models.lora import LoRAManager
-from flux_engine.models.lora_library import LoraLibrary
-from flux_engine.models.lora_names import layer_names, linear_shapes
+from flux_engine.models.loading import Tuned
+from flux_engine.models.lora.library import LoraLibrary
+from flux_engine.models.lora.manager import LoRAManager
+from flux_engine.models.lora.names import layer_names, linear_shapes
 from flux_engine.models.manager import LoadedModel
-from flux_engine.models.optimizer import ModelOptimizer
-from flux_engine.models.plan import Preferences
+from flux_engine.models.planning.gpus import GIB, cpu_machine
+from flux_engine.models.planning.optimizer import ModelOptimizer
+from flux_engine.models.planning.plan import Preferences
 from flux_engine.models.spec import ModelSpec
-from flux_engine.models.tuned import Tuned
-from flux_engine.storage.fingerprint import ModelIdentity
+from flux_engine.models.tuning.apply import apply
 
 
 @pytest.fixture(scope="session")

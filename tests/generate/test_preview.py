@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from flux_engine.generate.preview import FlowPreview
-from flux_engine.media.images import preview_data_uri
+from flux_engine.media.encode import preview_data_uri
 from flux_engine.models.catalog import FLUX_1_DEV, FLUX_2_KLEIN_4B, ModelSpec
 from tests.models.tiny_models import call_arguments, tiny_model
 

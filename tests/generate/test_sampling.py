@@ -10,11 +10,11 @@ from PIL import Image
 
 from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.image import ImageGenerator
-from flux_engine.image_job import ImageJob
-from flux_engine.job import parse_job
-from flux_engine.media.pictures import Pictures
+from flux_engine.job.image import ImageJob
+from flux_engine.job.parse import parse_job
+from flux_engine.media.decode import Pictures
 from flux_engine.models.catalog import CATALOG, ModelSpec
-from flux_engine.models.step_cache import cached_steps
+from flux_engine.models.tuning.step_cache import cached_steps
 from flux_engine.progress import Progress
 from tests.conftest import context_for
 from tests.generate.conftest import loaded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from flux_engine.generate.line import Line
+from flux_engine.generate.turns import Line
 
 FOR_EVER_S = 600.0
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from flux_engine.models.catalog import FLUX_TINY, ModelSpec, find
-from flux_engine.models.device import read_gpu
-from flux_engine.models.gpu_properties import GIB
-from flux_engine.models.optimizer import ModelOptimizer
-from flux_engine.models.plan import PROFILES, Preferences, Profile
-from flux_engine.models.tuned import Source, Tuned, load_tuned, release_memory
+from flux_engine.models.loading import Source, Tuned, load_tuned, release_memory
+from flux_engine.models.planning.device import read_gpu
+from flux_engine.models.planning.gpus import GIB
+from flux_engine.models.planning.optimizer import ModelOptimizer
+from flux_engine.models.planning.plan import PROFILES, Preferences, Profile
 from flux_engine.models.weights import BUNDLED_FOLDER, find_weights
 
 pytestmark = [

@@ -16,16 +16,16 @@ from PIL import Image
 
 from builder.flux_tiny.landscapes import Scene, paint
 from builder.flux_tiny.score import disc, disc_colour, time_of_day
-from flux_engine.base_job import ParseContext
 from flux_engine.errors import InputFetchFailed
-from flux_engine.inputs import InputFetcher
-from flux_engine.job import parse_job
+from flux_engine.inputs.fetcher import InputFetcher
+from flux_engine.inputs.lora_store import LoraStore
+from flux_engine.inputs.pictures import PictureSource
+from flux_engine.job.base import ParseContext
+from flux_engine.job.parse import parse_job
+from flux_engine.net.fetch import Fetcher
 from flux_engine.progress import Update
-from flux_engine.storage.fetch import Fetcher
-from flux_engine.storage.loras import LoraStore
-from flux_engine.storage.pictures import PictureSource
 from flux_engine.worker import Worker
-from tests.storage.web_server import loopback, own_certificate, server
+from tests.web_server import loopback, own_certificate, server
 
 DAY = paint(Scene("day", "yellow", "large", "left", "hills", "green", "meadow", False, 3), 256, 256)
 PROMPT = "night, a large white moon on the right, blue mountains, a snowfield"

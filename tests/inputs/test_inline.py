@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from flux_engine.storage.inline import inline_bytes, is_data_uri
+from flux_engine.inputs.inline import inline_bytes, is_data_uri
 
 CONTENT = bytes(range(200, 256)) * 7
 TEXT = base64.b64encode(CONTENT).decode()

@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from flux_engine.errors import InvalidInput
-from flux_engine.storage.lora_source import (
+from flux_engine.inputs.lora_source import (
     CivitaiLora,
     HubLora,
     InlineLora,

@@ -21,11 +21,11 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from flux_engine.errors import FluxError, InputFetchFailed, InvalidInput, StorageFailed
-from flux_engine.storage.fetch import Fetched, Fetcher
-from flux_engine.storage.lora_cache import LoraCache
-from flux_engine.storage.loras import LoraStore
-from tests.storage.servers import free_port
-from tests.storage.web_server import loopback, own_certificate, server
+from flux_engine.inputs.lora_cache import LoraCache
+from flux_engine.inputs.lora_store import LoraStore
+from flux_engine.net.fetch import Fetched, Fetcher
+from tests.servers import free_port
+from tests.web_server import loopback, own_certificate, server
 
 CONTENT = os.urandom(3000)
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -293,7 +293,7 @@ async def test_what_a_dead_worker_left_is_removed(tmp_path: Path) -> None:
 WORKER = """
 import hashlib, sys
 from pathlib import Path
-from flux_engine.storage.lora_cache import LoraCache
+from flux_engine.inputs.lora_cache import LoraCache
 cache = LoraCache(Path(sys.argv[1]), max_bytes=300_000)
 for index in range(60):
     content = bytes([index % 20]) * 20_000

@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 
 from flux_engine.errors import FluxError
-from flux_engine.storage.fetch import Fetcher
-from flux_engine.storage.pictures import MAX_BYTES, PictureSource
-from tests.storage.web_server import own_certificate, server
+from flux_engine.inputs.pictures import MAX_BYTES, PictureSource
+from flux_engine.net.fetch import Fetcher
+from tests.web_server import own_certificate, server
 
 DATA = bytes(range(256)) * 3
 TEXT = base64.b64encode(DATA).decode()

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from flux_engine.base_job import ParseContext
-from flux_engine.job import parse_job
-from flux_engine.limits import ModelLimits
-from flux_engine.storage.fingerprint import ModelIdentity, fingerprint, made_from
+from flux_engine.job.base import ParseContext
+from flux_engine.job.fingerprint import ModelIdentity, fingerprint, made_from
+from flux_engine.job.limits import ModelLimits
+from flux_engine.job.parse import parse_job
 
 LIMITS = ModelLimits(
     id="flux-dev",

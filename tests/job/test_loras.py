@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from flux_engine.base_job import ParseContext
 from flux_engine.errors import InvalidInput
-from flux_engine.image_job import ImageJob
-from flux_engine.job import parse_job
-from flux_engine.limits import ModelLimits
-from flux_engine.lora_request import LoraRequest
+from flux_engine.job.base import ParseContext
+from flux_engine.job.image import ImageJob
+from flux_engine.job.limits import ModelLimits
+from flux_engine.job.loras import LoraRequest
+from flux_engine.job.parse import parse_job
 
 LIMITS = ModelLimits(
     id="m",

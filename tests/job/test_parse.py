@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flux_engine.base_job import ParseContext, derived_seed
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import ASPECT_RATIOS, MAX_SEED, ImageFields, clean_text
-from flux_engine.image_job import ImageJob
-from flux_engine.job import parse_job
+from flux_engine.job.aliases import ALIASES
+from flux_engine.job.base import ParseContext, derived_seed
+from flux_engine.job.fields import ASPECT_RATIOS, MAX_SEED, ImageFields, clean_text
+from flux_engine.job.image import ImageJob
+from flux_engine.job.parse import parse_job
 from flux_engine.models import catalog
-from flux_engine.names import ALIASES
 from tests.conftest import context_for
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from flux_engine.base_job import ParseContext, derived_seed
 from flux_engine.errors import InvalidInput
-from flux_engine.fields import MAX_SEED
-from flux_engine.job import parse_job
-from flux_engine.video_job import Keyframe, VideoJob, spread
+from flux_engine.job.base import ParseContext, derived_seed
+from flux_engine.job.fields import MAX_SEED
+from flux_engine.job.parse import parse_job
+from flux_engine.job.video import Keyframe, VideoJob, spread
 
 PLAIN = {"prompt": "a red sun", "num_frames": 48}
 

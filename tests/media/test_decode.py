@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from flux_engine.errors import FluxError, InputFetchFailed
-from flux_engine.media.pictures import MAX_PIXELS, as_mask, decode_picture, fitted
+from flux_engine.media.decode import MAX_PIXELS, as_mask, decode_picture, fitted
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

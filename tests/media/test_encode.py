@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flux_engine.media.images import encode_image, preview_data_uri
+from flux_engine.media.encode import encode_image, preview_data_uri
 
 MADE_FROM = {
     "prompt": "caf\u00e9 \u65e5\u672c sun",

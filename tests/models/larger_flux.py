@@ -11,7 +11,7 @@ from accelerate import init_empty_weights
 from diffusers import FluxTransformer2DModel
 
 from flux_engine.models import catalog
-from flux_engine.models.lora_names import linear_shapes
+from flux_engine.models.lora.names import linear_shapes
 from flux_engine.models.spec import ModelSpec, TransformerShape
 from tests.models.architectures import ARCHITECTURES
 from tests.models.tiny_flux import random_flux

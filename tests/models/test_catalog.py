@@ -11,11 +11,11 @@ import transformers
 from accelerate import init_empty_weights
 
 from flux_engine.models.catalog import CATALOG, ModelSpec, find
-from flux_engine.models.gpu_properties import find_card
-from flux_engine.models.lora_names import linear_shapes
-from flux_engine.models.optimizer import ModelOptimizer
-from flux_engine.models.plan import Preferences, Profile
-from flux_engine.models.reckoning import step_flop
+from flux_engine.models.lora.names import linear_shapes
+from flux_engine.models.planning.estimate import step_flop
+from flux_engine.models.planning.gpus import find_card
+from flux_engine.models.planning.optimizer import ModelOptimizer
+from flux_engine.models.planning.plan import Preferences, Profile
 from tests.models.architectures import ARCHITECTURES
 
 

@@ -11,9 +11,9 @@ from diffusers import Flux2Transformer2DModel, FluxPipeline, FluxTransformer2DMo
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flux_engine.models.lora_file import LoraFile
-from flux_engine.models.lora_format import PreparedLora, prepare_lora
-from flux_engine.models.lora_names import LayerNames, layer_names, linear_shapes
+from flux_engine.models.lora.file import LoraFile
+from flux_engine.models.lora.format import PreparedLora, prepare_lora
+from flux_engine.models.lora.names import LayerNames, layer_names, linear_shapes
 
 TEXT, SIDE = 5, 4
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from flux_engine.models.gpu_properties import GpuProperties
-from flux_engine.models.optimizer import ModelOptimizer
-from flux_engine.models.plan import Plan, Preferences
+from flux_engine.models.planning.gpus import GpuProperties
+from flux_engine.models.planning.optimizer import ModelOptimizer
+from flux_engine.models.planning.plan import Plan, Preferences
 from flux_engine.models.spec import ModelSpec
 
 

@@ -13,9 +13,9 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from flux_engine.errors import InputFetchFailed
-from flux_engine.storage.addresses import is_public
-from flux_engine.storage.fetch import Fetcher, Token
-from tests.storage.web_server import loopback, own_certificate, server
+from flux_engine.net.addresses import is_public
+from flux_engine.net.fetch import Fetcher, Token
+from tests.web_server import loopback, own_certificate, server
 
 REFUSED_ADDRESSES = [
     "0.0.0.0",
@@ -368,10 +368,10 @@ def test_no_other_module_can_open_a_url() -> None:
     root = Path(__file__).parents[2]
     clients = {"aiohttp", "requests", "httpx", "httpx2", "urllib3", "http", "socket", "ftplib", "pycurl"}
     allowed = {
-        "flux_engine/storage/fetch.py": {"aiohttp", "socket"},
-        "flux_engine/storage/bucket_client.py": {"urllib3", "socket"},  # boto3's, with bounds
-        "flux_engine/storage/embedded.py": {"socket"},  # asks our own server on its unix socket
-        "flux_engine/storage/s3_config.py": {
+        "flux_engine/net/fetch.py": {"aiohttp", "socket"},
+        "flux_engine/results/bucket_client.py": {"urllib3", "socket"},  # boto3's, with bounds
+        "flux_engine/cache/embedded.py": {"socket"},  # asks our own server on its unix socket
+        "flux_engine/results/s3_config.py": {
             "socket"
         },  # resolves the endpoint's name, to refuse one that is not public
         "flux_engine/platform.py": {"aiohttp"},  # posts to the platform

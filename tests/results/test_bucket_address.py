@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from flux_engine.results.bucket_address import bucket_address, bucket_from_settings
 from flux_engine.settings import Settings, SettingsError
-from flux_engine.storage.bucket_address import bucket_address, bucket_from_settings
 
 KEYS = {"BUCKET_ACCESS_KEY_ID": "a-key", "BUCKET_SECRET_ACCESS_KEY": "a-secret"}
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from flux_engine.base_job import ParseContext
-from flux_engine.delivery import made_to_fit, within_limit
 from flux_engine.errors import ResultTooLarge
-from flux_engine.image_job import ImageJob
-from flux_engine.job import parse_job
-from flux_engine.media.images import encode_image
+from flux_engine.job.base import ParseContext
+from flux_engine.job.image import ImageJob
+from flux_engine.job.parse import parse_job
+from flux_engine.media.encode import encode_image
+from flux_engine.results.delivery import made_to_fit, within_limit
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from flux_engine.errors import StorageFailed
-from flux_engine.storage.kept import KEPT_MAX_AGE_S, KeptResults
-from flux_engine.storage.results import put_all
-from tests.storage.results_of import entry_of, files_of, read_back
-from tests.storage.servers import S3Process
+from flux_engine.results.pending import KEPT_MAX_AGE_S, KeptResults
+from flux_engine.results.store import put_all
+from tests.cache.results_of import entry_of, files_of, read_back
+from tests.servers import S3Process
 
 ONE, TWO = "1" * 64, "2" * 64
 

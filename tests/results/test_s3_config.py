@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from flux_engine.errors import InvalidInput, StorageFailed
-from flux_engine.storage.bucket import BucketStore
-from flux_engine.storage.results import object_key
-from flux_engine.storage.s3_config import require_public_host, store_from_s3_config
-from tests.storage.servers import ACCESS_KEY, QUICK, SECRET_KEY, S3Process, fetched
+from flux_engine.results.bucket import BucketStore
+from flux_engine.results.s3_config import require_public_host, store_from_s3_config
+from flux_engine.results.store import object_key
+from tests.servers import ACCESS_KEY, QUICK, SECRET_KEY, S3Process, fetched
 
 GOOD = {
     "endpointUrl": "https://s3.eu-west-1.amazonaws.com",

@@ -12,10 +12,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from flux_engine.errors import StorageFailed
+from flux_engine.results.bucket import BucketStore
+from flux_engine.results.destination import store_from_settings
+from flux_engine.results.store import FolderStore, make_room, object_key
 from flux_engine.settings import Settings
-from flux_engine.storage.bucket import BucketStore
-from flux_engine.storage.destination import store_from_settings
-from flux_engine.storage.results import FolderStore, make_room, object_key
 
 SHA = hashlib.sha256(b"picture").hexdigest()
 KEY = object_key("", SHA, "png")
@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     program = (
         "import asyncio, resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from flux_engine.storage.results import FolderStore\n"
+        "from flux_engine.results.store import FolderStore\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"  # the kernel's refusal in the middle of a write
         "store = FolderStore(Path(sys.argv[1]))\n"

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from tests.runpod.job import Job, Status
 from tests.runpod.server import Platform
 from tests.runpod.workers import WorkerPool
-from tests.storage.servers import ACCESS_KEY, SECRET_KEY, RedisProcess, S3Process, fetched
+from tests.servers import ACCESS_KEY, SECRET_KEY, RedisProcess, S3Process, fetched
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

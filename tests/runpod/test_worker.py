@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from flux_engine.base_job import derived_seed
-from flux_engine.delivery import RUN_LIMIT_BYTES, RUNSYNC_LIMIT_BYTES
+from flux_engine.job.base import derived_seed
+from flux_engine.results.delivery import RUN_LIMIT_BYTES, RUNSYNC_LIMIT_BYTES
 from tests.runpod.faults import FaultKind, FaultPlan
 from tests.runpod.job import Job, Limits, Status
 from tests.runpod.server import Platform

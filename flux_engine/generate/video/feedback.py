@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image, ImageOps
 
-from flux_engine.fields import MAX_SEED
-from flux_engine.generate.blend import blended
-from flux_engine.generate.colour import Palette, matched, palette_of
-from flux_engine.generate.frames import Frame, FrameSampler
-from flux_engine.generate.motion import move_between, warped
-from flux_engine.generate.schedule import eased, place_at, value_at
-from flux_engine.generate.sibling import steps_run
+from flux_engine.generate.sampling import steps_run
 from flux_engine.generate.text import Embeddings
-from flux_engine.video_job import Motion, Schedule, VideoJob
+from flux_engine.generate.video.blend import blended
+from flux_engine.generate.video.colour import Palette, matched, palette_of
+from flux_engine.generate.video.frames import Frame, FrameSampler
+from flux_engine.generate.video.motion import move_between, warped
+from flux_engine.generate.video.schedule import eased, place_at, value_at
+from flux_engine.job.fields import MAX_SEED
+from flux_engine.job.video import Motion, Schedule, VideoJob
 
 if TYPE_CHECKING:
     from torch import Tensor

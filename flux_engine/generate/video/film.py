@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flux_engine.generate.frames import Spent
-from flux_engine.generate.video import VideoGenerator
+from flux_engine.generate.video.frames import Spent
+from flux_engine.generate.video.generator import VideoGenerator
+from flux_engine.job.video import VideoJob
 from flux_engine.media.video import EncoderFailed, VideoEncoder, VideoSpec, thumbnail
-from flux_engine.video_job import VideoJob
 
 if TYPE_CHECKING:
     from PIL.Image import Image

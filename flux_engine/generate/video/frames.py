@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flux_engine.generate.gpu import settle
-from flux_engine.generate.sibling import sibling, steps_run
+from flux_engine.generate.sampling import sibling, steps_run
 from flux_engine.generate.text import Embeddings
-from flux_engine.media.images import preview_data_uri
-from flux_engine.video_job import VideoJob
+from flux_engine.job.video import VideoJob
+from flux_engine.media.encode import preview_data_uri
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype

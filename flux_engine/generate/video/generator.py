@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from flux_engine.errors import InvalidInput
-from flux_engine.generate.blend import blended, slerp
-from flux_engine.generate.feedback import FeedbackChain, chain_steps
-from flux_engine.generate.frames import Frame, FrameSampler, Report, Spent
 from flux_engine.generate.gpu import settle
-from flux_engine.generate.schedule import eased, place_at
 from flux_engine.generate.text import Embeddings, PromptEncoder
-from flux_engine.video_fields import MAX_KEYFRAMES
-from flux_engine.video_job import VideoJob
+from flux_engine.generate.video.blend import blended, slerp
+from flux_engine.generate.video.feedback import FeedbackChain, chain_steps
+from flux_engine.generate.video.frames import Frame, FrameSampler, Report, Spent
+from flux_engine.generate.video.schedule import eased, place_at
+from flux_engine.job.video import VideoJob
+from flux_engine.job.video_fields import MAX_KEYFRAMES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from flux_engine.generate.gpu import Cancellation
     from flux_engine.models.manager import LoadedModel
-    from flux_engine.models.plan import Plan
+    from flux_engine.models.planning.plan import Plan
     from flux_engine.models.spec import ModelSpec
     from flux_engine.progress import Progress
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flux_engine.generate.schedule import value_at
-from flux_engine.video_job import Motion
+from flux_engine.generate.video.schedule import value_at
+from flux_engine.job.video import Motion
 
 if TYPE_CHECKING:
     from torch import Tensor

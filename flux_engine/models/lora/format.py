@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from flux_engine.errors import LoraIncompatible, LoraInvalid
-from flux_engine.models.lora_file import LoraFile, shown
-from flux_engine.models.lora_names import LayerNames, Part, Shape
+from flux_engine.models.lora.file import LoraFile, shown
+from flux_engine.models.lora.names import LayerNames, Part, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,9 +11,9 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Final
 
-from flux_engine.models.lora_file import read_lora_file
-from flux_engine.models.lora_format import PreparedLora, prepare_lora
-from flux_engine.models.lora_names import LayerNames
+from flux_engine.models.lora.file import read_lora_file
+from flux_engine.models.lora.format import PreparedLora, prepare_lora
+from flux_engine.models.lora.names import LayerNames
 
 MAX_MEMORY_BYTES: Final = 1024**3
 

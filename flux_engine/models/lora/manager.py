@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from flux_engine.errors import LoraInvalid
-from flux_engine.models.lora_format import PreparedLora
-from flux_engine.models.lora_names import linear_shapes
-from flux_engine.models.plan import SLOT_RANK, LoraMode
+from flux_engine.models.lora.format import PreparedLora
+from flux_engine.models.lora.names import linear_shapes
+from flux_engine.models.planning.plan import SLOT_RANK, LoraMode
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

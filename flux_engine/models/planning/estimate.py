@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from flux_engine.models.gpu_properties import GIB, GpuProperties, Speed
-from flux_engine.models.plan import DYNAMIC, SLOT_RANK, DType, Offload, PartPlan, Quantisation
+from flux_engine.models.planning.gpus import GIB, GpuProperties, Speed
+from flux_engine.models.planning.plan import DYNAMIC, SLOT_RANK, DType, Offload, PartPlan, Quantisation
 from flux_engine.models.spec import ModelSpec, Part
 
 BYTES_OF_DTYPE: Final[dict[DType, int]] = {"bfloat16": 2, "float16": 2, "float32": 4}

@@ -19,9 +19,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from flux_engine.models import reckoning
-from flux_engine.models.gpu_properties import GIB, GpuProperties
-from flux_engine.models.plan import (
+from flux_engine.models.planning import estimate
+from flux_engine.models.planning.estimate import Way
+from flux_engine.models.planning.gpus import GIB, GpuProperties
+from flux_engine.models.planning.plan import (
     DYNAMIC,
     MIN_CACHED_STEPS,
     DType,
@@ -32,8 +33,7 @@ from flux_engine.models.plan import (
     Profile,
     Quantisation,
 )
-from flux_engine.models.reasons import reasons_of
-from flux_engine.models.reckoning import Way
+from flux_engine.models.planning.reasons import reasons_of
 from flux_engine.models.spec import ModelSpec
 
 Rung = tuple[Quantisation, Quantisation, Offload]
@@ -78,14 +78,14 @@ class ModelOptimizer:
         dtype = _dtype(gpu, model)
         is_compiled = _is_compiled(gpu, model, way.offload, wishes, quantisation=way.transformer)
         threshold = _step_cache_threshold(gpu, model, way, wishes)
-        parts = reckoning.part_plans(model, way, dtype)
-        slot = reckoning.slot_bytes(model, dtype) if is_compiled else 0
-        resident = reckoning.resident_bytes(model, parts, way, gpu_count=gpu.count) + slot
+        parts = estimate.part_plans(model, way, dtype)
+        slot = estimate.slot_bytes(model, dtype) if is_compiled else 0
+        resident = estimate.resident_bytes(model, parts, way, gpu_count=gpu.count) + slot
         limit = gpu.free_bytes - max(int(gpu.total_bytes * self.margin_share), self.min_margin_bytes)
         most = 1 if threshold or gpu.is_cpu else wishes.max_batch
         largest_batch = _largest_batch(model, way, dtype, limit - resident, most=most, is_cpu=gpu.is_cpu)
         activations = _activation_bytes(model, way, dtype, batch=1, is_cpu=gpu.is_cpu)
-        host_bytes = reckoning.host_bytes(parts, way.offload)
+        host_bytes = estimate.host_bytes(parts, way.offload)
         steps = wishes.num_inference_steps or model.limits.num_inference_steps
         lora_mode: LoraMode = "slot" if is_compiled else "adapters"
         plan = Plan(
@@ -108,7 +108,7 @@ class ModelOptimizer:
             peak_bytes=resident + activations,
             limit_bytes=limit,
             host_bytes=host_bytes,
-            seconds=reckoning.image_seconds(
+            seconds=estimate.image_seconds(
                 model,
                 gpu,
                 parts,
@@ -266,6 +266,6 @@ def _activation_bytes(model: ModelSpec, way: Way, dtype: DType, *, batch: int, i
     """For the largest picture by itself, or for `batch` of the model's own size."""
     largest, usual = model.limits.max_pixels, model.limits.side**2
     return max(
-        reckoning.activation_bytes(model, dtype, pixels=pixels, tile_side=way.tile_side, batch=n, is_cpu=is_cpu)
+        estimate.activation_bytes(model, dtype, pixels=pixels, tile_side=way.tile_side, batch=n, is_cpu=is_cpu)
         for pixels, n in ((largest, 1), (usual, batch))
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flux_engine.models.gpu_properties import GIB, GpuProperties
-from flux_engine.models.plan import DYNAMIC, MIN_CACHED_STEPS, Plan, Preferences
+from flux_engine.models.planning.gpus import GIB, GpuProperties
+from flux_engine.models.planning.plan import DYNAMIC, MIN_CACHED_STEPS, Plan, Preferences
 from flux_engine.models.spec import ModelSpec
 
 DTYPES = {

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from flux_engine.models.compilation import compile_refusal
-from flux_engine.models.plan import Offload, Plan, Quantisation, pixel_way_of, precision_of
-from flux_engine.models.quantisation import quantisation_of
-from flux_engine.models.refusal import Refusal, RefusalNoted
-from flux_engine.models.step_cache import begin_call, enable_step_cache
+from flux_engine.models.planning.plan import Offload, Plan, Quantisation, pixel_way_of, precision_of
+from flux_engine.models.tuning.compilation import compile_refusal
+from flux_engine.models.tuning.fallback import Refusal, RefusalNoted
+from flux_engine.models.tuning.quantisation import quantisation_of
+from flux_engine.models.tuning.step_cache import begin_call, enable_step_cache
 
 OFFLOAD_CHAIN: Final[dict[Offload, tuple[Offload, ...]]] = {
     "none": ("none",),

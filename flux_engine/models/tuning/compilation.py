@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from flux_engine.models.plan import Plan
-from flux_engine.models.refusal import Refusal, RefusalNoted
-from flux_engine.models.versions import version_of
+from flux_engine.models.planning.plan import Plan
+from flux_engine.models.tuning.fallback import Refusal, RefusalNoted
+from flux_engine.models.tuning.versions import version_of
 
 KEY_PACKAGES: Final = ("torch", "triton", "diffusers", "torchao", "cache-dit")
 

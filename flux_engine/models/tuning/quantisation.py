@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from flux_engine.models.compilation import compile_refusal
-from flux_engine.models.plan import DYNAMIC, Plan, Quantisation
-from flux_engine.models.refusal import Refusal, RefusalNoted
-from flux_engine.models.versions import version_of
+from flux_engine.models.planning.plan import DYNAMIC, Plan, Quantisation
+from flux_engine.models.tuning.compilation import compile_refusal
+from flux_engine.models.tuning.fallback import Refusal, RefusalNoted
+from flux_engine.models.tuning.versions import version_of
 
 NEXT: Final[dict[Quantisation, Quantisation]] = {
     "nvfp4": "fp8_dynamic",

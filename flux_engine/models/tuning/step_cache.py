@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from flux_engine.models.plan import MIN_CACHED_STEPS
+from flux_engine.models.planning.plan import MIN_CACHED_STEPS
 
 WARMUP_STEPS: Final = 8  # always computed: the layout of the picture is decided there
 

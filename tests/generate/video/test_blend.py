@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from flux_engine.generate.blend import blended, slerp
+from flux_engine.generate.video.blend import blended, slerp
 
 
 def noise(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flux_engine.generate.colour import from_lab, matched, palette_of, to_lab
+from flux_engine.generate.video.colour import from_lab, matched, palette_of, to_lab
 
 
 def picture(seed: int, *, tint: tuple[float, float, float] = (1, 1, 1)) -> torch.Tensor:

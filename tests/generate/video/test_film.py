@@ -19,7 +19,7 @@ from flux_engine.build import build_worker
 from flux_engine.generate.gpu import GpuThread
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.progress import Update
-from flux_engine.run import timeout_warning
+from flux_engine.results.result import timeout_warning
 from flux_engine.settings import Settings
 from flux_engine.worker import Worker
 

@@ -14,24 +14,24 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from builder.flux_tiny.score import disc
-from flux_engine.base_job import ParseContext
 from flux_engine.build import build_models
 from flux_engine.errors import InvalidInput, JobCancelled
-from flux_engine.generate.frames import Frame, Spent
 from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.image import ImageGenerator
-from flux_engine.generate.sibling import sibling, steps_run
-from flux_engine.generate.video import VideoGenerator, check_model, frames_at_once
-from flux_engine.image_job import ImageJob
-from flux_engine.job import parse_job
+from flux_engine.generate.sampling import sibling, steps_run
+from flux_engine.generate.video.frames import Frame, Spent
+from flux_engine.generate.video.generator import VideoGenerator, check_model, frames_at_once
+from flux_engine.job.base import ParseContext
+from flux_engine.job.image import ImageJob
+from flux_engine.job.parse import parse_job
+from flux_engine.job.video import VideoJob
 from flux_engine.models import catalog
 from flux_engine.models.catalog import FLUX_1_SCHNELL
-from flux_engine.models.gpu_properties import CARDS
 from flux_engine.models.manager import LoadedModel
-from flux_engine.models.optimizer import ModelOptimizer
+from flux_engine.models.planning.gpus import CARDS
+from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.progress import Progress, Update
 from flux_engine.settings import Settings
-from flux_engine.video_job import VideoJob
 
 SMALL = {"prompt": "a red sun", "width": 64, "height": 64, "num_inference_steps": 3, "seed": 5}
 

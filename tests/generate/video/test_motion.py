@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flux_engine.generate.motion import Move, move_between, warped
-from flux_engine.video_job import Motion
+from flux_engine.generate.video.motion import Move, move_between, warped
+from flux_engine.job.video import Motion
 
 HEIGHT, WIDTH = 96, 160
 

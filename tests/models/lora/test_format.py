@@ -17,11 +17,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from flux_engine.errors import FluxError, InputFetchFailed, LoraIncompatible, LoraInvalid
-from flux_engine.models.lora import LoRAManager, ScaledLora
-from flux_engine.models.lora_file import LoraFile, read_lora_file
-from flux_engine.models.lora_format import prepare_lora
-from flux_engine.models.lora_library import LoraLibrary
-from flux_engine.models.lora_names import linear_shapes
+from flux_engine.models.lora.file import LoraFile, read_lora_file
+from flux_engine.models.lora.format import prepare_lora
+from flux_engine.models.lora.library import LoraLibrary
+from flux_engine.models.lora.manager import LoRAManager, ScaledLora
+from flux_engine.models.lora.names import linear_shapes
 from tests.models.tiny import (
     diffusers_file,
     flux1_transformer,

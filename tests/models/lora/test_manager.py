@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from flux_engine.errors import JobCancelled, LoraInvalid
-from flux_engine.models.lora import LoRAManager, ScaledLora
-from flux_engine.models.plan import LoraMode
+from flux_engine.models.lora.manager import LoRAManager, ScaledLora
+from flux_engine.models.planning.plan import LoraMode
 from tests.models.tiny import flux1_transformer, flux2_transformer, forward, pipeline_of, random_lora
 
 MODES: list[LoraMode] = ["adapters", "slot"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flux_engine.errors import DeviceBroken
-from flux_engine.models.device import has_gpu, parse_driver, read_device
-from flux_engine.models.gpu_properties import GIB, MIB
+from flux_engine.models.planning.device import has_gpu, parse_driver, read_device
+from flux_engine.models.planning.gpus import GIB, MIB
 
 
 @pytest.mark.parametrize(

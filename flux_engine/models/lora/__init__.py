@@ -1,0 +1,4 @@
+"""LoRA files checked, translated to diffusers' names and put into the transformer for one job.
+
+`manager.LoRAManager` is the way in. A file is hostile until `file` and `format` have checked it.
+"""
