@@ -19,11 +19,12 @@ from pathlib import Path
 
 from benchmarks.fleet import table
 from flux_engine.models import catalog
-from flux_engine.models.planning.gpus import GIB, MIB, cpu_machine
+from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Plan
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.weights import BUNDLED_FOLDER
+from flux_engine.units import GIB, MIB
 from tests.models.larger_flux import LARGER_FLUX, save_larger_flux
 
 ALLOCATOR = {  # glibc's; larger blocks are mapped, and unmapped when they are freed

@@ -16,10 +16,11 @@ import torch
 from benchmarks.fleet import table
 from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.loading import Source, Tuned, load_tuned
-from flux_engine.models.planning.gpus import GIB, cpu_machine
+from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import STEP_CACHE_THRESHOLDS, ModelOptimizer
 from flux_engine.models.tuning.step_cache import cached_steps
 from flux_engine.models.weights import BUNDLED_FOLDER
+from flux_engine.units import GIB
 from tests.models.tiny_flux import Pixels, paint, psnr
 
 PROMPTS = (

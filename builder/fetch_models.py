@@ -33,9 +33,9 @@ from flux_engine.models.planning.device import read_device
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import PROFILES, Preferences, Profile
 from flux_engine.models.weights import REVISION_FILE, revision_of
+from flux_engine.units import GIB
 
 PATTERNS: Final = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model", "*/*.jinja", "LICENSE*")
-GIB: Final = 1024**3
 
 
 class FetchError(Exception):

@@ -23,8 +23,9 @@ from typing import Final
 from flux_engine.errors import ModelUnavailable
 from flux_engine.models.planning.device import Driver
 from flux_engine.models.served import ServedModels
+from flux_engine.units import MIB
 
-MIN_FREE_BYTES: Final = 512 * 1024**2  # results that wait for a retry, LoRAs, compile caches
+MIN_FREE_BYTES: Final = 512 * MIB  # results that wait for a retry, LoRAs, compile caches
 MIN_DRIVERS: Final = {12: 525, 13: 580}  # by CUDA's major version (CUDA's release notes, table of minor compatibility)
 MIN_CAPABILITIES: Final = {13: (7, 5)}  # of torch's builds for CUDA 13; those for an older one reach back further
 
@@ -133,4 +134,4 @@ def _lack_of_room(folder: Path, min_free_bytes: int) -> str | None:
     free = shutil.disk_usage(existing).free if existing is not None else min_free_bytes
     if free >= min_free_bytes:
         return None
-    return f"has {free / 1024**2:.0f} MiB left of the {min_free_bytes / 1024**2:.0f} MiB that are needed"
+    return f"has {free / MIB:.0f} MiB left of the {min_free_bytes / MIB:.0f} MiB that are needed"

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-GIB = 1024**3
+from flux_engine.units import GIB
 
 
 class SettingsError(Exception):

@@ -24,12 +24,13 @@ from flux_engine.errors import DeviceBroken
 from flux_engine.generate.gpu import Cancellation, GpuThread, Result
 from flux_engine.models.manager import FluxModelManager, LoadedModel
 from flux_engine.models.planning.device import read_device
-from flux_engine.models.planning.gpus import GIB, GpuProperties, cpu_machine
+from flux_engine.models.planning.gpus import GpuProperties, cpu_machine
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.weights import BUNDLED_FOLDER
 from flux_engine.progress import Update
 from flux_engine.settings import Settings
+from flux_engine.units import GIB
 from flux_engine.worker import Worker
 
 Made = TypeVar("Made")

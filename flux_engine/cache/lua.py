@@ -25,10 +25,11 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from flux_engine.cache.redis_link import RedisLink
+from flux_engine.job.fingerprint import SHA256
 from flux_engine.results.entry import CacheEntry, TaskStatus
 
 WAKE: Final = b"wake"
-_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_FINGERPRINT = re.compile(SHA256)
 _PLACE = re.compile(r"[0-9a-f]{16}")
 
 # KEYS: entry, lease, progress, task. ARGV: token, lease ms, task under way, task done up to its result, task ms,

@@ -20,9 +20,10 @@ from typing import Final, get_args
 
 from flux_engine.models.catalog import CATALOG, FLUX_1_SCHNELL, FLUX_TINY, ModelSpec, find
 from flux_engine.models.planning.device import read_gpu
-from flux_engine.models.planning.gpus import CARDS, GIB, GpuProperties, find_card, short_name
+from flux_engine.models.planning.gpus import CARDS, GpuProperties, find_card, short_name
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import PROFILES, Offload, Plan, Preferences, Profile, Quantisation
+from flux_engine.units import GIB
 
 SHORT_SCHEMES: Final = {
     "none": "",

@@ -20,11 +20,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from flux_engine.units import MIB
+
 FOLDER: Final = ".cache"  # no name of a LoRA begins with a dot
 SUFFIX: Final = ".safetensors"
 STALE_PARTIAL_S: Final = 3600.0  # longer than any download may take
 MAYBE_IN_USE_S: Final = 600.0  # from fetching to loading, the wait for the GPU between them
-READ_BYTES: Final = 4 * 1024 * 1024
+READ_BYTES: Final = 4 * MIB
 
 log = logging.getLogger(__name__)
 

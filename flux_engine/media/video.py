@@ -25,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from flux_engine.units import GIB
+
 VideoFormat = Literal["mp4", "webm", "gif", "webp"]
 Frame = NDArray[np.uint8]
 
@@ -38,7 +40,7 @@ SOFTWARE: Final = "AI-generated video (flux-engine)"
 GIF_MAX_FPS: Final = 50  # a GIF counts hundredths of a second, and players slow down what is under two of them
 THUMBNAIL_SIDE: Final = 256
 MAX_TITLE_CHARACTERS: Final = 200
-MAX_BYTES: Final = 1024**3  # of the finished file: it lies in memory
+MAX_BYTES: Final = GIB  # of the finished file: it lies in memory
 MAX_THREADS: Final = 8  # x264 keeps frames for each thread, and a host shows all of its cores
 STALL_TIMEOUT_S: Final = 60.0
 FINISH_TIMEOUT_S: Final = 300.0

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from flux_engine.models.planning.host_memory import available_memory
+from flux_engine.units import MIB
 
-BLOCK_BYTES: Final = 16 * 1024 * 1024
+BLOCK_BYTES: Final = 16 * MIB
 THREADS: Final = 12
 MEMORY_SHARE: Final = 0.5  # of what is free: the other half is for the weights themselves where they stay on the host
 

@@ -27,12 +27,13 @@ from yarl import URL
 
 from flux_engine.errors import InputFetchFailed
 from flux_engine.net.addresses import is_public
+from flux_engine.units import MIB
 
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 30.0
 MAX_REDIRECTS: Final = 5
 REDIRECTS: Final = (301, 302, 303, 307, 308)
-CHUNK_BYTES: Final = 1024 * 1024
+CHUNK_BYTES: Final = MIB
 MAX_URL_CHARACTERS: Final = 4096
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]

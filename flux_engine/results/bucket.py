@@ -25,11 +25,11 @@ from pydantic import SecretStr
 
 from flux_engine.errors import FluxError, InvalidInput, StorageFailed
 from flux_engine.results.store import Link, is_content, place_of
+from flux_engine.units import MIB
 
 if TYPE_CHECKING:
     from flux_engine.results.bucket_client import BucketClient
 
-MIB: Final = 1024 * 1024
 MULTIPART_FROM_BYTES: Final = 16 * MIB
 PART_BYTES: Final = 8 * MIB
 UPLOAD_THREADS: Final = 8

@@ -32,10 +32,12 @@ from botocore.exceptions import BotoCoreError, ConnectionClosedError, HTTPClient
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
+from flux_engine.units import MIB
+
 if TYPE_CHECKING:
     from flux_engine.results.bucket import Bucket, TimeBounds
 
-MAX_ANSWER_BYTES: Final = 1024 * 1024  # an S3 answer that is not a file has a few kilobytes
+MAX_ANSWER_BYTES: Final = MIB  # an S3 answer that is not a file has a few kilobytes
 CONNECTIONS: Final = 16
 
 

@@ -12,12 +12,13 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from flux_engine.job.fingerprint import SHA256
 from flux_engine.results.store import object_key
 
 ENTRY_VERSION: Final = 1
 MAX_ENTRY_BYTES: Final = 64 * 1024
 
-Sha256 = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
+Sha256 = Annotated[str, Field(pattern=rf"\A{SHA256}\z")]
 ObjectKey = Annotated[
     str, Field(max_length=512, pattern=r"\A[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*\z")
 ]

@@ -23,14 +23,15 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from flux_engine.job.fingerprint import SHA256
 from flux_engine.results.entry import CacheEntry
 from flux_engine.results.store import NewFile, write_durably
-from flux_engine.settings import GIB
+from flux_engine.units import GIB
 
 KEPT_MAX_AGE_S: Final = 24 * 3600.0  # the platform retries within minutes
 KEPT_MAX_BYTES: Final = 2 * GIB
 JOB_FILE: Final = "job"
-_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_FINGERPRINT = re.compile(SHA256)
 log = logging.getLogger(__name__)
 
 

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from flux_engine.errors import StorageFailed
-from flux_engine.settings import GIB
+from flux_engine.job.fingerprint import SHA256
+from flux_engine.units import GIB
 
 INLINE_CACHE_BYTES: Final = 2 * GIB  # pictures kept for reuse by a worker that hands its results over inline
 PRUNE_EVERY_S: Final = 60.0
 PARTIAL_MAX_AGE_S: Final = 3600.0
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256 = re.compile(SHA256)
 _EXTENSION = re.compile(r"[a-z0-9]{1,8}")
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 

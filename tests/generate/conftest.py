@@ -18,11 +18,12 @@ from flux_engine.models.lora.library import LoraLibrary
 from flux_engine.models.lora.manager import LoRAManager
 from flux_engine.models.lora.names import layer_names, linear_shapes
 from flux_engine.models.manager import LoadedModel
-from flux_engine.models.planning.gpus import GIB, cpu_machine
+from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Preferences
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.tuning.apply import apply
+from flux_engine.units import GIB
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,10 @@ import torch
 from flux_engine.models.catalog import FLUX_TINY, ModelSpec, find
 from flux_engine.models.loading import Source, Tuned, load_tuned, release_memory
 from flux_engine.models.planning.device import read_gpu
-from flux_engine.models.planning.gpus import GIB
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import PROFILES, Preferences, Profile
 from flux_engine.models.weights import BUNDLED_FOLDER, find_weights
+from flux_engine.units import GIB
 
 pytestmark = [
     pytest.mark.gpu,

@@ -25,11 +25,11 @@ from flux_engine.build import build_worker
 from flux_engine.generate.gpu import GpuThread
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.device import read_device
-from flux_engine.models.planning.gpus import GIB
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Offload, Preferences
 from flux_engine.models.served import ServedModels
 from flux_engine.settings import Settings
+from flux_engine.units import GIB
 from flux_engine.worker import Worker
 from tests.models.wishing import Wishing
 

@@ -12,10 +12,11 @@ import pytest
 from flux_engine.errors import OutOfMemory
 from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.loading import Source, folder_to_read, leaner, load_tuned
-from flux_engine.models.planning.gpus import GIB, cpu_machine
+from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Preferences
 from flux_engine.models.tuning.quantisation import save_checkpoint
+from flux_engine.units import GIB
 from tests.models.tiny_flux import paint, psnr, save_random_flux
 
 CPU = cpu_machine(total_bytes=16 * GIB)

@@ -16,10 +16,11 @@ from diffusers import FluxPipeline
 from flux_engine.errors import DeviceBroken, ModelUnavailable, OutOfMemory
 from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.manager import FluxModelManager, LoadedModel
-from flux_engine.models.planning.gpus import GIB, cpu_machine
+from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.plan import PROFILES, Preferences, Profile
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
+from flux_engine.units import GIB
 from tests.models.tiny_flux import paint, save_random_flux
 from tests.models.wishing import Wishing
 

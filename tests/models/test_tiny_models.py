@@ -13,11 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from flux_engine.models.catalog import CATALOG, ModelSpec
-from flux_engine.models.planning.gpus import GIB, cpu_machine
+from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Plan, Preferences
 from flux_engine.models.tuning.apply import apply
 from flux_engine.models.tuning.quantisation import loading
+from flux_engine.units import GIB
 from tests.models.tiny_models import call_arguments, tiny_model
 
 CPU = cpu_machine(total_bytes=400 * GIB)

@@ -9,8 +9,8 @@ import pytest
 
 from flux_engine.errors import ModelUnavailable
 from flux_engine.models.weights import find_weights, revision_of
+from flux_engine.units import MIB
 
-MIB = 1024 * 1024
 ID = "owner/name"
 
 

@@ -14,8 +14,9 @@ from typing import Final
 from flux_engine.models.lora.file import read_lora_file
 from flux_engine.models.lora.format import PreparedLora, prepare_lora
 from flux_engine.models.lora.names import LayerNames
+from flux_engine.units import GIB
 
-MAX_MEMORY_BYTES: Final = 1024**3
+MAX_MEMORY_BYTES: Final = GIB
 
 
 class LoraLibrary:

@@ -23,13 +23,14 @@ from flux_engine.errors import LoraInvalid
 from flux_engine.models.lora.format import PreparedLora
 from flux_engine.models.lora.names import linear_shapes
 from flux_engine.models.planning.plan import SLOT_RANK, LoraMode
+from flux_engine.units import GIB
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SLOT: Final = "slot"
 MAX_TOTAL_RANK: Final = 512  # of the LoRAs of one job: 5.5 GB on FLUX.1 where every layer has one
-MAX_RESIDENT_BYTES: Final = 2 * 1024**3
+MAX_RESIDENT_BYTES: Final = 2 * GIB
 
 
 class Pipeline(Protocol):

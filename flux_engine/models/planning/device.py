@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from flux_engine.errors import DeviceBroken
-from flux_engine.models.planning.gpus import CONTEXT_BYTES, MIB, GpuProperties, cpu_machine, find_card
+from flux_engine.models.planning.gpus import CONTEXT_BYTES, GpuProperties, cpu_machine, find_card
 from flux_engine.models.planning.host_memory import total_memory
+from flux_engine.units import MIB
 
 DEVICES: Final = Path("/dev")
 DRIVER_TIMEOUT_S: Final = 30.0  # of a host whose driver wakes up eight cards first

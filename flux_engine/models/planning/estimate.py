@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from flux_engine.models.planning.gpus import GIB, GpuProperties, Speed
+from flux_engine.models.planning.gpus import GpuProperties, Speed
 from flux_engine.models.planning.plan import DYNAMIC, SLOT_RANK, DType, Offload, PartPlan, Quantisation
 from flux_engine.models.spec import ModelSpec, Part
+from flux_engine.units import GIB
 
 BYTES_OF_DTYPE: Final[dict[DType, int]] = {"bfloat16": 2, "float16": 2, "float32": 4}
 # A weight and its share of the scales: one scale a row for 8 bits, an fp8 scale for every 16 weights in nvfp4.

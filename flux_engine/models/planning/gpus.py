@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-GIB: Final = 1024**3
-MIB: Final = 1024**2
+from flux_engine.units import GIB
+
 CONTEXT_BYTES: Final = GIB // 2  # CUDA's context and kernels, which a fresh process loses before any tensor
 USUAL_HOST_BYTES: Final = 62 * GIB
 

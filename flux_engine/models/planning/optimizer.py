@@ -21,7 +21,7 @@ from typing import Final
 
 from flux_engine.models.planning import estimate
 from flux_engine.models.planning.estimate import Way
-from flux_engine.models.planning.gpus import GIB, GpuProperties
+from flux_engine.models.planning.gpus import GpuProperties
 from flux_engine.models.planning.plan import (
     DYNAMIC,
     MIN_CACHED_STEPS,
@@ -35,6 +35,7 @@ from flux_engine.models.planning.plan import (
 )
 from flux_engine.models.planning.reasons import reasons_of
 from flux_engine.models.spec import ModelSpec
+from flux_engine.units import GIB
 
 Rung = tuple[Quantisation, Quantisation, Offload]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
-from flux_engine.models.planning.gpus import GIB
+from flux_engine.units import GIB
 
 Profile = Literal["quality", "balanced", "speed", "memory"]
 DType = Literal["bfloat16", "float16", "float32"]

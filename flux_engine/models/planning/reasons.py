@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from flux_engine.models.planning.gpus import GIB, GpuProperties
+from flux_engine.models.planning.gpus import GpuProperties
 from flux_engine.models.planning.plan import DYNAMIC, MIN_CACHED_STEPS, Plan, Preferences
 from flux_engine.models.spec import ModelSpec
+from flux_engine.units import GIB
 
 DTYPES = {
     "bfloat16": "bfloat16 runs at full rate from compute capability 8.0",

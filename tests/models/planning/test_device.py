@@ -8,7 +8,7 @@ import pytest
 
 from flux_engine.errors import DeviceBroken
 from flux_engine.models.planning.device import has_gpu, parse_driver, read_device
-from flux_engine.models.planning.gpus import GIB, MIB
+from flux_engine.units import GIB, MIB
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flux_engine.models.planning.host_memory import available_memory, total_memory
+from flux_engine.units import GIB
 
-GIB = 1024**3
 NO_LIMIT_V1 = 9223372036854771712  # what version 1 shows in place of `max`
 
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flux_engine.models.catalog import CATALOG, FLUX_1_DEV, FLUX_1_SCHNELL, FLUX_2_DEV, FLUX_TINY, ModelSpec, find
-from flux_engine.models.planning.gpus import CARDS, GIB, GpuProperties, cpu_machine, find_card, short_name
+from flux_engine.models.planning.gpus import CARDS, GpuProperties, cpu_machine, find_card, short_name
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import DYNAMIC, MIN_CACHED_STEPS, PROFILES, Plan, Preferences, Profile
+from flux_engine.units import GIB
 
 OPTIMIZER = ModelOptimizer()
 CAPABILITIES = [(7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0)]

@@ -14,12 +14,13 @@ from diffusers import FluxPipeline
 
 from flux_engine.generate.sampling import sibling
 from flux_engine.models.catalog import FLUX_TINY
-from flux_engine.models.planning.gpus import GIB, cpu_machine
+from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Plan, Preferences
 from flux_engine.models.tuning.apply import AppliedPlan, apply
 from flux_engine.models.tuning.quantisation import checkpoint_folder, loading, save_checkpoint
 from flux_engine.models.tuning.step_cache import cached_steps
+from flux_engine.units import GIB
 from tests.models.tiny_flux import Pixels, paint, psnr, save_random_flux
 
 CPU = cpu_machine(total_bytes=16 * GIB)

@@ -11,13 +11,14 @@ from diffusers import FluxPipeline
 
 from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.lora.manager import LoRAManager, ScaledLora
-from flux_engine.models.planning.gpus import GIB, cpu_machine
+from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Plan, Preferences
 from flux_engine.models.tuning.apply import apply
 from flux_engine.models.tuning.compilation import cache_file, compile_refusal, load_compiled, save_compiled
 from flux_engine.models.tuning.quantisation import loading
 from flux_engine.models.tuning.step_cache import cached_steps
+from flux_engine.units import GIB
 from tests.models.tiny import random_lora
 from tests.models.tiny_flux import paint, psnr, save_random_flux
 
