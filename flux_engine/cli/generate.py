@@ -23,12 +23,10 @@ from flux_engine.build import build_worker
 from flux_engine.cli import plan as plan_command
 from flux_engine.cli.local import summary
 from flux_engine.job.base import JsonObject
-from flux_engine.job.image import ONLY_OF_VIDEOS
+from flux_engine.job.formats import IMAGE_FORMATS, ONLY_OF_VIDEOS, SPELLINGS
 from flux_engine.logs import set_up_logs
 from flux_engine.progress import Send, Update
 from flux_engine.settings import Settings, SettingsError
-
-FORMATS = {"jpeg": "jpg"}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -109,10 +107,11 @@ def _job_input(options: argparse.Namespace) -> JsonObject:
     fields: JsonObject = {name: value for name, value in given.items() if value is not None}
     if options.output is not None:
         suffix = options.output.suffix.lower().lstrip(".")
-        fields |= {"output_format": FORMATS.get(suffix, suffix)} if suffix else {}
+        fields |= {"output_format": SPELLINGS.get(suffix, suffix)} if suffix else {}
     if "job" not in options:
         if fields.get("output_format") in ONLY_OF_VIDEOS:
-            sys.exit(f"{options.output}: a picture is png, jpg or webp; `python -m flux_engine video` makes videos")
+            formats = ", ".join(IMAGE_FORMATS)
+            sys.exit(f"{options.output}: pictures are {formats}; for a video run `python -m flux_engine video`")
         return fields
     return {"type": "video", **_described(options.job), **fields}
 

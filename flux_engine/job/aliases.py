@@ -1,4 +1,4 @@
-"""What clients call the fields of a job: canonical names, aliases, and the one that an unknown name was meant to be."""
+"""The names that clients give to the fields of a job: canonical names, aliases, and a guess for an unknown name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Final
 
 from flux_engine.errors import InvalidInput
 from flux_engine.job.fields import ImageFields, cleaned
+from flux_engine.job.formats import SPELLINGS
 from flux_engine.job.loras import lora_items
 from flux_engine.job.size import SIZE_ALIASES, require_both_sides, written_size
 from flux_engine.job.timeline import written_keyframes
 from flux_engine.job.validation import is_same, shown, shown_name
+from flux_engine.job.video_fields import VideoFields
 
 ALIASES: Final[dict[str, str]] = {
     "task": "type",
@@ -45,44 +47,45 @@ ALIASES: Final[dict[str, str]] = {
     "mask_url": "mask",
 }
 WITHOUT_EFFECT: Final = ("go_fast", "acceleration", "scheduler")
-VIDEO_FIELDS: Final = (
-    *("num_frames", "max_frames", "fps", "frames_per_second", "duration", "keyframes", "animation_prompts", "mode"),
-    *("motion", "strength_schedule", "generated_fps", "loop", "video_format"),
+ONLY_VIDEOS_HAVE: Final = frozenset(VideoFields.model_fields) - frozenset(ImageFields.model_fields)
+VIDEO_SPELLINGS: Final = frozenset({"strength_schedule", "video_format"})  # of fields that pictures have too
+MEANS_VIDEO: Final = (
+    ONLY_VIDEOS_HAVE | VIDEO_SPELLINGS | {alias for alias, name in ALIASES.items() if name in ONLY_VIDEOS_HAVE}
 )
-KNOWN: Final = (*ImageFields.model_fields, *VIDEO_FIELDS)
+CANONICAL: Final = frozenset(ImageFields.model_fields) | ONLY_VIDEOS_HAVE
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a client wrote: values under canonical names, clean and without nulls, and the names as they were given."""
+    """What a client wrote: clean values without nulls under canonical names, and the names as they were sent."""
 
     values: Mapping[str, object]
     names: tuple[str, ...]
 
     @property
     def is_video(self) -> bool:
-        """Whether this is a video job: it says so, or has a field that only a video has. Raises InvalidInput."""
+        """Whether `type` says so or a field is present that only videos have. Raises InvalidInput."""
         kind = self.values.get("type")
         if kind not in (None, "image", "video"):
             raise InvalidInput(f"`type` must be `image` or `video`; got {shown(kind)}", field="type")
-        video = next((name for name in self.names if name in VIDEO_FIELDS), None)
+        video = next((name for name in self.names if name in MEANS_VIDEO), None)
         if video is not None and kind == "image":
             raise InvalidInput(f"`{video}` belongs to a video job; leave it out or send `type`: `video`", field=video)
         return video is not None or kind == "video"
 
     @property
     def size_name(self) -> str:
-        """The field that says the width."""
+        """The name under which the width was sent."""
         return next((name for name in SIZE_ALIASES if name in self.names and "width" not in self.names), "width")
 
 
 def canonical_fields(raw: Mapping[object, object], warnings: list[str]) -> Written:
-    """The given fields under their canonical names. Raises InvalidInput."""
+    """The sent fields under their canonical names. Raises InvalidInput."""
     given: dict[str, object] = {}
     source: dict[str, str] = {}
     for name, value in raw.items():
         if not isinstance(name, str):
-            raise InvalidInput("every field of `input` must have a string as its name", field="input")
+            raise InvalidInput("the name of every field of `input` must be a string", field="input")
         if value is None:
             continue
         if name in WITHOUT_EFFECT:
@@ -101,9 +104,9 @@ def canonical_fields(raw: Mapping[object, object], warnings: list[str]) -> Writt
 
 
 def _targets(name: str, value: object) -> list[tuple[str, object]]:
-    """What one given field says, under canonical names."""
+    """The canonical fields that one sent field sets, with their values."""
     canonical = ALIASES.get(name, name)
-    if canonical not in (*KNOWN, *SIZE_ALIASES):
+    if canonical not in (*CANONICAL, *SIZE_ALIASES):
         raise InvalidInput(f"`{shown_name(name)}` is not a field of a job{_did_you_mean(name)}", field=shown_name(name))
     if canonical != "metadata":
         value = cleaned(value)
@@ -113,12 +116,12 @@ def _targets(name: str, value: object) -> list[tuple[str, object]]:
         value = lora_items(name, value)
     if canonical == "keyframes":
         value = written_keyframes(name, value)
-    if canonical == "output_format" and value == "jpeg":
-        value = "jpg"
+    if canonical == "output_format" and isinstance(value, str):
+        value = SPELLINGS.get(value, value)
     return [(canonical, value)]
 
 
 def _did_you_mean(name: str) -> str:
-    known = [*KNOWN, *ALIASES, *SIZE_ALIASES]
+    known = [*ImageFields.model_fields, *VideoFields.model_fields, *ALIASES, *SIZE_ALIASES]
     near = difflib.get_close_matches(name[:64].lower(), known, n=1, cutoff=0.7)
     return f"; did you mean `{near[0]}`?" if near else ""

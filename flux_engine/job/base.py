@@ -1,6 +1,6 @@
-"""What image and video jobs have in common, each field at its effective value, and how those values are found.
+"""What image and video jobs have in common: their shared parameters at effective values, and how these are found.
 
-No model is known here: what depends on the model comes in as `ModelLimits`.
+Models are unknown here: what depends on one is passed in as `ModelLimits`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Final, Literal
 
 from flux_engine.errors import InvalidInput
 from flux_engine.job.aliases import Written
-from flux_engine.job.fields import MAX_SEED, AspectRatio, SharedFields
-from flux_engine.job.limits import MIN_SEQUENCE_LENGTH, ModelLimits, guidance_scale, guided_by, within
+from flux_engine.job.fields import MAX_SEED, MIN_SEQUENCE_LENGTH, AspectRatio, SharedFields
+from flux_engine.job.limits import ModelLimits, guidance_scale, guided_by, within
 from flux_engine.job.loras import LoraRequest, lora_requests
 from flux_engine.job.size import pixel_size
 from flux_engine.job.validation import Fields, shown, shown_picture, validated
@@ -28,12 +28,12 @@ LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 MAX_VIDEO_WORK: Final = 2000.0  # frames x steps x megapixels
 DEFAULT_QUALITY: Final = 90
 NOT_ECHOED: Final = ("id", "metadata", "is_format_open", "warnings")
-SOURCES: Final = ("image", "mask")  # what is fetched; echoed without what may be secret in it
+SOURCES: Final = ("image", "mask")  # fetched later; echoed without the parts that may be secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What every valid job holds, each field at its effective value."""
+    """The parameters of every valid job, each at its effective value."""
 
     id: str
     model: str
@@ -42,7 +42,7 @@ class Job:
     true_cfg_scale: float
     width: int
     height: int
-    aspect_ratio: AspectRatio | None  # that width and height were made from, with `megapixels`
+    aspect_ratio: AspectRatio | None  # from which, with `megapixels`, width and height were derived
     megapixels: float | None
     num_inference_steps: int
     guidance_scale: float | None
@@ -54,26 +54,26 @@ class Job:
     preview: bool
     cache: bool
     metadata: JsonObject | None
-    image: str | None  # as the client sent it, not yet fetched
-    is_format_open: bool  # the client named no output format
+    image: str | None  # as sent, not yet fetched
+    is_format_open: bool  # the client did not choose an output format
     warnings: tuple[str, ...]
 
     def echoed(self) -> JsonObject:
-        """Every parameter but the kind of job."""
+        """Every parameter except `type`, for the result."""
         echoed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_ECHOED}
         sources = {name: shown_picture(value) for name in SOURCES if (value := echoed.get(name)) is not None}
         return echoed | sources | {"loras": [lora.shown() for lora in self.loras]}
 
     def sources(self) -> dict[str, str]:
-        """The pictures that the job brings, by field: each a URL, a data URI or base64."""
+        """The pictures that the job brings, by field; each is a URL, a data URI or base64."""
         return {name: value for name in SOURCES if (value := getattr(self, name, None)) is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class ParseContext:
-    """What this worker offers: its default model, the others, and how results are handed over."""
+    """What this worker offers: its models, and how it delivers results."""
 
-    default_model: Callable[[], ModelLimits]  # raises ModelUnavailable where its kind cannot be told
+    default_model: Callable[[], ModelLimits]  # raises ModelUnavailable where its kind is unknown
     find_model: Callable[[str], ModelLimits | None]
     served_models: tuple[str, ...]
     default_response_format: ResponseFormat
@@ -83,7 +83,7 @@ class ParseContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsing:
-    """One job on its way from what a client wrote to a Job; `warnings` grows."""
+    """A job while it is parsed; `warnings` grows."""
 
     identity: str
     written: Written
@@ -91,7 +91,7 @@ class Parsing:
     warnings: list[str]
 
     def fields(self, model: type[Fields], changed: Mapping[str, object] | None = None) -> Fields:
-        """What was written, or `changed` in its place, as a `model`. Raises InvalidInput."""
+        """The written fields, or `changed` in their place, as a `model`. Raises InvalidInput."""
         given = self.written.values if changed is None else changed
         limits = self._limits_named(given.get("model"))
         return validated(model, given, takes=limits.takes() if limits is not None else None)
@@ -103,18 +103,18 @@ class Parsing:
 
 
 def job_id(job: object) -> str:
-    """The platform's id of `job`, or `unknown` where it has none."""
+    """The id that the platform gave to `job`, or `unknown`."""
     identity = job.get("id") if isinstance(job, Mapping) else None
     return identity if isinstance(identity, str) and identity else "unknown"
 
 
 def derived_seed(job_id: str) -> int:
-    """The seed of a job that names none: the same whenever the platform runs this job again."""
+    """The seed of a job without one: the same each time the platform runs this job."""
     return int.from_bytes(hashlib.sha256(job_id.encode("utf-8", "surrogatepass")).digest()[:8], "big") & MAX_SEED
 
 
 def shared_values(given: SharedFields, parsing: Parsing) -> dict[str, Any]:
-    """The fields of Job at their effective values, but for `is_format_open` and `warnings`; adds warnings."""
+    """The fields of Job at their effective values, except `is_format_open` and `warnings`; adds warnings."""
     identity, context, warnings = parsing.identity, parsing.context, parsing.warnings
     limits = model_limits(given.model, context)
     size = pixel_size(given, limits, warnings, written_as=parsing.written.size_name)
@@ -147,7 +147,7 @@ def shared_values(given: SharedFields, parsing: Parsing) -> dict[str, Any]:
 
 
 def model_limits(name: str | None, context: ParseContext) -> ModelLimits:
-    """Those of the model that a job names, or of the default. Raises InvalidInput and ModelUnavailable."""
+    """The limits of the model `name`, or of the default one. Raises InvalidInput and ModelUnavailable."""
     if name is None:
         return context.default_model()
     limits = context.find_model(name)
@@ -160,7 +160,7 @@ def model_limits(name: str | None, context: ParseContext) -> ModelLimits:
 def _response_format(value: ResponseFormat | None, context: ParseContext) -> ResponseFormat:
     if value == "url" and not context.can_return_urls:
         raise InvalidInput(
-            "`response_format` `url` needs a bucket and this endpoint has none; send `b64_json`",
+            "`response_format` `url` needs a bucket and this endpoint has none; send `b64_json`, or an `s3Config`",
             field="response_format",
         )
     return value or context.default_response_format

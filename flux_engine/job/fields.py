@@ -1,6 +1,6 @@
-"""The fields that a client may write, with the type and the bounds of each, before any default of a model.
+"""The fields that a client may send, with type and bounds, before any default of a model.
 
-The tables of the README and the text of every refusal are made from these declarations.
+The documentation's tables and the texts of refusals are generated from these declarations.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ import annotated_types
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
-ASPECT_RATIOS: Final = ("1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21")
-AspectRatio = Literal["1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21"]
-MAX_SEED: Final = 2**53 - 1
+from flux_engine.job.formats import ImageFormat
 
+AspectRatio = Literal["1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21"]
+ASPECT_RATIOS: Final[tuple[AspectRatio, ...]] = get_args(AspectRatio)
+MAX_SEED: Final = 2**53 - 1  # the largest integer that every JSON reader keeps exact
+SIDE_BOUNDS: Final = (64, 2048)  # pixels
+MIN_SEQUENCE_LENGTH: Final = 16  # tokens
 
 SPACES: Final = re.compile(r"[\t\n\r\v\f]")
 NOT_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and lone surrogates
-MAX_DEPTH: Final = 4  # of a value that a job may hold; `metadata` is not read
+MAX_DEPTH: Final = 4  # nesting of any value but `metadata`
 
 
 def clean_text(value: str) -> str:
     """NFC text without control characters and lone surrogates; a line break or tab becomes a space.
 
-    Megabytes of base64 cost milliseconds, those with line breaks some 100.
+    20 MB of base64 take a few milliseconds, with line breaks about 100.
     """
     if value.isascii() and value.isprintable():
         return value.strip()
@@ -36,7 +39,7 @@ def clean_text(value: str) -> str:
 
 
 def cleaned(value: object, *, depth: int = MAX_DEPTH) -> object:
-    """`value` with every text in it clean."""
+    """`value` with every string in it cleaned."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, list) and depth:
@@ -74,32 +77,32 @@ Boolean = Annotated[bool, BeforeValidator(_boolean)]
 
 Prompt = Annotated[str, Field(min_length=1, max_length=4000)]
 NegativePrompt = Annotated[str, Field(max_length=4000)]
-Side = Annotated[Integer, Field(ge=64, le=2048)]
-Picture = Annotated[str, Field(min_length=1)]  # how large a picture may be is told where it is fetched
+Side = Annotated[Integer, Field(ge=SIDE_BOUNDS[0], le=SIDE_BOUNDS[1])]
+Picture = Annotated[str, Field(min_length=1)]  # its size is checked where it is fetched
 
 MAX_LORAS: Final = 4
-MAX_LORA_CHARACTERS: Final = 28_000_000  # a LoRA in base64, within the platform's largest job
+MAX_LORA_CHARACTERS: Final = 28_000_000  # base64 of the platform's largest job, 20 MB
 
 
 class LoraItem(BaseModel):
-    """One item of `loras`, under canonical names."""
+    """One item of `loras` under canonical names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Annotated[str, Field(min_length=1, max_length=MAX_LORA_CHARACTERS)] = Field(
         description="Where the LoRA comes from"
     )
-    scale: Annotated[Number, Field(ge=-4, le=4)] | None = Field(None, description="How strongly it acts")
+    scale: Annotated[Number, Field(ge=-4, le=4)] | None = Field(None, description="Strength")
 
 
 class SharedFields(BaseModel):
-    """What every job may say: canonical names, clean text, no nulls, nothing filled in from a model."""
+    """What every job may hold: canonical names, clean text, no nulls, no defaults of a model yet."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: Prompt = Field(description="What the picture shows")
     negative_prompt: NegativePrompt | None = Field(
-        None, description="What it should not show; needs `true_cfg_scale` > 1"
+        None, description="What it does not show; needs `true_cfg_scale` > 1"
     )
     true_cfg_scale: Annotated[Number, Field(ge=1, le=10)] | None = Field(None, description="Classifier-free guidance")
     model: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
@@ -114,29 +117,31 @@ class SharedFields(BaseModel):
     seed: Annotated[Integer, Field(ge=-1, le=MAX_SEED)] | None = Field(None, description="-1: derived from the job id")
     loras: Annotated[tuple[LoraItem, ...], Field(max_length=MAX_LORAS)] = Field((), description="Adapters to apply")
     lora_scale: Annotated[Number, Field(ge=-4, le=4)] | None = Field(
-        None, description="Scale of the LoRAs that have none of their own"
+        None, description="Scale of the LoRAs without one of their own"
     )
     image: Picture | None = Field(None, description="Https URL, data URI or base64 of a picture to start from")
-    output_quality: Annotated[Integer, Field(ge=1, le=100)] | None = Field(None, description="Of lossy formats")
+    output_quality: Annotated[Integer, Field(ge=1, le=100)] | None = Field(None, description="Quality of lossy formats")
     response_format: Literal["url", "b64_json"] | None = Field(None, description="A link, or the file itself")
-    max_sequence_length: Annotated[Integer, Field(ge=16, le=512)] | None = Field(None, description="Text tokens")
+    max_sequence_length: Annotated[Integer, Field(ge=MIN_SEQUENCE_LENGTH, le=512)] | None = Field(
+        None, description="Text tokens that the model reads"
+    )
     preview: Boolean = Field(False, description="Progress carries small preview pictures")
     cache: Boolean = Field(True, description="false: neither read nor write the result cache")
     metadata: dict[str, Any] | None = Field(None, description="Up to 4 KB of JSON, echoed")
 
 
 class ImageFields(SharedFields):
-    """An image job as it is written."""
+    """An image job as a client sends it."""
 
     type: Literal["image"] = Field("image", description="Kind of job")
     num_images: Annotated[Integer, Field(ge=1, le=4)] = Field(1, description="Image i has seed + i")
     mask: Picture | None = Field(None, description="As `image`; white is repainted")
     strength: Annotated[Number, Field(gt=0, le=1)] | None = Field(None, description="How much of `image` is redrawn")
-    output_format: Literal["png", "jpg", "webp"] | None = Field(None, description="File format")
+    output_format: ImageFormat | None = Field(None, description="File format")
 
 
 def allowed_values(model: type[BaseModel], name: str) -> str:
-    """What a field takes, in words, from its declaration: `an integer from 64 to 2048`."""
+    """What a field takes, in words, such as `an integer from 64 to 2048`."""
     return describe(model.model_fields[name])
 
 

@@ -1,8 +1,8 @@
-"""What makes two results the same bytes: one SHA-256 over everything that the delivered files depend on.
+"""The fingerprint of a result: one SHA-256 over everything that its files depend on. Equal fingerprints, equal bytes.
 
-The parameters come in as `ImageJob.parameters()` gives them, with every default filled in, so that aliases, order and
-spelled-out defaults are gone already. What does not reach the files is left out here. Nothing is looked up and no file
-is read: the identity of the model and the content hashes of the inputs are handed in.
+The parameters are those of `ImageJob.parameters()`, with every default filled in, so aliases, order and spelled-out
+defaults make no difference. Parameters without effect on the files are left out here. Nothing is looked up or read: the
+caller passes in the model's identity and the content hashes of the inputs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WITHOUT_EFFECT_ON_BYTES: Final = ("preview", "cache", "response_format", "metada
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIdentity:
-    """Which weights made the pixels, in what precision, and what else of the way they were run shows in a picture."""
+    """The weights, their precision, and the other choices of a plan that show in a picture (`way`)."""
 
     id: str
     revision: str
@@ -30,11 +30,11 @@ class ModelIdentity:
 
 
 def fingerprint(parameters: Mapping[str, Any], *, model: ModelIdentity, inputs: Mapping[str, Any] | None = None) -> str:
-    """64 hexadecimal digits, equal where the delivered bytes are equal.
+    """64 hexadecimal digits: the same for jobs whose files are the same.
 
-    `inputs` holds the content of what the parameters only name, and stands in place of the parameter of the same
-    name: `{"image": SHA256, "loras": [{"sha256": SHA256, "scale": 0.8}]}`. Raises ValueError for NaN and infinity,
-    TypeError for what JSON cannot hold.
+    `inputs` replaces parameters that only name their content by its hashes:
+    `{"image": SHA256, "loras": [{"sha256": SHA256, "scale": 0.8}]}`. Raises ValueError for NaN and infinity, TypeError
+    for a value that JSON cannot hold.
     """
     made_of = made_from({**parameters, **(inputs or {})})
     described = {
@@ -46,19 +46,19 @@ def fingerprint(parameters: Mapping[str, Any], *, model: ModelIdentity, inputs: 
 
 
 def made_from(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `parameters` that the delivered bytes depend on; what a file may say of how it was made."""
+    """The parameters that the files depend on; also what a file's metadata may state about its making."""
     effective = {name: value for name, value in parameters.items() if name not in WITHOUT_EFFECT_ON_BYTES}
     if effective.get("output_format") == "png":
         effective.pop("output_quality", None)
     if (effective.get("true_cfg_scale") or 1) <= 1:
-        effective.pop("negative_prompt", None)  # the model reads it only where it is guided by it
+        effective.pop("negative_prompt", None)  # read only with classifier-free guidance
     if "loras" in effective:
         effective["loras"] = [lora for lora in effective["loras"] if lora["scale"] != 0]
     return effective
 
 
 def _canonical_json(value: object) -> str:
-    """Sorted, without spaces, in ASCII, and with one spelling a number."""
+    """Sorted, without spaces, ASCII only, one spelling for each number."""
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -1,20 +1,19 @@
-"""What a client may ask for as pictures, and the job that comes of it."""
+"""ImageJob: a valid image job with every parameter at its effective value, and how it is parsed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from flux_engine.errors import InvalidInput
 from flux_engine.job.base import DEFAULT_QUALITY, SOURCES, Job, JsonObject, Parsing, model_limits, shared_values
 from flux_engine.job.fields import MAX_SEED, ImageFields, allowed_values
+from flux_engine.job.formats import ONLY_OF_VIDEOS, ImageFormat
 from flux_engine.job.limits import ModelLimits
 from flux_engine.job.validation import shown
 
-OutputFormat = Literal["png", "jpg", "webp"]
-
 DEFAULT_STRENGTH: Final = 0.8
-ONLY_OF_VIDEOS: Final = ("mp4", "webm", "gif")
+DEFAULT_FORMAT: Final[ImageFormat] = "png"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,23 +22,23 @@ class ImageJob(Job):
 
     num_images: int
     mask: str | None  # as `image`
-    strength: float | None  # above 0 to 1; None where the model redraws nothing
-    output_format: OutputFormat
+    strength: float | None  # above 0 to 1; None where the model does not redraw `image`
+    output_format: ImageFormat
 
     def parameters(self) -> JsonObject:
         """The effective parameters as they are echoed to the client."""
         return {"type": "image"} | self.echoed()
 
     def seeds(self) -> list[int]:
-        """The seed of each image: image i has `seed` + i, wrapped into 0 to MAX_SEED."""
+        """The seed of each image: `seed` + i, wrapped into 0 to MAX_SEED."""
         return [(self.seed + i) % (MAX_SEED + 1) for i in range(self.num_images)]
 
 
 def image_job(parsing: Parsing) -> ImageJob:
-    """The image job that was written. Raises InvalidInput."""
+    """Parse an image job. Raises InvalidInput."""
     _check_output_format(parsing.written.values.get("output_format"))
     given, warnings = parsing.fields(ImageFields), parsing.warnings
-    if given.output_quality not in (None, DEFAULT_QUALITY) and (given.output_format or "png") == "png":
+    if given.output_quality not in (None, DEFAULT_QUALITY) and (given.output_format or DEFAULT_FORMAT) == "png":
         warnings.append("`output_quality` has no effect on png")
     shared = shared_values(given, parsing)
     limits = model_limits(given.model, parsing.context)
@@ -48,7 +47,7 @@ def image_job(parsing: Parsing) -> ImageJob:
         num_images=given.num_images,
         mask=given.mask,
         strength=_strength(given, limits, warnings),
-        output_format=given.output_format or "png",
+        output_format=given.output_format or DEFAULT_FORMAT,
         is_format_open=given.output_format is None,
         **shared,
         warnings=tuple(warnings),
@@ -65,7 +64,7 @@ def _check_output_format(value: object) -> None:
 
 
 def _check_images(given: ImageFields, limits: ModelLimits) -> None:
-    """Raises InvalidInput where the pictures do not fit one another or the model."""
+    """Raise InvalidInput where a picture is missing or the model cannot use it."""
     for name in ("mask", "strength"):
         if getattr(given, name) is not None and given.image is None:
             raise InvalidInput(f"`{name}` needs `image`; send one, or leave `{name}` out", field=name)
@@ -74,7 +73,7 @@ def _check_images(given: ImageFields, limits: ModelLimits) -> None:
     if limits.image_use == "canvas":
         for name in SOURCES:
             if getattr(given, name) is None:
-                raise InvalidInput(f"{limits.id} paints what a mask leaves open: `{name}` is required", field=name)
+                raise InvalidInput(f"{limits.id} paints the masked part of a picture: `{name}` is required", field=name)
 
 
 def _strength(given: ImageFields, limits: ModelLimits, warnings: list[str]) -> float | None:
@@ -82,7 +81,7 @@ def _strength(given: ImageFields, limits: ModelLimits, warnings: list[str]) -> f
         return None
     if limits.image_use == "reference" and given.mask is None:
         if given.strength is not None:
-            warnings.append(f"`strength` has no effect with {limits.id}, which looks at the image as a reference")
+            warnings.append(f"`strength` has no effect with {limits.id}, which uses the image as a reference")
         return None
     if given.strength is not None:
         return given.strength

@@ -1,6 +1,6 @@
 """Defaults and bounds that belong to a model, and a field's effective value within them.
 
-Nothing of a model is known here but its ModelLimits.
+Of a model only its ModelLimits are known here.
 """
 
 from __future__ import annotations
@@ -9,22 +9,21 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from flux_engine.errors import InvalidInput
-from flux_engine.job.fields import SharedFields
+from flux_engine.job.fields import MIN_SEQUENCE_LENGTH, SharedFields
 from flux_engine.job.validation import shown
 
 ImageUse = Literal["start", "reference", "canvas"]
 
 PIXELS_PER_MEGAPIXEL: Final = 1024 * 1024
 MIN_MEGAPIXELS: Final = 0.25
-MIN_SEQUENCE_LENGTH: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLimits:
-    """Defaults and bounds that belong to a model, and what it can do. Sizes in pixels, text lengths in tokens.
+    """Defaults and bounds that belong to a model, and its abilities. Sizes in pixels, text lengths in tokens.
 
-    `image_use` is what the model does with a given image: `start` redraws it at `strength`, `reference` looks at it,
-    `canvas` paints the part of it that the mask leaves open.
+    `image_use` is how the model uses an image: `start` redraws it at `strength`, `reference` looks at it, `canvas`
+    paints its masked part.
     """
 
     id: str
@@ -32,7 +31,7 @@ class ModelLimits:
     num_inference_steps_bounds: tuple[int, int]
     guidance_scale: float | None  # None: the model takes none
     guidance_scale_bounds: tuple[float, float] = (0.0, 20.0)
-    trained_guidance: tuple[float, float] | None = None  # what lies outside is moved to its end; equal ends: fixed
+    trained_guidance: tuple[float, float] | None = None  # values outside are clamped; equal ends: fixed
     true_cfg_scale: float = 1.0
     max_sequence_length: int
     max_sequence_length_limit: int
@@ -47,7 +46,7 @@ class ModelLimits:
         return self.max_pixels / PIXELS_PER_MEGAPIXEL
 
     def takes(self) -> dict[str, str]:
-        """What the fields take whose bounds are this model's, in words."""
+        """What the fields with bounds of this model take, in words."""
         (least, most), (low, high) = self.num_inference_steps_bounds, self.guidance_scale_bounds
         length = self.max_sequence_length_limit
         return {
@@ -85,7 +84,7 @@ def guidance_scale(value: float | None, limits: ModelLimits, warnings: list[str]
     effective = min(max(value, low), high)
     if effective != value:
         warnings.append(
-            f"`guidance_scale` moved from {value:g} to {effective:g}: {limits.id} was trained with {low:g} to {high:g}"
+            f"`guidance_scale` clamped from {value:g} to {effective:g}: {limits.id} knows {low:g} to {high:g}"
         )
     return effective
 

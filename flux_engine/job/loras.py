@@ -1,4 +1,4 @@
-"""The LoRAs that a job names: the forms in which a client may write them, and the LoraRequest that comes of each."""
+"""The LoRAs that a job names: the forms in which clients write them, and LoraRequest, the result of parsing one."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ DEFAULT_SCALE: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class LoraRequest:
-    """A LoRA that a job names: where it comes from, in a form of the contract, and how strongly it acts."""
+    """A LoRA that a job names: its source, in a form of the contract, and its strength."""
 
     path: str
     scale: float
 
     def shown(self) -> dict[str, Any]:
-        """As it is echoed: without a URL's query, which may be a signature, and without the bytes of a file."""
+        """For the result: without a URL's query, which may be a signature, and without the bytes of a file."""
         return {"path": shown_source(self.path), "scale": self.scale}
 
 
 def lora_items(name: str, value: object) -> tuple[LoraItem, ...]:
-    """What `loras` or an alias of it says: one LoRA or a list, each a string or an object."""
+    """Parse `loras` or an alias of it: one LoRA or a list, each a string or an object. Raises InvalidInput."""
     items = value if isinstance(value, list) else [value]
     if len(items) > MAX_LORAS:
-        raise InvalidInput(f"`{name}` must be a list of up to {MAX_LORAS} LoRAs; got {len(items)} of them", field=name)
+        raise InvalidInput(f"`{name}` must be a list of up to {MAX_LORAS} LoRAs; got {len(items)}", field=name)
     return tuple(_lora_item(f"{name}[{index}]", item) for index, item in enumerate(items))
 
 
@@ -52,7 +52,7 @@ def _lora_item(name: str, item: object) -> LoraItem:
 
 
 def lora_requests(given: SharedFields, warnings: list[str]) -> tuple[LoraRequest, ...]:
-    """The LoRAs of a job, each at its effective scale; adds to `warnings`."""
+    """The LoRAs of a job at their effective scales; adds to `warnings`."""
     if given.lora_scale is not None and all(item.scale is not None for item in given.loras):
         why = "every LoRA has a scale of its own" if given.loras else "no LoRA is named in `loras`"
         warnings.append(f"`lora_scale` has no effect: {why}")

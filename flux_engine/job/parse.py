@@ -1,7 +1,6 @@
-"""The platform's job dictionary -> a job of this engine, or what is wrong with it.
+"""From the platform's job dictionary to a frozen job in which every parameter has its effective value.
 
-`parse_job` is a pure function to a frozen job in which every parameter has its effective value. Anything else raises
-InvalidInput that names the field and what it takes. Nothing is fetched, decoded or loaded here.
+A wrong job raises InvalidInput, which names the field and what it takes. Nothing is fetched, decoded or loaded here.
 """
 
 from __future__ import annotations

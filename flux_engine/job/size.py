@@ -1,4 +1,4 @@
-"""The size of a picture: the ways in which a client may write it, and the pixels that come of it."""
+"""The size of a picture: the forms in which clients write it, and the effective pixels."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from flux_engine.errors import InvalidInput
-from flux_engine.job.fields import AspectRatio, SharedFields
+from flux_engine.job.fields import SIDE_BOUNDS, AspectRatio, SharedFields
 from flux_engine.job.limits import MIN_MEGAPIXELS, PIXELS_PER_MEGAPIXEL, ModelLimits
 from flux_engine.job.validation import shown
 
 SIZE_MULTIPLE: Final = 16
-SIDE_BOUNDS: Final = (64, 2048)
 SIZE_ALIASES: Final = ("size", "image_size")
 IMAGE_SIZE_PRESETS: Final = {  # fal's names
     "square_hd": (1024, 1024),
@@ -27,7 +26,7 @@ IMAGE_SIZE_PRESETS: Final = {  # fal's names
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """Pixels, multiples of 16; and the ratio that they were made from, with the effective megapixels."""
+    """Pixels, multiples of 16, and the ratio and megapixels from which they were derived."""
 
     width: int
     height: int
@@ -36,9 +35,9 @@ class Size:
 
 
 def written_size(name: str, value: object) -> dict[str, object]:
-    """The `width` and `height` of `size` or `image_size`; their bounds are checked later, as those of the fields.
+    """The `width` and `height` of `size` or `image_size`, whose bounds are checked later with those of the fields.
 
-    An object may lack one of them: see `require_both_sides`.
+    An object may lack one side: see `require_both_sides`.
     """
     if isinstance(value, str) and value in IMAGE_SIZE_PRESETS:
         width, height = IMAGE_SIZE_PRESETS[value]
@@ -54,7 +53,7 @@ def written_size(name: str, value: object) -> dict[str, object]:
 
 
 def require_both_sides(name: str, value: object, given: Mapping[str, object]) -> None:
-    """Raise InvalidInput where `name` gave one side of two and no other field the other one."""
+    """Raise InvalidInput where `name` gave one side and no other field gave the other."""
     if not {"width", "height"} <= set(given):
         raise _not_a_size(name, value)
 
@@ -67,8 +66,10 @@ def _not_a_size(name: str, value: object) -> InvalidInput:
 
 
 def pixel_size(given: SharedFields, limits: ModelLimits, warnings: list[str], *, written_as: str = "width") -> Size:
-    """The effective size; adds to `warnings` where it was rounded or lowered. `written_as` is the field in which the
-    client wrote it. Raises InvalidInput."""
+    """The effective size; adds to `warnings` where it was rounded or lowered. Raises InvalidInput.
+
+    `written_as` is the field in which the client sent it.
+    """
     if given.aspect_ratio is not None:
         return _size_of_ratio(given, given.aspect_ratio, limits, warnings)
     if given.megapixels is not None:
@@ -92,9 +93,9 @@ def pixel_size(given: SharedFields, limits: ModelLimits, warnings: list[str], *,
 
 
 def _size_of_ratio(given: SharedFields, ratio: AspectRatio, limits: ModelLimits, warnings: list[str]) -> Size:
-    """Sides in `ratio` whose product is near `megapixels`, or near the model's own size where none is given.
+    """Sides in `ratio` with an area near `megapixels`, by default near the model's own size.
 
-    Width and height are taken beside it where they are what comes of it, as in the echo of an earlier job.
+    Width and height beside it are accepted where they equal the result, as in the echo of an earlier job.
     """
     own = limits.side**2 / PIXELS_PER_MEGAPIXEL
     megapixels = own if given.megapixels is None else given.megapixels
@@ -106,8 +107,8 @@ def _size_of_ratio(given: SharedFields, ratio: AspectRatio, limits: ModelLimits,
     (width, height), lowered = _sides(across, down, megapixels, limits.max_pixels)
     if lowered is not None:
         warnings.append(
-            f"`megapixels` lowered from {megapixels:g} to {lowered:g}: at {ratio} no more has sides of up to "
-            f"{SIDE_BOUNDS[1]}"
+            f"`megapixels` lowered from {megapixels:g} to {lowered:g}: at {ratio} a larger area has a side over "
+            f"{SIDE_BOUNDS[1]} pixels"
         )
     if (given.width is not None or given.height is not None) and (given.width, given.height) != (width, height):
         raise InvalidInput("`aspect_ratio` excludes `width` and `height`; send one or the other", field="aspect_ratio")
@@ -115,7 +116,7 @@ def _size_of_ratio(given: SharedFields, ratio: AspectRatio, limits: ModelLimits,
 
 
 def _sides(across: int, down: int, megapixels: float, max_pixels: int) -> tuple[tuple[int, int], float | None]:
-    """Width and height as `across` to `down`, and the megapixels where they had to be lowered for the longest side."""
+    """Width and height as `across` to `down`, and the megapixels where the longest side forced them down."""
     area = megapixels * PIXELS_PER_MEGAPIXEL / (across * down)
     share = min(1.0, SIDE_BOUNDS[1] / (max(across, down) * math.sqrt(area)))
     long, short = (_to_multiple(part * math.sqrt(area) * share) for part in (max(across, down), min(across, down)))

@@ -1,4 +1,4 @@
-"""pydantic's findings in the contract's words: InvalidInput that names the field and what it takes."""
+"""pydantic's errors in the contract's words: InvalidInput that names the field and what it takes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def validated(
 ) -> Fields:
     """`given` as a `model`. Raises InvalidInput.
 
-    `place` is where in the job it stands, such as `keyframes[1]`. The refusal's `field` is the part that is wrong, or
-    `field` where one is given. `takes` says what a part takes where that is not what its declaration says.
+    `place` is the position in the job, such as `keyframes[1]`. The error's `field` is the wrong part, or `field` where
+    that is given. `takes` overrides, for some parts, the description that their declarations give.
     """
     for name in given:
         if name not in model.model_fields:
@@ -47,7 +47,7 @@ def validated(
 
 
 def shown(value: object) -> str:
-    """`value` for a message: short, text in quotes, and free of what JSON cannot carry."""
+    """`value` for a message: short, strings in quotes, printable characters only."""
     if isinstance(value, str):
         return f'"{shown_name(value)}"'
     if value is None or isinstance(value, bool):
@@ -58,15 +58,14 @@ def shown(value: object) -> str:
 
 
 def shown_name(name: object) -> str:
-    """As `shown`, without quotes: for what stands in backticks."""
+    """As `shown` without quotes, for use in backticks."""
     text = str(name) if isinstance(name, str) or _is_small(name) else _kind(name)
     clean = "".join(c if c.isprintable() else "?" for c in text[:200])
     return clean if len(clean) <= 60 else clean[:57] + "..."
 
 
 def shown_source(source: str) -> str:
-    """Where a file comes from, as it is echoed: without a URL's query, which may be a signature, and without the bytes
-    of a file."""
+    """The source of a file for the result: without a URL's query, which may be a signature, and without its bytes."""
     path = source.partition("?")[0] if "://" in source[:16] else source
     if path[:5].lower() == "data:" or len(path) > MAX_SHOWN_SOURCE:
         return f"base64 of {len(source)} characters"
@@ -74,7 +73,7 @@ def shown_source(source: str) -> str:
 
 
 def shown_picture(source: str) -> str:
-    """As shown_source, for a picture: what is no URL is its bytes, however few."""
+    """As shown_source, for a picture: anything but a URL is its bytes, however few."""
     return shown_source(source) if "://" in source[:16] else f"base64 of {len(source)} characters"
 
 
@@ -91,9 +90,9 @@ def _is_small(value: object) -> bool:
 
 
 def is_same(one: object, other: object, *, depth: int = MAX_DEPTH) -> bool:
-    """Whether two parts of a job say the same: 28 is 28.0 but 1 is not true, and null is absent."""
+    """Whether two parts of a job mean the same: 28 is 28.0, 1 is not true, and null is absent."""
     if not depth and isinstance(one, Mapping | list):
-        return False  # nothing that a job takes is that deep
+        return False  # no valid value is that deep
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, Mapping) and isinstance(other, Mapping):

@@ -1,4 +1,4 @@
-"""The fields that a video job has besides those of every job, as a client may write them."""
+"""The fields that only video jobs have, or have in another form, as a client may send them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from flux_engine.job.fields import MAX_SEED, Boolean, Integer, Number, Picture, Prompt, SharedFields
+from flux_engine.job.formats import VideoFormat
 
 MAX_FRAMES: Final = 480
 MAX_KEYFRAMES: Final = 32
@@ -26,14 +27,14 @@ class KeyframeFields(BaseModel):
 
 
 class MotionFields(BaseModel):
-    """`motion`: what moves from one frame to the next; each a number or a list of `[frame, value]`."""
+    """`motion`: the change from one frame to the next; each part is a number or a list of `[frame, value]`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    zoom: Any = Field(None, description="Factor a frame; above 1 the picture grows")
-    pan_x: Any = Field(None, description="Share of the width a frame; above 0 the picture moves right")
-    pan_y: Any = Field(None, description="Share of the height a frame; above 0 the picture moves down")
-    rotate: Any = Field(None, description="Degrees a frame; above 0 the picture turns counterclockwise")
+    zoom: Any = Field(None, description="Factor per frame; above 1 zooms in")
+    pan_x: Any = Field(None, description="Share of the width per frame; above 0 moves right")
+    pan_y: Any = Field(None, description="Share of the height per frame; above 0 moves down")
+    rotate: Any = Field(None, description="Degrees per frame; above 0 turns counterclockwise")
 
 
 SCHEDULE_BOUNDS: Final[dict[str, tuple[float, float]]] = {  # of each value
@@ -46,19 +47,19 @@ SCHEDULE_BOUNDS: Final[dict[str, tuple[float, float]]] = {  # of each value
 
 
 class VideoFields(SharedFields):
-    """A video job as it is written. `keyframes`, `motion` and `strength` have forms of their own, parsed apart."""
+    """A video job as a client sends it. timeline.py parses `keyframes`, `motion` and `strength`."""
 
     type: Literal["video"] = Field("video", description="Kind of job")
     num_frames: Annotated[Integer, Field(ge=2, le=MAX_FRAMES)] | None = Field(None, description="Or `duration`")
-    fps: Annotated[Number, Field(ge=1, le=60)] = Field(24.0, description="Frames a second")
+    fps: Annotated[Number, Field(ge=1, le=60)] = Field(24.0, description="Frames per second")
     duration: Annotated[Number, Field(gt=0, le=20)] | None = Field(None, description="Seconds, or `num_frames`")
     keyframes: Any = Field(None, description="List of `{frame, prompt, seed?}`, or prompts by frame")
-    mode: Mode = Field("interpolate", description="How frames follow one another; `feedback` where `image` is given")
+    mode: Mode = Field("interpolate", description="How frames follow one another; `feedback` with `image`")
     motion: Any = Field(None, description="`zoom`, `pan_x`, `pan_y`, `rotate`; needs `mode` feedback")
     strength: Any = Field(None, description="How much of a frame is redrawn; needs `mode` feedback or `image`")
     generated_fps: Annotated[Number, Field(gt=0, le=60)] | None = Field(
-        None, description="Frames a second that the model makes; the rest are interpolated by motion"
+        None, description="Frames per second that the model makes; the rest are motion-interpolated"
     )
     loop: Boolean = Field(False, description="The last frame leads back to the first")
     image: Picture | None = Field(None, description="First frame, as an image job's; means `mode` feedback")
-    output_format: Literal["mp4", "webm", "gif", "webp"] | None = Field(None, description="File format")
+    output_format: VideoFormat | None = Field(None, description="File format")

@@ -19,25 +19,18 @@ import subprocess
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from flux_engine.job.formats import VideoFormat
 from flux_engine.units import GIB
 
-VideoFormat = Literal["mp4", "webm", "gif", "webp"]
 Frame = NDArray[np.uint8]
 
-CONTENT_TYPES: Final[dict[VideoFormat, str]] = {
-    "mp4": "video/mp4",
-    "webm": "video/webm",
-    "gif": "image/gif",
-    "webp": "image/webp",
-}
 SOFTWARE: Final = "AI-generated video (flux-engine)"
-GIF_MAX_FPS: Final = 50  # a GIF counts hundredths of a second, and players slow down what is under two of them
 THUMBNAIL_SIDE: Final = 256
 MAX_TITLE_CHARACTERS: Final = 200
 MAX_BYTES: Final = GIB  # of the finished file: it lies in memory

@@ -21,9 +21,9 @@ from PIL import Image
 from flux_engine.errors import ResultTooLarge
 from flux_engine.job.base import JsonObject, ResponseFormat
 from flux_engine.job.fingerprint import made_from
+from flux_engine.job.formats import CONTENT_TYPES
 from flux_engine.job.image import ImageJob
-from flux_engine.media.encode import CONTENT_TYPES, encode_image, made_from_of
-from flux_engine.media.video import CONTENT_TYPES as VIDEO_CONTENT_TYPES
+from flux_engine.media.encode import encode_image, made_from_of
 from flux_engine.results.entry import CacheEntry, StoredFile
 from flux_engine.results.store import NewFile, ResultStore, object_key
 
@@ -73,7 +73,7 @@ def video_files(film: Film, job: VideoJob, *, prefix: str) -> tuple[FinishedFile
         width, height = picture.size
     video = _finished(
         film.data,
-        VIDEO_CONTENT_TYPES[job.output_format],
+        CONTENT_TYPES[job.output_format],
         prefix=prefix,
         extension=job.output_format,
         width=job.width,

@@ -318,7 +318,7 @@ def test_lowered_megapixels_are_said_and_echoed() -> None:
     assert klein is not None
     job = parse(context_for(klein), aspect_ratio="16:9", megapixels=4)
     assert (job.width, job.height, job.megapixels) == (2048, 1152, 2.25)
-    assert job.warnings == ("`megapixels` lowered from 4 to 2.25: at 16:9 no more has sides of up to 2048",)
+    assert job.warnings == ("`megapixels` lowered from 4 to 2.25: at 16:9 a larger area has a side over 2048 pixels",)
 
 
 @pytest.mark.parametrize(("asked", "effective"), [(0, 1), (0.5, 1), (1, 1), (3, 3), (4, 4), (7.5, 4), (20, 4)])
@@ -327,7 +327,7 @@ def test_guidance_outside_of_what_a_model_was_trained_with_is_moved(
 ) -> None:
     job = parse(context, guidance_scale=asked)
     assert job.parameters()["guidance_scale"] == effective
-    assert [f"moved from {asked:g} to {effective:g}" in warning for warning in job.warnings] == [True] * (
+    assert [f"clamped from {asked:g} to {effective:g}" in warning for warning in job.warnings] == [True] * (
         asked != effective
     )
 

@@ -12,7 +12,8 @@ from flux_engine.errors import InvalidInput
 from flux_engine.job.base import ParseContext, derived_seed
 from flux_engine.job.fields import MAX_SEED
 from flux_engine.job.parse import parse_job
-from flux_engine.job.video import Keyframe, VideoJob, spread
+from flux_engine.job.timeline import Keyframe
+from flux_engine.job.video import VideoJob, spread
 
 PLAIN = {"prompt": "a red sun", "num_frames": 48}
 

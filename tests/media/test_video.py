@@ -22,11 +22,11 @@ import pytest
 from PIL import Image, ImageSequence
 
 from flux_engine.errors import JobCancelled
-from flux_engine.media.video import EncoderFailed, Frame, VideoEncoder, VideoFormat, VideoSpec, thumbnail
+from flux_engine.job.formats import VIDEO_FORMATS, VideoFormat
+from flux_engine.media.video import EncoderFailed, Frame, VideoEncoder, VideoSpec, thumbnail
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 WIDTH, HEIGHT = 128, 96
-FORMATS: tuple[VideoFormat, ...] = ("mp4", "webm", "gif", "webp")
 
 
 def sun_moving_right(count: int) -> Iterator[Frame]:
@@ -90,7 +90,7 @@ def suns(frames: np.ndarray) -> list[float]:
     return [float(np.nonzero(mask)[1].mean()) for mask in red]
 
 
-@pytest.mark.parametrize("output_format", FORMATS)
+@pytest.mark.parametrize("output_format", VIDEO_FORMATS)
 @pytest.mark.parametrize(
     ("num_frames", "frames_made", "fps", "is_loop"),
     [(12, 12, 24.0, False), (25, 9, 24.0, False), (24, 12, 12.5, True), (2, 2, 1.0, False)],
@@ -131,7 +131,7 @@ def test_is_what_players_expect(tmp_path: Path, output_format: VideoFormat, code
     assert "24 fps" in said or output_format in ("gif", "webp")
 
 
-@pytest.mark.parametrize("output_format", FORMATS)
+@pytest.mark.parametrize("output_format", VIDEO_FORMATS)
 def test_colours_come_through(tmp_path: Path, output_format: VideoFormat) -> None:
     spec = a_spec(output_format, num_frames=2, quality=95)
     colours = [(200, 30, 30), (30, 160, 40), (20, 40, 200), (128, 128, 128)]
@@ -166,7 +166,7 @@ def test_plays_in_pillow_for_ever(output_format: VideoFormat) -> None:
     assert len([frame.copy() for frame in ImageSequence.Iterator(image)]) == 12
 
 
-@pytest.mark.parametrize("output_format", FORMATS)
+@pytest.mark.parametrize("output_format", VIDEO_FORMATS)
 def test_quality_costs_bytes_and_bytes_are_the_same_again(output_format: VideoFormat) -> None:
     poor, fair, good = (encoded(a_spec(output_format, quality=quality)) for quality in (1, 50, 100))
     assert len(poor) < len(fair) < len(good)
@@ -219,7 +219,7 @@ def test_an_ffmpeg_that_takes_nothing_is_an_error() -> None:
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("output_format", FORMATS)
+@pytest.mark.parametrize("output_format", VIDEO_FORMATS)
 def test_no_room_for_the_file_is_an_error(output_format: VideoFormat) -> None:
     before = _leftovers()
     with pytest.raises(EncoderFailed, match="ended"):

@@ -24,7 +24,8 @@ from flux_engine.generate.video.frames import Frame, FrameSampler
 from flux_engine.generate.video.motion import move_between, warped
 from flux_engine.generate.video.schedule import eased, place_at, value_at
 from flux_engine.job.fields import MAX_SEED
-from flux_engine.job.video import Motion, Schedule, VideoJob
+from flux_engine.job.timeline import Motion, Schedule
+from flux_engine.job.video import VideoJob
 
 if TYPE_CHECKING:
     from torch import Tensor

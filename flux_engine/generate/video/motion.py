@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flux_engine.generate.video.schedule import value_at
-from flux_engine.job.video import Motion
+from flux_engine.job.timeline import Motion
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flux_engine.job.video import Keyframe, Schedule
+from flux_engine.job.timeline import Keyframe, Schedule
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flux_engine.generate.video.motion import Move, move_between, warped
-from flux_engine.job.video import Motion
+from flux_engine.job.timeline import Motion
 
 HEIGHT, WIDTH = 96, 160
 
