@@ -30,7 +30,7 @@ from flux_engine.generate.video.film import film, spec_of
 from flux_engine.generate.video.frames import Spent
 from flux_engine.generate.video.generator import VideoGenerator
 from flux_engine.job.base import ParseContext
-from flux_engine.job.parse import parse_job
+from flux_engine.job.parse import Request, parse_job
 from flux_engine.job.video import VideoJob
 from flux_engine.media.video import VideoEncoder
 from flux_engine.models.manager import LoadedModel
@@ -142,7 +142,7 @@ def _job(arguments: argparse.Namespace) -> VideoJob:
         "output_format": arguments.format,
         "seed": 3,
     }
-    job = parse_job({"id": "benchmark", "input": fields}, context)
+    job = parse_job(Request(id="benchmark", input=fields), context)
     if not isinstance(job, VideoJob):
         raise InvalidInput("not a video")
     return job

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -24,10 +24,10 @@ from flux_engine.generate.interruption import interruptible
 from flux_engine.generate.video.film import Film, film
 from flux_engine.generate.video.generator import VideoGenerator, check_model
 from flux_engine.inputs.fetcher import InputFetcher, JobInputs
-from flux_engine.job.base import MAX_VIDEO_WORK, Job, JsonObject, ParseContext, job_id
+from flux_engine.job.base import MAX_VIDEO_WORK, Job, JsonObject, ParseContext
 from flux_engine.job.fingerprint import ModelIdentity, fingerprint
 from flux_engine.job.image import ImageJob
-from flux_engine.job.parse import parse_job
+from flux_engine.job.parse import Request, parse_job, parse_request
 from flux_engine.job.video import VideoJob
 from flux_engine.models.manager import FluxModelManager, LoadedModel
 from flux_engine.models.spec import ModelSpec
@@ -85,10 +85,11 @@ class Worker:
 
     async def run(self, job: object, send: Send | None = None, *, min_interval_s: float = MIN_INTERVAL_S) -> JsonObject:
         """Run one job to its result; `send` carries its progress. Raises nothing but a cancellation."""
-        identity = job_id(job)
+        request = parse_request(job)
+        identity = request.id
         progress = Progress(send, min_interval_s=min_interval_s)
         try:
-            return within_limit(await self._run_in_store(job, progress), identity)
+            return within_limit(await self._run_in_store(request, progress), identity)
         except DeviceBroken as error:
             self.is_broken = True
             reference = _reference()
@@ -129,17 +130,17 @@ class Worker:
         self._store.close()
         self._looking.shutdown(wait=False)
 
-    async def _run_in_store(self, raw: object, progress: Progress) -> JsonObject:
-        store = self._store_of(raw)
+    async def _run_in_store(self, request: Request, progress: Progress) -> JsonObject:
+        store = self._store_of(request)
         try:
-            return await self._run(raw, store, progress)
+            return await self._run(request, store, progress)
         finally:
             if store is not self._store:
                 store.close()
 
-    async def _run(self, raw: object, store: ResultStore, progress: Progress) -> JsonObject:
+    async def _run(self, request: Request, store: ResultStore, progress: Progress) -> JsonObject:
         clock = Clock()
-        job = parse_job(raw, self._parse_context(store))
+        job = parse_job(request, self._parse_context(store))
         progress.stage("queued")
         spec = self._models.served.named(job.model)
         if isinstance(job, VideoJob):
@@ -314,12 +315,11 @@ class Worker:
 
         return self._models.use(spec, work)
 
-    def _store_of(self, raw: object) -> ResultStore:
+    def _store_of(self, request: Request) -> ResultStore:
         """The bucket that the job brings along, or the worker's own store. Raises InvalidInput."""
-        config = raw.get("s3Config") if isinstance(raw, Mapping) else None
-        if config is None:
+        if request.s3_config is None:
             return self._store
-        return store_from_s3_config(config, url_expiry_s=self._url_expiry_s)
+        return store_from_s3_config(request.s3_config, url_expiry_s=self._url_expiry_s)
 
     def _parse_context(self, store: ResultStore) -> ParseContext:
         return ParseContext(

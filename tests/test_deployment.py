@@ -15,7 +15,7 @@ import pytest
 
 from builder import hub_form
 from flux_engine.job.base import ParseContext
-from flux_engine.job.parse import parse_job
+from flux_engine.job.parse import Request, parse_job
 from flux_engine.models import catalog
 from flux_engine.settings import Settings
 
@@ -235,7 +235,7 @@ def test_the_hub_s_tests_are_jobs_that_the_bundled_model_can_do(test: dict[str, 
         default_response_format="b64_json",
         can_return_urls=False,
     )
-    job = parse_job({"id": "hub", "input": test["input"]}, context)
+    job = parse_job(Request(id="hub", input=test["input"]), context)
     assert job.num_inference_steps <= 8
     assert 30_000 <= test["timeout"] <= 600_000
 

@@ -102,12 +102,6 @@ class Parsing:
         return self.context.find_model(name) if isinstance(name, str) else None
 
 
-def job_id(job: object) -> str:
-    """The id that the platform gave to `job`, or `unknown`."""
-    identity = job.get("id") if isinstance(job, Mapping) else None
-    return identity if isinstance(identity, str) and identity else "unknown"
-
-
 def derived_seed(job_id: str) -> int:
     """The seed of a job without one: the same each time the platform runs this job."""
     return int.from_bytes(hashlib.sha256(job_id.encode("utf-8", "surrogatepass")).digest()[:8], "big") & MAX_SEED

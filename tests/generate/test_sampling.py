@@ -11,7 +11,7 @@ from PIL import Image
 from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.image import ImageGenerator
 from flux_engine.job.image import ImageJob
-from flux_engine.job.parse import parse_job
+from flux_engine.job.parse import Request, parse_job
 from flux_engine.media.decode import Pictures
 from flux_engine.models.catalog import CATALOG, ModelSpec
 from flux_engine.models.tuning.step_cache import cached_steps
@@ -40,7 +40,7 @@ async def test_a_model_takes_what_a_job_brings(spec: ModelSpec, kind: str) -> No
     written: dict[str, Any] = {"width": 64, "height": 64, "num_inference_steps": 4, "max_sequence_length": 16}
     written |= {"image": "QUFB"} if kind != "prompt" else {}
     written |= {"mask": "QUFB"} if kind == "mask" else {}
-    job = parse_job({"id": "job", "input": {"prompt": "a red sun", "seed": 3, **written}}, context_for(spec))
+    job = parse_job(Request(id="job", input={"prompt": "a red sun", "seed": 3, **written}), context_for(spec))
     assert isinstance(job, ImageJob)
     given = {"prompt": Pictures(), "image": Pictures(image=IMAGE), "mask": Pictures(image=IMAGE, mask=MASK)}[kind]
 
@@ -70,7 +70,7 @@ async def test_a_step_cache_serves_each_of_them_and_begins_anew_with_every_image
         written = {"width": 64, "height": 64, "num_inference_steps": 30, "max_sequence_length": 16, **fields}
         written |= {"image": "QUFB"} if kind != "prompt" else {}
         written |= {"mask": "QUFB"} if kind == "mask" else {}
-        job = parse_job({"id": "job", "input": {"prompt": "a red sun", **written}}, context_for(spec))
+        job = parse_job(Request(id="job", input={"prompt": "a red sun", **written}), context_for(spec))
         assert isinstance(job, ImageJob)
         made = ImageGenerator().generate(model, job, Progress(None), Cancellation(), pictures=given)
         return [picture.tobytes() for picture in made.images]

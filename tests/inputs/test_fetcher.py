@@ -21,7 +21,7 @@ from flux_engine.inputs.fetcher import InputFetcher
 from flux_engine.inputs.lora_store import LoraStore
 from flux_engine.inputs.pictures import PictureSource
 from flux_engine.job.base import ParseContext
-from flux_engine.job.parse import parse_job
+from flux_engine.job.parse import Request, parse_job
 from flux_engine.net.fetch import Fetcher
 from flux_engine.progress import Update
 from flux_engine.worker import Worker
@@ -174,7 +174,7 @@ async def test_a_refused_input_ends_the_other_downloads_of_its_job(
         else:
             asked["image"] = f"{url}/missing.png"
         with pytest.raises(InputFetchFailed, match="404"):
-            await InputFetcher(loras, pictures).fetch(parse_job({"id": "job-1", "input": asked}, context))
+            await InputFetcher(loras, pictures).fetch(parse_job(Request(id="job-1", input=asked), context))
         async with asyncio.timeout(20):
             for _ in range(2):
                 await ended.acquire()

@@ -7,7 +7,7 @@ import pytest
 from flux_engine.job.base import ParseContext
 from flux_engine.job.fingerprint import ModelIdentity, fingerprint, made_from
 from flux_engine.job.limits import ModelLimits
-from flux_engine.job.parse import parse_job
+from flux_engine.job.parse import Request, parse_job
 
 LIMITS = ModelLimits(
     id="flux-dev",
@@ -43,7 +43,7 @@ INPUTS: dict[str, Any] = {
 
 
 def print_of(job: dict[str, Any], *, job_id: str = "job-1", model: ModelIdentity = DEV, **inputs: Any) -> str:
-    parsed = parse_job({"id": job_id, "input": job}, CONTEXT)
+    parsed = parse_job(Request(id=job_id, input=job), CONTEXT)
     return fingerprint(parsed.parameters(), model=model, inputs=INPUTS | inputs)
 
 
@@ -147,7 +147,9 @@ def test_a_job_without_a_seed_has_one_fingerprint_a_job() -> None:
 
 
 def test_a_file_says_of_itself_only_what_it_is_made_from() -> None:
-    parameters = parse_job({"id": "1", "input": {"prompt": "x", "preview": True, "cache": False}}, CONTEXT).parameters()
+    parameters = parse_job(
+        Request(id="1", input={"prompt": "x", "preview": True, "cache": False}), CONTEXT
+    ).parameters()
     said = made_from(parameters)
     assert "num_inference_steps" in said
     assert not {"preview", "cache", "response_format", "output_quality", "negative_prompt"} & set(said)

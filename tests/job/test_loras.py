@@ -11,7 +11,7 @@ from flux_engine.job.base import ParseContext
 from flux_engine.job.image import ImageJob
 from flux_engine.job.limits import ModelLimits
 from flux_engine.job.loras import LoraRequest
-from flux_engine.job.parse import parse_job
+from flux_engine.job.parse import Request, parse_job
 
 LIMITS = ModelLimits(
     id="m",
@@ -33,7 +33,7 @@ URL = "https://huggingface.co/o/r/resolve/main/x.safetensors"
 
 
 def parse(**fields: Any) -> ImageJob:
-    job = parse_job({"id": "j", "input": {"prompt": "a sun", **fields}}, CONTEXT)
+    job = parse_job(Request(id="j", input={"prompt": "a sun", **fields}), CONTEXT)
     assert isinstance(job, ImageJob)
     return job
 

@@ -16,13 +16,13 @@ from flux_engine.job.aliases import ALIASES
 from flux_engine.job.base import ParseContext, derived_seed
 from flux_engine.job.fields import ASPECT_RATIOS, MAX_SEED, ImageFields, clean_text
 from flux_engine.job.image import ImageJob
-from flux_engine.job.parse import parse_job
+from flux_engine.job.parse import Request, parse_job, parse_request
 from flux_engine.models import catalog
 from tests.conftest import context_for
 
 
 def parse(context: ParseContext, **fields: Any) -> ImageJob:
-    job = parse_job({"id": "job-1", "input": {"prompt": "a red sun", **fields}}, context)
+    job = parse_job(Request(id="job-1", input={"prompt": "a red sun", **fields}), context)
     assert isinstance(job, ImageJob)
     return job
 
@@ -129,8 +129,8 @@ def test_what_has_no_effect_is_said(context: ParseContext, written: dict[str, An
 
 
 def test_a_job_without_a_seed_gets_the_same_one_every_time(context: ParseContext) -> None:
-    first, again = (parse_job({"id": "abc", "input": {"prompt": "sun"}}, context) for _ in range(2))
-    other = parse_job({"id": "abd", "input": {"prompt": "sun"}}, context)
+    first, again = (parse_job(Request(id="abc", input={"prompt": "sun"}), context) for _ in range(2))
+    other = parse_job(Request(id="abd", input={"prompt": "sun"}), context)
     assert first.seed == again.seed == derived_seed("abc")
     assert first.seed != other.seed
     assert 0 <= first.seed <= MAX_SEED
@@ -238,7 +238,7 @@ BAD_INPUTS: list[tuple[object, str]] = [
 @pytest.mark.parametrize(("given_input", "field"), BAD_INPUTS)
 def test_bad_input_is_refused_by_field(context: ParseContext, given_input: object, field: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
-        parse_job({"id": "job-1", "input": given_input}, context)
+        parse_job(parse_request({"id": "job-1", "input": given_input}), context)
     assert refusal.value.field == field
     assert refusal.value.message
     body = json.loads(refusal.value.to_json("job-1"))
@@ -249,8 +249,22 @@ def test_bad_input_is_refused_by_field(context: ParseContext, given_input: objec
 @pytest.mark.parametrize("job", [None, [], "job", 5, {}, {"id": "x"}, {"input": None}])
 def test_what_is_no_job_is_refused(context: ParseContext, job: object) -> None:
     with pytest.raises(InvalidInput) as refusal:
-        parse_job(job, context)
+        parse_job(parse_request(job), context)
     assert refusal.value.field == "input"
+
+
+@pytest.mark.parametrize(
+    ("raw", "request_"),
+    [
+        (None, Request(id="unknown", input=None)),
+        ({"id": 5, "input": []}, Request(id="unknown", input=None)),
+        ({"id": "x", "input": {"prompt": 1}, "webhook": "y"}, Request(id="x", input={"prompt": 1})),
+        ({"id": "x", "input": {}, "s3Config": "z"}, Request(id="x", input={}, s3_config="z")),
+    ],
+)
+def test_a_job_is_opened_once_whatever_it_is(raw: object, request_: Request) -> None:
+    assert parse_request(raw) == request_
+    assert "prompt" not in repr(request_)
 
 
 def test_a_misspelt_field_is_told_the_one_meant(context: ParseContext) -> None:
@@ -421,7 +435,7 @@ values = st.recursive(
 def test_any_json_is_a_job_or_a_refusal(context: ParseContext, written: dict[str, Any], has_prompt: bool) -> None:
     given_input = {"prompt": "a red sun", **written} if has_prompt else written
     try:
-        job = parse_job({"id": "job-1", "input": given_input}, context)
+        job = parse_job(parse_request({"id": "job-1", "input": given_input}), context)
     except InvalidInput as refusal:
         json.loads(refusal.to_json("job-1"))
         refusal.to_json("job-1").encode()

@@ -11,7 +11,7 @@ import pytest
 from flux_engine.errors import InvalidInput
 from flux_engine.job.base import ParseContext, derived_seed
 from flux_engine.job.fields import MAX_SEED
-from flux_engine.job.parse import parse_job
+from flux_engine.job.parse import Request, parse_job
 from flux_engine.job.timeline import Keyframe
 from flux_engine.job.video import VideoJob, spread
 
@@ -19,7 +19,7 @@ PLAIN = {"prompt": "a red sun", "num_frames": 48}
 
 
 def parse(context: ParseContext, **fields: Any) -> VideoJob:
-    job = parse_job({"id": "job-1", "input": {**PLAIN, **fields}}, context)
+    job = parse_job(Request(id="job-1", input={**PLAIN, **fields}), context)
     assert isinstance(job, VideoJob)
     return job
 
@@ -113,7 +113,7 @@ def test_a_prompt_that_says_what_the_first_keyframe_does_is_no_warning(context: 
 )
 def test_echoed_parameters_are_a_job_again(context: ParseContext, fields: dict[str, Any]) -> None:
     echoed = parse(context, **fields).parameters()
-    again = parse_job({"id": "job-2", "input": json.loads(json.dumps(echoed))}, context)
+    again = parse_job(Request(id="job-2", input=json.loads(json.dumps(echoed))), context)
     assert again.parameters() == echoed
     assert again.warnings == ()
 

@@ -14,7 +14,7 @@ from PIL import Image
 from flux_engine.errors import ResultTooLarge
 from flux_engine.job.base import ParseContext
 from flux_engine.job.image import ImageJob
-from flux_engine.job.parse import parse_job
+from flux_engine.job.parse import Request, parse_job
 from flux_engine.media.encode import encode_image
 from flux_engine.results.delivery import made_to_fit, within_limit
 
@@ -49,7 +49,7 @@ def inline_result(pictures: list[Image.Image], job: ImageJob) -> dict[str, Any]:
 async def test_pictures_are_made_smaller_only_where_the_format_was_left_open(
     context: ParseContext, written: dict[str, Any], side: int, comes_as: str | None
 ) -> None:
-    job = parse_job({"id": "job-1", "input": {"prompt": "a sun", **written}}, context)
+    job = parse_job(Request(id="job-1", input={"prompt": "a sun", **written}), context)
     assert isinstance(job, ImageJob)
     noise = Image.frombytes("RGB", (side, side), random.Random(1).randbytes(side * side * 3))
     result = inline_result([noise, noise.rotate(90)], job)

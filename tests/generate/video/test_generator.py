@@ -23,7 +23,7 @@ from flux_engine.generate.video.frames import Frame, Spent
 from flux_engine.generate.video.generator import VideoGenerator, check_model, frames_at_once
 from flux_engine.job.base import ParseContext
 from flux_engine.job.image import ImageJob
-from flux_engine.job.parse import parse_job
+from flux_engine.job.parse import Request, parse_job
 from flux_engine.job.video import VideoJob
 from flux_engine.models import catalog
 from flux_engine.models.catalog import FLUX_1_SCHNELL
@@ -52,7 +52,7 @@ def pace() -> Iterator[None]:
 
 
 def video(context: ParseContext, **fields: Any) -> VideoJob:
-    job = parse_job({"id": "job-1", "input": {**SMALL, "type": "video", "num_frames": 5, **fields}}, context)
+    job = parse_job(Request(id="job-1", input={**SMALL, "type": "video", "num_frames": 5, **fields}), context)
     assert isinstance(job, VideoJob)
     return job
 
@@ -118,7 +118,7 @@ async def test_keyframes_are_the_pictures_of_their_prompt_and_seed(
     frames = await frames_of(random_model, video(context, keyframes=keyframes))
     for frame, keyframe in ((frames[0], keyframes[0]), (frames[4], keyframes[1])):
         fields = {**SMALL, "prompt": keyframe["prompt"], "seed": keyframe["seed"]}
-        job = parse_job({"id": "job-1", "input": fields}, context)
+        job = parse_job(Request(id="job-1", input=fields), context)
         assert isinstance(job, ImageJob)
         made = ImageGenerator().generate(random_model, job, Progress(None), Cancellation())
         assert difference(frame, np.asarray(made.images[0]).astype(np.int16)) < 0.01
