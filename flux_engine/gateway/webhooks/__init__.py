@@ -1,0 +1,1 @@
+"""Telling clients by HTTP that a task has changed: signed, retried, logged."""
