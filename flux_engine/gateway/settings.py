@@ -12,7 +12,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from flux_engine.settings import GIB, Settings, SettingsError
+from flux_engine.settings import Settings, SettingsError
+from flux_engine.units import GIB
 
 RUNPOD_URL: Final = "https://api.runpod.ai/v2"
 
