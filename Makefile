@@ -19,6 +19,7 @@ check: $(VENV)/.development
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 
 docs: $(VENV)/.development
 	@$(BIN)/python -m builder.docs

@@ -157,15 +157,12 @@ def train_stage(
     running = 0.0
     bar = tqdm(range(first, stage.steps), initial=first, total=stage.steps, desc=stage.name, mininterval=10)
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = one_cycle(step, total=stage.steps, peak=stage.peak, warmup=200, decay_share=stage.decay_share)
+        rate = one_cycle(step, total=stage.steps, peak=stage.peak, warmup=200, decay_share=stage.decay_share)
         bucket = rng.choices(chosen, weights)[0]
         with _attention(bucket):
             loss = _loss(model, teacher, probes, _draw(bucket, stage, rng))
             torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        _descend(optimizer, model, rate)
         _update_average(average, model, min(AVERAGE, (step + 1) / (step + 50)))
         running += float(loss.detach())
         if (step + 1) % report_every == 0:
@@ -260,6 +257,14 @@ def _guided(teacher: TextToFlow, batch: Batch, guidance: Tensor) -> Tensor:
     conditional = teacher.velocity(batch.noisy, batch.t, batch.encoded_by(teacher), ones)
     unconditional = teacher.velocity(batch.noisy, batch.t, teacher.encode([""] * len(batch.texts)), ones)
     return unconditional + guidance[:, None, None, None] * (conditional - unconditional)
+
+
+def _descend(optimizer: torch.optim.Optimizer, model: nn.Module, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 @torch.no_grad()

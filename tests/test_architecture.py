@@ -1,0 +1,126 @@
+"""The house stands as docs/architecture.md draws it: which module imports which, how large rooms and functions are."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[1]
+PACKAGE: Final = ROOT / "flux_engine"
+PACKAGES: Final = sorted({path.parent for path in PACKAGE.rglob("*.py")})
+MAX_ROOT_MODULES: Final = 12
+MAX_MODULES: Final = 16
+MAX_FUNCTION_LINES: Final = 50
+
+IMPORT_EVERYTHING: Final = """
+import importlib, pkgutil, sys
+import flux_engine, handler
+for module in pkgutil.walk_packages(flux_engine.__path__, "flux_engine."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print(*sorted(set(sys.argv[1:]) & set(sys.modules)))
+"""
+
+
+def lint_imports(house: Path) -> tuple[int, str]:
+    found = subprocess.run(
+        (
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command as c; c()",
+            "--no-cache",
+            "--no-logo",
+        ),
+        cwd=house,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"COLUMNS": "200", "PATH": "/usr/bin:/bin"},
+    )
+    return found.returncode, found.stdout + found.stderr
+
+
+WRONG: Final = {  # a module that does not belong, and the link that lint-imports has to name
+    "gateway/direct.py": ("import torch\n", "flux_engine.gateway.direct -> torch"),
+    "gateway/indirect.py": (
+        "def draw() -> None:\n    from flux_engine.models.manager import FluxModelManager\n",
+        "flux_engine.gateway.indirect -> flux_engine.models.manager (l.2) flux_engine.models.manager -> torch",
+    ),
+    "gateway/boundary.py": ("from flux_engine.worker import Worker\n", "gateway.boundary -> flux_engine.worker"),
+    "gateway/pixels.py": ("from flux_engine.generate.gpu import GpuThread\n", "gateway.pixels -> flux_engine.generate"),
+    "job/links.py": ("from flux_engine.net.fetch import Fetcher\n", "flux_engine.job.links -> flux_engine.net.fetch"),
+    "media/sizes.py": ("import flux_engine.media.shapes\n", "No cycles are allowed in flux_engine.media."),
+    "media/shapes.py": ("import flux_engine.media.sizes\n", "No cycles are allowed in flux_engine.media."),
+    "models/eager.py": ("import torch\n", "flux_engine.models.eager -> torch (l.1)"),
+    "results/lookup.py": ("def ask() -> None:\n    import redis\n", "flux_engine.results.lookup -> redis"),
+    "inputs/bucket.py": ("def ask() -> None:\n    import boto3\n", "flux_engine.inputs.bucket -> boto3"),
+    "cli/queue.py": ("def ask() -> None:\n    import celery\n", "flux_engine.cli.queue -> celery"),
+    "cli/sdk.py": ("def ask() -> None:\n    import runpod\n", "flux_engine.cli.sdk -> runpod"),
+}
+
+
+@pytest.fixture(scope="module")
+def found_in_a_worse_house(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What lint-imports says of this house with the wrong modules added."""
+    house = tmp_path_factory.mktemp("house")
+    for path in (ROOT / "pyproject.toml", *PACKAGE.rglob("*.py"), *(ROOT / "builder").glob("*.py")):
+        target = house / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    for name, (source, _) in WRONG.items():
+        module = house / "flux_engine" / name
+        module.parent.mkdir(exist_ok=True)
+        (module.parent / "__init__.py").touch()
+        module.write_text(source)
+    code, said = lint_imports(house)
+    assert code == 1, said
+    return " ".join(said.split())
+
+
+def test_every_import_goes_down() -> None:
+    code, said = lint_imports(ROOT)
+    assert code == 0, said
+
+
+@pytest.mark.parametrize("link", [link for _, link in WRONG.values()], ids=list(WRONG))
+def test_an_import_that_goes_up_or_out_of_its_rooms_is_found(found_in_a_worse_house: str, link: str) -> None:
+    assert link in found_in_a_worse_house
+
+
+def test_importing_all_of_it_imports_nothing_heavy() -> None:
+    heavy = ("torch", "diffusers", "transformers", "peft", "torchao", "cache_dit", "accelerate")
+    found = subprocess.run(
+        (sys.executable, "-c", IMPORT_EVERYTHING, *heavy), cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == []
+
+
+def test_the_root_holds_few_modules() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= MAX_ROOT_MODULES
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_package_has_a_docstring_and_few_modules(package: Path) -> None:
+    assert len(list(package.glob("*.py"))) <= MAX_MODULES
+    assert ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))
+
+
+LONG: Final = {"_load"}  # models/manager.py
+
+
+def test_functions_are_short() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {length} lines"
+        for path in (ROOT / "handler.py", *PACKAGE.rglob("*.py"), *(ROOT / "builder").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name not in LONG
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION_LINES
+    ]
+    assert long == []
