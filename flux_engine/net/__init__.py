@@ -1,4 +1,5 @@
 """The only doors to an address that a stranger named: which addresses are public, and a bounded download from one.
 
-Whoever must open a client's URL comes through here, and a test keeps it so. Knows nothing of jobs, pictures or LoRAs.
+Every URL of a client, and every webhook, is opened through here, and a test holds that. urls.py keeps a URL as written,
+content.py names what arrived in place of a file. Nothing here knows of jobs, pictures or LoRAs.
 """

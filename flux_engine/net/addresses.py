@@ -1,7 +1,7 @@
-"""Which network addresses a client's URL may lead to: public ones, whatever they are wrapped in.
+"""Which network addresses a client's URL may lead to: public ones, in whatever form an address is wrapped.
 
 IPv6 is an allow-list: global unicast (2000::/3) without the blocks that are reserved or that carry an IPv4 address
-which a router would unwrap (Teredo, 6to4). IPv4-mapped and NAT64 addresses are judged by the IPv4 address inside.
+which a router would unwrap (Teredo, 6to4). An IPv4-mapped or NAT64 address counts as the IPv4 address inside.
 What this leaves out: a public address whose owner forwards to a private one.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Final
 
-_V4: Final = (  # not public although `is_global` of some Python 3.11 says so
+_V4: Final = (  # `is_global` of some releases of Python 3.11 calls these public
     *("0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "224.0.0.0/3"),
 )
 _V6: Final = (
@@ -27,7 +27,7 @@ _ISATAP: Final = (0x00005EFE, 0x02005EFE)  # upper half of the interface identif
 
 
 def is_public(text: str) -> bool:
-    """Whether `text`, a numeric address as a resolver gives it, is reachable by everyone; False for anything else."""
+    """Whether `text` is a numeric address that everyone can reach; False for anything but an address."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

@@ -6,6 +6,8 @@ import ast
 import asyncio
 import hashlib
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -310,11 +312,14 @@ async def test_a_body_that_breaks_off_is_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("status", "retryable"),
-    [(401, False), (404, False), (408, True), (418, False), (425, False), (429, False), (500, True), (503, True)],
+    [
+        *((status, True) for status in (408, 425, 429, 500, 502, 503, 504, 522, 529)),
+        *((status, False) for status in (204, 206, 304, 400, 401, 402, 403, 404, 410, 418, 451)),
+    ],
 )
 async def test_a_status_that_may_pass_is_retryable(status: int, retryable: bool) -> None:
     async def handle(_request: web.Request) -> web.Response:
-        return web.Response(status=status, body=b"no")
+        return web.Response(status=status)
 
     async with server(handle) as port:
         with pytest.raises(InputFetchFailed, match=str(status)) as refusal:
@@ -322,6 +327,71 @@ async def test_a_status_that_may_pass_is_retryable(status: int, retryable: bool)
                 f"http://a.example:{port}/", max_bytes=9, total_timeout_s=5
             )
     assert (refusal.value.retryable, refusal.value.status) == (retryable, status)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("120", "wait 120 s"),
+        (" 3 ", "wait 3 s"),
+        (format_datetime(datetime.now(UTC) + timedelta(minutes=30), usegmt=True), "wait 1"),
+        ("0", None),
+        ("-5", None),
+        ("soon", None),
+        ("9" * 400, None),
+        ("Mon, 01 Jan 2001 00:00:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", None),
+    ],
+)
+async def test_the_servers_own_wish_to_wait_is_in_the_message(header: str, said: str | None) -> None:
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(status=429, headers={"Retry-After": header})
+
+    async with server(handle) as port:
+        with pytest.raises(InputFetchFailed, match="429") as refusal:
+            await Fetcher(allow_private=True, resolve=loopback).fetch(
+                f"http://a.example:{port}/", max_bytes=9, total_timeout_s=5
+            )
+    assert (said or "send the job again") in refusal.value.message
+    assert ("wait" in refusal.value.message) is (said is not None)
+
+
+async def test_a_check_for_humans_is_named() -> None:
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(status=403, headers={"cf-mitigated": "challenge"})
+
+    async with server(handle) as port:
+        with pytest.raises(InputFetchFailed, match="humans") as refusal:
+            await Fetcher(allow_private=True, resolve=loopback).fetch(
+                f"http://a.example:{port}/", max_bytes=9, total_timeout_s=5
+            )
+    assert not refusal.value.retryable
+
+
+SIGNED = (
+    "/a%27b%28c%29.png?X-Key=AK%2F2026%2Feu&Signature=q%7E%2Fz%2Bk%3D%3D",
+    "/a'b(c)~.png?x=a+b&y=%20",
+    "/%e4%C3%BC/%2e%2E/x//y/./z?q=%00&&=&a=1;b=2,c=[3]{4}|5^6`7",
+    "/100%/50%2?a=%zz",
+    "/x?token=eyJ.a-b_c~d==&url=https://other.example/%2F?z=1",
+)
+
+
+@pytest.mark.parametrize("target", SIGNED)
+async def test_path_and_query_arrive_byte_for_byte_on_redirects_too(target: str) -> None:
+    asked = []
+
+    async def handle(request: web.Request) -> web.Response:
+        asked.append(request.raw_path)
+        if request.raw_path == "/first":
+            return web.Response(status=302, headers={"Location": target})
+        return web.Response(body=b"x")
+
+    async with server(handle) as port:
+        fetcher = Fetcher(allow_private=True, resolve=loopback)
+        for path in (target, "/first"):
+            await fetcher.fetch(f"http://a.example:{port}{path}", max_bytes=9, total_timeout_s=5)
+    assert asked == [target, "/first", target]
 
 
 async def test_a_file_is_hashed_on_its_way(tmp_path: Path) -> None:
