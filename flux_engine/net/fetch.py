@@ -206,7 +206,9 @@ class Fetcher:
         host = target.host.lower().rstrip(".")
         if allowed_hosts is not None and not any(_matches(host, pattern) for pattern in allowed_hosts):
             allowed = ", ".join(pattern for pattern in allowed_hosts if not pattern.startswith("*"))
-            raise InputFetchFailed(f"the URL leads to a host outside this worker's list; it loads from {allowed}")
+            raise InputFetchFailed(
+                f"the URL leads to a host that this worker does not load from; it loads from {allowed}"
+            )
         is_literal = ":" in host or host.replace(".", "").isdigit()  # aiohttp connects to these without its resolver
         if is_literal and not self._allow_private and not is_public(host):
             raise InputFetchFailed("the URL's address is refused; use one that is public")
