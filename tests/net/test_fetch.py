@@ -436,7 +436,18 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
 def test_no_other_module_can_open_a_url() -> None:
     """`fetch` is for what clients name; the platform, the hub, Redis and the bucket are named by the operator."""
     root = Path(__file__).parents[2]
-    clients = {"aiohttp", "requests", "httpx", "httpx2", "urllib3", "http", "socket", "ftplib", "pycurl"}
+    clients = {
+        "aiohttp",
+        "requests",
+        "httpx",
+        "httpx2",
+        "urllib3",
+        "http.client",
+        "urllib.request",
+        "socket",
+        "ftplib",
+        "pycurl",
+    }
     allowed = {
         "flux_engine/net/fetch.py": {"aiohttp", "socket"},
         "flux_engine/results/bucket_client.py": {"urllib3", "socket"},  # boto3's, with bounds
@@ -453,8 +464,8 @@ def test_no_other_module_can_open_a_url() -> None:
             if isinstance(node, ast.Import):
                 modules = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                modules = [node.module or ""]
+                modules = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
             for module in modules:
-                opens = module.split(".")[0] in clients or module == "urllib.request"
+                opens = not clients.isdisjoint({module, module.split(".")[0]})
                 assert not opens or module.split(".")[0] in allowed.get(name, set()), f"{name} imports {module}"
         assert ".download(" not in path.read_text(encoding="utf-8"), name
