@@ -43,7 +43,7 @@ SERVER_OPTIONS: Final = {
     "appendonly": "yes",  # at most a second is lost when the machine dies
     "save": "",
     "maxmemory": "128mb",  # about 100,000 entries; the least recently used go first
-    "maxmemory-policy": "allkeys-lru",
+    "maxmemory-policy": "volatile-lru",  # what has no expiry stays: the gateway's API keys
     "daemonize": "no",
 }
 

@@ -46,10 +46,8 @@ class CacheManager:
     @classmethod
     def from_settings(cls, settings: Settings, *, cache_folder: Path) -> CacheManager:
         """REDIS_URL, or an embedded server whose socket and data lie in `cache_folder`, on this machine."""
-        server: RedisServer = EmbeddedServer(cache_folder / "redis")
-        if settings.redis_url is not None:
-            server = RemoteServer(settings.redis_url.get_secret_value())
         terms = Terms(entry_s=settings.cache_ttl_seconds)
+        server = server_of(settings, cache_folder=cache_folder)
         return cls(server, namespace=settings.cache_namespace or "local", terms=terms)
 
     def flight(
@@ -88,3 +86,10 @@ class CacheManager:
     async def close(self) -> None:
         """Leave the server; an embedded one ends with its last worker."""
         await self._link.close()
+
+
+def server_of(settings: Settings, *, cache_folder: Path) -> RedisServer:
+    """REDIS_URL, or the embedded server of `cache_folder`, which is started at its first use."""
+    if settings.redis_url is not None:
+        return RemoteServer(settings.redis_url.get_secret_value())
+    return EmbeddedServer(cache_folder / "redis")

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
@@ -25,6 +25,7 @@ from redis.exceptions import RedisError, ResponseError
 log = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S: Final = 2.0
+MAX_CONNECTIONS: Final = 64
 RETRY_AFTER_S: Final = 5.0
 REFUSALS_EVERY_S: Final = 60.0  # between two log lines of one kind
 KNOWN_REFUSALS: Final = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM", "CROSSSLOT", "MOVED", "CLUSTERDOWN")
@@ -99,6 +100,10 @@ class RedisLink:
         self._found()
         return value.encode() if isinstance(value, str) else value
 
+    async def client(self) -> Redis:
+        """The client, for a library with commands of its own; what it raises goes to `lost`. Raises CacheAway."""
+        return await self._connected()
+
     @asynccontextmanager
     async def subscription(self, channel: str) -> AsyncIterator[Subscription]:
         """Messages of `channel` from the moment that the body begins. Raises CacheAway."""
@@ -136,12 +141,15 @@ class RedisLink:
             return self._client
 
     def _new_client(self, url: str) -> Redis:
-        return Redis.from_url(
+        pool = BlockingConnectionPool.from_url(  # the default pool raises at its bound; this one lets calls wait
             url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=self._call_timeout_s,
             socket_timeout=self._call_timeout_s,
             socket_connect_timeout=self._call_timeout_s,
             retry=Retry(ConstantBackoff(0.05), 1),
         )
+        return Redis.from_pool(pool)
 
     def lost(self, error: Exception) -> CacheAway:
         """Note that the server is away because of `error`; what to raise."""
