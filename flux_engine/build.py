@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from flux_engine.cache.manager import CacheManager
@@ -17,7 +16,7 @@ from flux_engine.models.served import ServedModels
 from flux_engine.net.fetch import Fetcher
 from flux_engine.results.destination import shared_folder, store_from_settings
 from flux_engine.results.pending import KeptResults
-from flux_engine.settings import Settings
+from flux_engine.settings import Settings, default_cache_folder
 from flux_engine.worker import Worker
 
 
@@ -72,9 +71,3 @@ def build_checks(settings: Settings) -> list[Check]:
 
 def _served(settings: Settings) -> ServedModels:
     return ServedModels(settings.flux_model, volume=settings.model_volume, has_gpu=has_gpu())
-
-
-def default_cache_folder() -> Path:
-    """What this machine keeps between runs, by the XDG convention."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "flux-engine"

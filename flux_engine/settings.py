@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -180,3 +181,9 @@ def _line(detail: Mapping[str, object]) -> str:
     context = detail.get("ctx")
     said = context.get("error", detail["msg"]) if isinstance(context, dict) else detail["msg"]
     return f"{name}: {said}" if name else str(said)
+
+
+def default_cache_folder() -> Path:
+    """What this machine keeps between runs, by the XDG convention."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "flux-engine"
