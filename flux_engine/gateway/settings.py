@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from flux_engine.settings import Settings, SettingsError
 from flux_engine.units import GIB
 
+MIN_SECRET_BYTES: Final = 32
 RUNPOD_URL: Final = "https://api.runpod.ai/v2"
 
 
@@ -24,7 +26,14 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _long_secret(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"must be {MIN_SECRET_BYTES} bytes or more")
+    return value
+
+
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+LongSecret = Annotated[SecretStr, AfterValidator(_long_secret)]
 
 
 class GatewaySettings(BaseModel):
@@ -56,12 +65,36 @@ class GatewaySettings(BaseModel):
     task_max_attempts: int = Field(5, ge=1, le=50, description="How often a task that the queue lost is submitted")
     max_streams_per_user: int = Field(100, ge=1, description="Event streams that a user may hold open on one replica")
 
+    gateway_secret: LongSecret | None = Field(
+        None,
+        description="32 bytes or more; signs tokens, links and webhooks. Without it Redis keeps a random one",
+    )
+    jwt_algorithm: Literal["HS256", "RS256", "ES256"] = Field("HS256", description="The one algorithm of tokens")
+    jwt_secret: LongSecret | None = Field(None, description="HS256: 32 bytes or more, shared with an issuer")
+    jwt_key_file: Path | None = Field(None, description="RS256, ES256: a PEM key; a private one also makes tokens")
+    jwks_url: str | None = Field(None, description="RS256, ES256: https address of an issuer's public keys")
+    jwt_issuer: str = Field("flux-gateway", min_length=1, description="`iss` of every token")
+    jwt_audience: str = Field("flux-gateway", min_length=1, description="`aud` of every token")
+
+    max_requests_per_minute: int = Field(6_000, ge=1, description="Requests of a user in any minute")
+    max_work_per_minute: int = Field(10_000, ge=1, description="Work that a user may ask for in any minute")
+    max_work_per_day: int = Field(1_000_000, ge=1, description="Work that a user may ask for in any 24 hours")
+    max_tasks_in_flight_per_user: int = Field(
+        8, ge=1, description="Tasks of a user with the queue at once; more wait in a fair line"
+    )
+    max_tasks_waiting_per_user: int = Field(2_000, ge=1, description="Tasks of a user that may wait in the line")
+
     shared: Settings = Field(default_factory=lambda: Settings.from_environment({}), exclude=True)
 
     @property
     def namespace(self) -> str:
         """What the keys in Redis begin with: the workers' namespace."""
         return self.shared.cache_namespace or "local"
+
+    @property
+    def redis_root(self) -> str:
+        """What the keys of the gateway's own begin with in Redis."""
+        return f"flux:{quote(self.namespace, safe='')}:gateway"
 
     @classmethod
     def variables(cls) -> list[str]:

@@ -1,0 +1,32 @@
+"""One Redis server for all tests of the gateway that do not break it, each with keys of its own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from flux_engine.cache.redis_link import RedisLink, RemoteServer
+from tests.servers import RedisProcess
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    server = RedisProcess(tmp_path_factory.mktemp("gateway-redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def link(shared_redis: RedisProcess) -> AsyncIterator[RedisLink]:
+    made = RedisLink(RemoteServer(shared_redis.url))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def root() -> str:
+    """What this test's keys in Redis begin with."""
+    return f"flux:{uuid.uuid4().hex}"
