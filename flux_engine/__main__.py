@@ -1,8 +1,14 @@
 """`python -m flux_engine`: see cli/."""
 
 import sys
+from importlib import import_module
 
-from flux_engine.cli.generate import main
+COMMANDS = {"keys": "flux_engine.cli.keys"}  # those that need nothing of the worker, whose import takes seconds
 
 if __name__ == "__main__":
+    name, *rest = sys.argv[1:] or [""]
+    if name in COMMANDS:
+        sys.exit(import_module(COMMANDS[name]).main(rest))
+    from flux_engine.cli.generate import main
+
     sys.exit(main(sys.argv[1:]))
