@@ -37,7 +37,7 @@ loaded = time.perf_counter()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 report = ahead.wait() if ahead else None
 print(json.dumps({"mode": mode, "import_s": round(imported - began, 2), "total_s": round(loaded - began, 2),
-    "peak_gib": round(peak / 2**30, 2), "read_ahead_s": round(report.seconds, 2) if report else None,
+    "peak_gib": round(peak / GIB, 2), "read_ahead_s": round(report.seconds, 2) if report else None,
     "touched": touched}))
 """
 

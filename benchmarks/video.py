@@ -26,8 +26,8 @@ from typing import Any
 from flux_engine.build import build_models
 from flux_engine.errors import InvalidInput
 from flux_engine.generate.gpu import Cancellation
+from flux_engine.generate.sampling import Spent
 from flux_engine.generate.video.film import film, spec_of
-from flux_engine.generate.video.frames import Spent
 from flux_engine.generate.video.generator import VideoGenerator
 from flux_engine.job.base import ParseContext
 from flux_engine.job.parse import Request, parse_job

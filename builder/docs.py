@@ -23,6 +23,7 @@ from flux_engine.job.size import SIZE_ALIASES
 from flux_engine.job.video_fields import MAX_KEYFRAMES, VideoFields
 from flux_engine.models.catalog import CATALOG, ModelSpec
 from flux_engine.settings import LORA_FILE_HOSTS, Settings
+from flux_engine.units import GIB
 
 README: Final = Path(__file__).parents[1] / "README.md"
 FORMS: Final = {  # of fields that are parsed apart
@@ -122,7 +123,7 @@ def _row(spec: ModelSpec) -> tuple[str, ...]:
     low, high = limits.num_inference_steps_bounds
     guidance = "none" if limits.guidance_scale is None else f"{limits.guidance_scale:g}"
     gated = ", gated" if spec.is_gated else ""
-    gib = sum(part.parameters for part in spec.parts) * 2 / 2**30
+    gib = spec.parameters * 2 / GIB
     return (
         f"`{spec.id}`",
         f"{limits.num_inference_steps} ({low} to {high})",

@@ -195,7 +195,7 @@ def _sha256(path: Path) -> str:
 def _print_catalogue(volume: Path) -> None:
     for spec in catalog.CATALOG:
         is_there = (volume / "models" / spec.id.replace("/", "--") / REVISION_FILE).is_file()
-        gib = sum(part.parameters for part in spec.parts) * 2 / GIB
+        gib = spec.parameters * 2 / GIB
         sys.stdout.write(f"{spec.id:42} {gib:6.1f} GiB  {_state(spec, is_there)}\n")
 
 

@@ -63,7 +63,7 @@ def describe(plan: Plan, spec: ModelSpec) -> Iterator[str]:
     values = {
         "dtype": plan.dtype,
         "quantisation": plan.transformer_quantisation,
-        "text_quantisation": plan.quantisation_of(spec.largest_text_encoder.component),
+        "text_quantisation": plan.quantisation_of(spec.largest_text_encoder.name),
         "offload": plan.offload,
         "attention": ", ".join(plan.attention),
         "compile": "yes" if plan.compile else "no",
@@ -105,7 +105,7 @@ def _cell(plan: Plan, spec: ModelSpec) -> str:
     if not plan.fits:
         return "does not fit"
     transformer = SHORT_SCHEMES[plan.transformer_quantisation]
-    text = SHORT_SCHEMES[plan.quantisation_of(spec.largest_text_encoder.component)]
+    text = SHORT_SCHEMES[plan.quantisation_of(spec.largest_text_encoder.name)]
     short_dtype = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}[plan.dtype]
     words = [transformer or short_dtype, f"text {text}" if text and text != transformer else ""]
     words += [f"{plan.offload} offload" if plan.offload != "none" else ""]

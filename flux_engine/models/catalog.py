@@ -1,8 +1,7 @@
-"""The FLUX models that the worker knows: classes, defaults and bounds, size, licence.
+"""The FLUX models that the worker knows: pipeline classes, defaults and bounds, sizes, licences.
 
-Facts only. Nothing is imported from diffusers or transformers here: classes stand as names, and parameter counts are
-those of the real architectures built without weights (checked by a test). What to do with them on a given GPU is the
-optimizer's matter.
+Facts only, without diffusers and transformers: classes are names. A test compares the parameter counts with the real
+architectures. The optimizer decides what to do with a model on a given GPU.
 """
 
 from __future__ import annotations
@@ -11,24 +10,20 @@ from dataclasses import replace
 from typing import Final
 
 from flux_engine.job.limits import ModelLimits
-from flux_engine.models.spec import ModelSpec, Part, TransformerShape
+from flux_engine.models.spec import Component, ModelSpec, TransformerShape
 
 __all__ = ["CATALOG", "ModelSpec", "find"]
 
 MEGAPIXEL: Final = 1024 * 1024
 
-CLIP_L: Final = Part(
-    component="text_encoder",
-    library="transformers",
-    class_name="CLIPTextModel",
+CLIP_L: Final = Component(
+    name="text_encoder",
     parameters=123_060_480,
     linear_parameters=84_934_656,
     largest_layer=37_945_344,
 )
-T5_XXL: Final = Part(
-    component="text_encoder_2",
-    library="transformers",
-    class_name="T5EncoderModel",
+T5_XXL: Final = Component(
+    name="text_encoder_2",
     parameters=4_762_310_656,
     linear_parameters=4_630_511_616,
     largest_layer=131_596_288,
@@ -36,41 +31,12 @@ T5_XXL: Final = Part(
 )
 
 
-def _transformer(class_name: str, parameters: int, *, linear: int, largest_layer: int) -> Part:
-    return Part(
-        component="transformer",
-        library="diffusers",
-        class_name=class_name,
-        parameters=parameters,
-        linear_parameters=linear,
-        largest_layer=largest_layer,
-    )
-
-
-def _language_model(class_name: str, parameters: int, *, linear: int, vocabulary: int) -> Part:
-    return Part(
-        component="text_encoder",
-        library="transformers",
-        class_name=class_name,
-        parameters=parameters,
-        linear_parameters=linear,
-        largest_layer=vocabulary,
-    )
-
-
-def _vae(class_name: str, parameters: int, *, linear: int, largest_layer: int) -> Part:
-    return Part(
-        component="vae",
-        library="diffusers",
-        class_name=class_name,
-        parameters=parameters,
-        linear_parameters=linear,
-        largest_layer=largest_layer,
-    )
+def _component(name: str, parameters: int, *, linear: int, largest_layer: int) -> Component:
+    return Component(name=name, parameters=parameters, linear_parameters=linear, largest_layer=largest_layer)
 
 
 def _renamed(spec: ModelSpec, identity: str, *, aliases: tuple[str, ...]) -> ModelSpec:
-    """`spec` under another id; what else differs is replaced by the caller."""
+    """`spec` under another id; the caller replaces what else differs."""
     return replace(
         spec,
         id=identity,
@@ -98,9 +64,9 @@ FLUX_1_DEV: Final = ModelSpec(
     inpaint_class="FluxInpaintPipeline",
     licence="FLUX.1-dev non-commercial",
     is_gated=True,
-    transformer=_transformer("FluxTransformer2DModel", 11_901_408_320, linear=11_898_322_944, largest_layer=56_623_104),
+    transformer=_component("transformer", 11_901_408_320, linear=11_898_322_944, largest_layer=56_623_104),
     text_encoders=(CLIP_L, T5_XXL),
-    vae=_vae("AutoencoderKL", 83_819_683, linear=2_097_152, largest_layer=2_359_296),
+    vae=_component("vae", 83_819_683, linear=2_097_152, largest_layer=2_359_296),
     shape=TransformerShape(width=3072, blocks=57, token_weights=6.455e9, linear_sides=5_420_000),
 )
 _SCHNELL: Final = _renamed(FLUX_1_DEV, "black-forest-labs/FLUX.1-schnell", aliases=("schnell", "flux-schnell"))
@@ -115,7 +81,7 @@ FLUX_1_SCHNELL: Final = replace(
         max_sequence_length_limit=256,
     ),
     licence="Apache-2.0",
-    transformer=_transformer("FluxTransformer2DModel", 11_891_178_560, linear=11_888_099_328, largest_layer=56_623_104),
+    transformer=_component("transformer", 11_891_178_560, linear=11_888_099_328, largest_layer=56_623_104),
 )
 _KREA: Final = _renamed(FLUX_1_DEV, "black-forest-labs/FLUX.1-Krea-dev", aliases=("krea-dev", "krea", "flux-krea-dev"))
 FLUX_1_KREA_DEV: Final = replace(_KREA, limits=replace(_KREA.limits, guidance_scale=4.5))
@@ -128,7 +94,7 @@ FLUX_1_KONTEXT_DEV: Final = replace(
         _KONTEXT.limits,
         num_inference_steps_bounds=(4, 50),
         guidance_scale=2.5,
-        max_pixels=800 * 1328,  # the largest of the sizes that it was trained on
+        max_pixels=800 * 1328,  # the largest size in its training
         image_use="reference",
     ),
     pipeline_class="FluxKontextPipeline",
@@ -149,7 +115,7 @@ FLUX_1_FILL_DEV: Final = replace(
     pipeline_class="FluxFillPipeline",
     image_to_image_class=None,
     inpaint_class="FluxFillPipeline",
-    transformer=_transformer("FluxTransformer2DModel", 11_902_391_360, linear=11_899_305_984, largest_layer=56_623_104),
+    transformer=_component("transformer", 11_902_391_360, linear=11_899_305_984, largest_layer=56_623_104),
 )
 FLUX_2_DEV: Final = ModelSpec(
     id="black-forest-labs/FLUX.2-dev",
@@ -172,18 +138,16 @@ FLUX_2_DEV: Final = ModelSpec(
     inpaint_class=None,
     licence="FLUX.2-dev non-commercial",
     is_gated=True,
-    transformer=_transformer(
-        "Flux2Transformer2DModel", 32_223_281_152, linear=32_223_264_768, largest_layer=339_738_624
-    ),
+    transformer=_component("transformer", 32_223_281_152, linear=32_223_264_768, largest_layer=339_738_624),
     text_encoders=(
-        _language_model(
-            "Mistral3ForConditionalGeneration",
+        _component(
+            "text_encoder",
             24_011_361_280,
             linear=22_668_115_968,
-            vocabulary=671_088_640,
+            largest_layer=671_088_640,
         ),
     ),
-    vae=_vae("AutoencoderKLFlux2", 84_046_115, linear=2_097_152, largest_layer=2_359_296),
+    vae=_component("vae", 84_046_115, linear=2_097_152, largest_layer=2_359_296),
     shape=TransformerShape(width=6144, blocks=56, token_weights=2.748e10, linear_sides=6_491_904),
 )
 _KLEIN_4B: Final = _renamed(
@@ -204,8 +168,8 @@ FLUX_2_KLEIN_4B: Final = replace(
     inpaint_class="Flux2KleinInpaintPipeline",
     licence="Apache-2.0",
     is_gated=False,
-    transformer=_transformer("Flux2Transformer2DModel", 3_875_544_576, linear=3_875_536_896, largest_layer=84_934_656),
-    text_encoders=(_language_model("Qwen3ForCausalLM", 4_022_468_096, linear=3_633_315_840, vocabulary=388_956_160),),
+    transformer=_component("transformer", 3_875_544_576, linear=3_875_536_896, largest_layer=84_934_656),
+    text_encoders=(_component("text_encoder", 4_022_468_096, linear=3_633_315_840, largest_layer=388_956_160),),
     shape=TransformerShape(width=3072, blocks=25, token_weights=3.067e9, linear_sides=1_596_416),
 )
 _KLEIN_9B: Final = _renamed(
@@ -215,8 +179,8 @@ FLUX_2_KLEIN_9B: Final = replace(
     _KLEIN_9B,
     licence="FLUX non-commercial",
     is_gated=True,
-    transformer=_transformer("Flux2Transformer2DModel", 9_078_581_248, linear=9_078_571_008, largest_layer=150_994_944),
-    text_encoders=(_language_model("Qwen3ForCausalLM", 8_190_735_360, linear=6_945_767_424, vocabulary=622_329_856),),
+    transformer=_component("transformer", 9_078_581_248, linear=9_078_571_008, largest_layer=150_994_944),
+    text_encoders=(_component("text_encoder", 8_190_735_360, linear=6_945_767_424, largest_layer=622_329_856),),
     shape=TransformerShape(width=4096, blocks=32, token_weights=6.979e9, linear_sides=2_843_136),
 )
 FLUX_3_KLEIN: Final = ModelSpec(
@@ -242,13 +206,13 @@ FLUX_3_KLEIN: Final = ModelSpec(
     licence="FLUX Kommunity",
     is_float16_safe=False,
     is_gated=True,
-    transformer=_transformer("Flux3Transformer2DModel", 5_548_681_984, linear=5_548_670_976, largest_layer=62_914_560),
+    transformer=_component("transformer", 5_548_681_984, linear=5_548_670_976, largest_layer=62_914_560),
     text_encoders=(
-        _language_model(
-            "Qwen3VLForConditionalGeneration",
+        _component(
+            "text_encoder",
             4_437_815_808,
             linear=4_044_357_632,
-            vocabulary=388_956_160,
+            largest_layer=388_956_160,
         ),
     ),
     vae=FLUX_2_DEV.vae,
@@ -274,12 +238,12 @@ FLUX_TINY: Final = ModelSpec(
     inpaint_class="FluxInpaintPipeline",
     licence="MIT",
     is_gated=False,
-    transformer=_transformer("FluxTransformer2DModel", 3_203_200, linear=3_182_592, largest_layer=98_304),
+    transformer=_component("transformer", 3_203_200, linear=3_182_592, largest_layer=98_304),
     text_encoders=(
         replace(CLIP_L, parameters=150_272, linear_parameters=98_304, largest_layer=47_104),
         replace(T5_XXL, parameters=250_400, linear_parameters=221_184, largest_layer=28_608, float32_parameters=49_152),
     ),
-    vae=_vae("AutoencoderKL", 845_715, linear=0, largest_layer=36_864),
+    vae=_component("vae", 845_715, linear=0, largest_layer=36_864),
     vae_channels=16,
     shape=TransformerShape(width=128, blocks=8, token_weights=1.573e6, linear_sides=35_360),
     warm_up_sizes=((256, 256), (256, 160)),
@@ -300,7 +264,7 @@ CATALOG: Final = (
 
 
 def find(name: str) -> ModelSpec | None:
-    """The model of that catalogue name, short name or Hugging Face id, whatever its case."""
+    """The model with that name, alias or Hugging Face id, in any case."""
     return _BY_NAME.get(name.casefold())
 
 

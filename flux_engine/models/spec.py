@@ -1,34 +1,31 @@
-"""What the worker has to know about a FLUX model to offer, load and plan it."""
+"""What the worker needs to know about a FLUX model to offer, load and plan it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from flux_engine.job.limits import ModelLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Component:
     """One component of a pipeline that has weights."""
 
-    component: str  # its attribute on the pipeline, and its folder in the repository
-    library: Literal["diffusers", "transformers"]
-    class_name: str
+    name: str  # its attribute on the pipeline, and its folder in the repository
     parameters: int
-    linear_parameters: int  # the weights of its Linear layers, which quantisation makes smaller
-    largest_layer: int  # parameters of the layer that has most, mostly the vocabulary
+    linear_parameters: int  # the weights of its Linear layers, which quantisation shrinks
+    largest_layer: int  # parameters of its largest layer, mostly the vocabulary
     float32_parameters: int = 0  # kept in float32 where the rest is float16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerShape:
-    """What the work of one denoising step depends on.
+    """The figures that determine the work of one denoising step.
 
-    `token_weights` counts the weights that one token is multiplied by on its way through all blocks. It is less than
-    the parameters: a double block has one set for image tokens and one for text tokens, and modulation is computed
-    once a step. `linear_sides` is the sum of in- and outgoing features of its Linear layers: a LoRA of rank r on all of
-    them has r times as many weights.
+    `token_weights` counts the weights that multiply one token on its way through all blocks. It is less than the
+    parameters: a double block has one set for image tokens and one for text tokens, and modulation runs once a step.
+    `linear_sides` is the sum of input and output features of all Linear layers: a LoRA of rank r on all of them has r
+    times as many weights.
     """
 
     width: int
@@ -48,22 +45,26 @@ class ModelSpec:
     pipeline_class: str  # of diffusers, for a prompt alone
     image_to_image_class: str | None
     inpaint_class: str | None
-    is_modular: bool = False  # diffusers offers it as a ModularPipeline alone, without a callback at each step
+    is_modular: bool = False  # diffusers has it as a ModularPipeline only, without a callback at each step
     licence: str
-    is_float16_safe: bool = True  # its blocks clip what float16 cannot hold
+    is_float16_safe: bool = True  # its blocks clip values that float16 cannot hold
     is_gated: bool  # needs HF_TOKEN of an account that accepted the licence
-    transformer: Part
-    text_encoders: tuple[Part, ...]
-    vae: Part
+    transformer: Component
+    text_encoders: tuple[Component, ...]
+    vae: Component
     vae_channels: int = 128  # of the decoder at full size
     shape: TransformerShape
-    # Width and height; at the second, sizes become symbols to the compiler, and no later one is compiled anew.
+    # Width and height. The second size makes shapes dynamic, so later sizes do not recompile.
     warm_up_sizes: tuple[tuple[int, int], ...] = ((1024, 1024), (1360, 768))
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def components(self) -> tuple[Component, ...]:
         return (self.transformer, *self.text_encoders, self.vae)
 
     @property
-    def largest_text_encoder(self) -> Part:
-        return max(self.text_encoders, key=lambda part: part.parameters)
+    def largest_text_encoder(self) -> Component:
+        return max(self.text_encoders, key=lambda encoder: encoder.parameters)
+
+    @property
+    def parameters(self) -> int:
+        return sum(component.parameters for component in self.components)

@@ -213,10 +213,8 @@ def test_aborting_from_another_thread_frees_the_writer() -> None:
 
 
 def test_an_ffmpeg_that_takes_nothing_is_an_error() -> None:
-    began = time.monotonic()
     with pytest.raises(EncoderFailed, match="has taken nothing"):
         encoded(a_spec(num_frames=400), lambda encoder, _: os.kill(encoder.pid, signal.SIGSTOP), stall_timeout_s=0.3)
-    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("output_format", VIDEO_FORMATS)
@@ -297,11 +295,10 @@ def _peak_of_ffmpeg(count: int) -> int:
     return peak
 
 
-def _leftovers() -> tuple[int, int]:
-    """Open descriptors and children of this process."""
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
-    return len(os.listdir("/proc/self/fd")), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+def _leftovers() -> tuple[int, set[str], int]:
+    """Open descriptors and children of this process, those that are dead but not waited for included."""
+    children = {child for task in Path("/proc/self/task").glob("*/children") for child in task.read_text().split()}
+    return len(os.listdir("/proc/self/fd")), children, resource.getrlimit(resource.RLIMIT_FSIZE)[0]
 
 
 def _seconds(data: bytes, output_format: VideoFormat, said: str) -> float:

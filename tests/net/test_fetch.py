@@ -455,7 +455,7 @@ def test_no_other_module_can_open_a_url() -> None:
         "flux_engine/results/s3_config.py": {
             "socket"
         },  # resolves the endpoint's name, to refuse one that is not public
-        "flux_engine/platform.py": {"aiohttp"},  # posts to the platform
+        "flux_engine/runpod_sdk.py": {"aiohttp"},  # posts to the platform
     }
     for path in [*(root / "flux_engine").rglob("*.py"), root / "handler.py"]:
         name = path.relative_to(root).as_posix()

@@ -19,15 +19,17 @@ from tests.runpod.queue import JobQueue
 Found = TypeVar("Found")
 
 SEEN_S: Final = 10.0  # a worker that was silent for longer is not counted by /health
+PATIENCE_S: Final = 120.0  # no claim about speed: how long a test hangs before it says so
 
 
 @dataclass(frozen=True, slots=True)
 class SeenWorker:
-    """A worker as its requests show it. `unhealthy` is the reason that a fitness check gave."""
+    """A worker as its requests show it. `is_asking`: its take is held open. `unhealthy`: why a fitness check failed."""
 
     id: str
     seen_at: float
     has_asked: bool = False
+    is_asking: bool = False
     is_to_stop: bool = False
     unhealthy: str | None = None
 
@@ -100,12 +102,12 @@ class Endpoint:
                 return attempt()
         return found
 
-    async def until(self, claim: Callable[[], bool], *, timeout_s: float = 30) -> None:
+    async def until(self, claim: Callable[[], bool], *, timeout_s: float = PATIENCE_S) -> None:
         """Wait until `claim` holds. Raises TimeoutError."""
         if await self.wait_for(lambda: claim() or None, timeout_s=timeout_s) is None:
             raise TimeoutError(f"not within {timeout_s:g} s")
 
-    async def finished(self, job_id: str, *, timeout_s: float) -> Job:
+    async def finished(self, job_id: str, *, timeout_s: float = PATIENCE_S) -> Job:
         """The job once it is final, or as it stands after `timeout_s`."""
         return await self.wait_for(lambda: self._if_final(job_id), timeout_s=timeout_s) or self.queue[job_id]
 
@@ -124,6 +126,12 @@ class Endpoint:
             has_asked=known.has_asked or has_asked,
             unhealthy=unhealthy or known.unhealthy,
         )
+
+    def asks(self, worker: str, *, is_asking: bool) -> None:
+        """The worker's take begins to be held open, or has ended."""
+        self.saw(worker, has_asked=True)
+        self._workers[worker] = replace(self._workers[worker], is_asking=is_asking)
+        self.changed()
 
     def stop_worker(self, worker: str) -> None:
         """The worker asked to be replaced (`stopPod`); it gets no further job."""

@@ -32,7 +32,7 @@ class Endpoint:
 
     async def run(self, **fields: Any) -> Job:
         job = self.platform.endpoint.submit({"input": {**SUN, **fields}})
-        return await self.platform.endpoint.finished(job.id, timeout_s=120)
+        return await self.platform.endpoint.finished(job.id)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="live")

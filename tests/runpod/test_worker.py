@@ -12,9 +12,9 @@ import json
 import signal
 import sys
 from base64 import b64decode
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import pytest_asyncio
 
 from flux_engine.job.base import derived_seed
 from flux_engine.results.delivery import RUN_LIMIT_BYTES, RUNSYNC_LIMIT_BYTES
+from tests.runpod.endpoint import PATIENCE_S
 from tests.runpod.faults import FaultKind, FaultPlan
 from tests.runpod.job import Job, Limits, Status
 from tests.runpod.server import Platform
@@ -34,10 +35,9 @@ SUN = {"prompt": "a red sun on the left over purple mountains", "seed": 7, "num_
 LONG = {"prompt": "a white moon over a lake", "size": "512x512", "num_inference_steps": 50, "cache": False}
 REFUSED = {"prompt": "a sun", "width": 1}
 STAGES = ["queued", "loading", "lora", "text", "denoising", "decoding", "encoding", "uploading"]
-JOB_TIMEOUT_S = 120.0
 SLOW_S = 3.0
 LEASE_S = 4.0
-GRACE_S = 30.0
+GRACE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +58,25 @@ class Live:
         return self.platform.endpoint.submit({"input": job_input}, is_sync=is_sync).id
 
     async def result(self, job_id: str) -> Job:
-        return await self.platform.endpoint.finished(job_id, timeout_s=JOB_TIMEOUT_S)
+        return await self.platform.endpoint.finished(job_id)
 
     async def run(self, job_input: dict[str, Any], *, is_sync: bool = False) -> Job:
         return await self.result(self.submit(job_input, is_sync=is_sync))
 
     async def until_step(self, job_id: str, step: int) -> None:
-        await self.platform.endpoint.until(lambda: last_step(self.job(job_id)) >= step, timeout_s=JOB_TIMEOUT_S)
+        await self.platform.endpoint.until(lambda: last_step(self.job(job_id)) >= step)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="live")
 async def _live() -> AsyncIterator[Live]:
     limits = Limits(lease_s=LEASE_S)
-    async with Platform(limits=limits, keepalive_s=1, faults=FaultPlan(slow_s=SLOW_S)) as platform:
+    async with Platform(limits=limits, keepalive_s=1, poll_s=60, faults=FaultPlan(slow_s=SLOW_S)) as platform:
         async with WorkerPool(platform) as pool:
             await pool.start()
             yield Live(platform, pool)
-            await asyncio.sleep(SLOW_S)  # for what is still on its way
+            for worker in pool.workers:
+                worker.terminate()
+                await worker.wait()  # whatever it had to post has arrived
             late = [job.id for job in platform.endpoint.queue.jobs if job.events_of("late_progress")]
             assert late == [], "progress arrived after the result of these jobs"
 
@@ -186,8 +188,10 @@ async def test_progress_as_a_client_sees_it(live: Live) -> None:
     shares = [update["progress"] for update in updates]
     assert shares == sorted(shares)
     assert 0 <= shares[0] <= shares[-1] < 1
-    for earlier, later in pairwise(range(len(events))):
-        assert stages[earlier] != stages[later] or events[later].at - events[earlier].at > 0.8
+    assert job.started_at is not None
+    assert job.finished_at is not None
+    for count in Counter(stages).values():
+        assert count <= job.finished_at - job.started_at + 1  # one a second
 
 
 async def test_previews_arrive(live: Live) -> None:
@@ -212,12 +216,14 @@ async def test_a_cancelled_job_frees_the_gpu_and_leaves_no_trace(live: Live) -> 
     cancelled = live.submit({**LONG, "num_images": 4})
     following = live.submit(SUN)
     await live.until_step(cancelled, 2)
+    seen, cancelled_at = live.job(cancelled), live.platform.endpoint.now()
     live.platform.endpoint.cancel(cancelled)
-    cancelled_at = live.platform.endpoint.now()
     job = await live.result(following)
     assert picture(job) == undisturbed
     assert job.started_at is not None
-    assert job.started_at - cancelled_at < 8  # four such pictures take several times as long
+    assert seen.started_at is not None
+    pace_s = (cancelled_at - seen.started_at) / last_step(seen)  # of a step, however busy the machine is
+    assert job.started_at - cancelled_at < 100 * pace_s  # of about 200 that were left
     assert live.job(cancelled).status is Status.CANCELLED
     assert live.job(cancelled).events_of("late_result") == []
     assert "never retrieved" not in live.worker.text
@@ -295,7 +301,7 @@ async def test_sigterm_delivers_the_job_in_hand_and_loses_none(live: Live) -> No
     old.terminate()
     later = live.submit(REFUSED)
     output(await live.result(in_hand))
-    assert await old.wait(timeout_s=30) == 0
+    assert await old.wait(timeout_s=PATIENCE_S) == 0
     await live.pool.start()
     assert error(await live.result(later))["code"] == "invalid_input"
 
@@ -303,7 +309,7 @@ async def test_sigterm_delivers_the_job_in_hand_and_loses_none(live: Live) -> No
 async def test_an_idle_worker_ends_promptly_on_sigterm(live: Live) -> None:
     (worker,) = await live.pool.start()
     worker.terminate()
-    assert await worker.wait(timeout_s=3) == 0
+    assert await worker.wait(timeout_s=30) == 0  # its take would be held for a minute
 
 
 async def test_at_sigterm_every_job_that_was_taken_is_delivered_and_no_other_is_taken() -> None:
@@ -319,7 +325,7 @@ async def test_at_sigterm_every_job_that_was_taken_is_delivered_and_no_other_is_
         later = live.submit(REFUSED)
         output(await live.result(running))
         picture(await live.result(waiting))
-        assert await worker.wait(timeout_s=JOB_TIMEOUT_S) == 0
+        assert await worker.wait(timeout_s=PATIENCE_S) == 0
         assert live.job(later).worker is None
 
 
@@ -334,7 +340,7 @@ async def test_a_job_that_arrives_with_sigterm_is_not_stranded_in_the_second_slo
             later = live.submit(REFUSED)
             worker.terminate()
             output(await live.result(in_hand))
-            assert await worker.wait(timeout_s=JOB_TIMEOUT_S) == 0
+            assert await worker.wait(timeout_s=PATIENCE_S) == 0
             await pool.start()
             assert error(await live.result(later))["code"] == "invalid_input"
 
@@ -347,7 +353,7 @@ async def test_a_job_past_its_time_costs_its_worker_and_no_other_job() -> None:
         late = platform.endpoint.submit({"input": {**LONG, "num_images": 4}}, execution_timeout_s=2).id
         following = live.submit(SUN)
         assert (await live.result(late)).status is Status.TIMED_OUT
-        assert await worker.wait(timeout_s=JOB_TIMEOUT_S) == 0  # within the grace
+        assert await worker.wait(timeout_s=PATIENCE_S) == 0  # within the grace
         await pool.start()
         picture(await live.result(following))
         assert live.job(late).events_of("late_result") == []
@@ -372,15 +378,15 @@ async def test_a_lost_device_is_told_and_takes_no_further_job(concurrency: int, 
         ) as pool:
             (worker,) = await pool.start()
             job = platform.endpoint.submit({"input": SUN})
-            told = error(await platform.endpoint.finished(job.id, timeout_s=JOB_TIMEOUT_S))
+            told = error(await platform.endpoint.finished(job.id))
             assert (told["code"], told["retryable"]) == ("internal", True)
             assert "another worker" in told["message"]
             assert "AcceleratorError" not in json.dumps(told)
-            status = await worker.wait(timeout_s=JOB_TIMEOUT_S)
+            status = await worker.wait(timeout_s=PATIENCE_S)
             assert status == 1 or (stop_grace_s is not None and status == -signal.SIGTERM)  # that may strike at the end
             seen = platform.endpoint.worker(worker.id)
             assert seen is not None
             assert seen.is_to_stop
             await pool.start()
-            refused = await platform.endpoint.finished(waiting[0], timeout_s=JOB_TIMEOUT_S)
+            refused = await platform.endpoint.finished(waiting[0])
             assert error(refused)["code"] == "invalid_input"

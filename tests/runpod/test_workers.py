@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from tests.runpod.conftest import ECHO
+from tests.runpod.endpoint import PATIENCE_S
 from tests.runpod.faults import FaultKind
 from tests.runpod.job import Job, Limits, Status
 from tests.runpod.server import Platform
@@ -37,8 +38,8 @@ def submit(platform: Platform, order: dict[str, object], *, is_sync: bool = Fals
     return platform.endpoint.submit({"input": order}, is_sync=is_sync).id
 
 
-async def done(platform: Platform, job_id: str, *, timeout_s: float = 30) -> Job:
-    return await platform.endpoint.finished(job_id, timeout_s=timeout_s)
+async def done(platform: Platform, job_id: str) -> Job:
+    return await platform.endpoint.finished(job_id)
 
 
 def group_is_empty(group: int) -> bool:
@@ -58,16 +59,18 @@ async def test_the_official_clients(official: Official) -> None:
         runpod = official(platform)
         endpoint = runpod.Endpoint("local")
         run = await asyncio.to_thread(endpoint.run, {"echo": "hello"})
-        assert (await asyncio.to_thread(run.output, 20))["echo"] == "hello"
+        assert (await asyncio.to_thread(run.output, PATIENCE_S))["echo"] == "hello"
         assert await asyncio.to_thread(run.status) == "COMPLETED"
         synced = await asyncio.to_thread(endpoint.run_sync, {"echo": "sync"})
         assert synced["echo"] == "sync"
         assert synced["id"].startswith("sync-")
         failed = await asyncio.to_thread(endpoint.run, {"error": "no"})
-        assert await asyncio.to_thread(failed.output, 20) is None
+        assert await asyncio.to_thread(failed.output, PATIENCE_S) is None
         assert await asyncio.to_thread(failed.status) == "FAILED"
-        long = await asyncio.to_thread(endpoint.run, {"sleep_s": 30})
-        await asyncio.sleep(0.5)  # the SDK forgets a stop signal for a job that it has taken but not begun
+        long = await asyncio.to_thread(endpoint.run, {"progress": ["begun"], "sleep_s": 600})
+        job = platform.endpoint.queue[long.job_id]
+        # The SDK forgets a stop signal for a job that it has taken but not begun.
+        await platform.endpoint.until(lambda: bool(platform.endpoint.queue[job.id].events_of("progress")))
         assert (await asyncio.to_thread(long.cancel))["status"] == "CANCELLED"
         health = await asyncio.to_thread(endpoint.health)
         assert (health["jobs"]["completed"], health["jobs"]["failed"]) == (2, 1)
@@ -75,8 +78,8 @@ async def test_the_official_clients(official: Official) -> None:
 
         async with aiohttp.ClientSession() as session:
             asynchronous = runpod.AsyncioEndpoint("local", session)
-            job = await asynchronous.run({"echo": "async"})
-            assert (await job.output(timeout=20))["echo"] == "async"
+            asked = await asynchronous.run({"echo": "async"})
+            assert (await asked.output(timeout=PATIENCE_S))["echo"] == "async"
             assert (await asynchronous.health())["jobs"]["completed"] == 3
 
 
@@ -128,17 +131,16 @@ async def test_what_becomes_of_a_result() -> None:
 
 
 async def test_a_worker_is_stopped_after_a_time_out_and_on_request() -> None:
-    """SIGTERM first: the echo worker waits for its next take, as the plain SDK does, and is killed after the grace."""
-    async with Platform(limits=Limits(execution_timeout_s=1)) as platform:
-        async with WorkerPool(platform, command=ECHO, stop_grace_s=0.5) as pool:
-            one, other = await pool.start(2)
-            late = submit(platform, {"sleep_s": 30})
-            assert (await done(platform, late)).status is Status.TIMED_OUT
-            holder, idle = (one, other) if platform.endpoint.queue[late].worker == one.id else (other, one)
-            assert await holder.wait(timeout_s=30) == -signal.SIGKILL
-            assert idle.returncode is None
-            assert (await done(platform, submit(platform, {"refresh": True}))).worker == idle.id
-            assert await idle.wait(timeout_s=30) in (0, -signal.SIGKILL)  # the SDK ends by itself after this one
+    """SIGTERM first: a worker that hears nothing while it works is killed after the grace."""
+    async with Platform() as platform, WorkerPool(platform, command=ECHO, stop_grace_s=0.5) as pool:
+        one, other = await pool.start(2)
+        late = platform.endpoint.submit({"input": {"block_s": 600}}, execution_timeout_s=1).id
+        assert (await done(platform, late)).status is Status.TIMED_OUT
+        holder, idle = (one, other) if platform.endpoint.queue[late].worker == one.id else (other, one)
+        assert await holder.wait(timeout_s=PATIENCE_S) == -signal.SIGKILL
+        assert idle.returncode is None
+        assert (await done(platform, submit(platform, {"refresh": True}))).worker == idle.id
+        assert await idle.wait(timeout_s=PATIENCE_S) in (0, -signal.SIGKILL)  # the SDK ends by itself after this one
 
 
 async def test_workers_end_with_whoever_started_them() -> None:
@@ -152,7 +154,7 @@ async def main():
     async with Platform() as platform, WorkerPool(platform, command={ECHO!r}) as pool:
         await pool.start()
         print(pool.workers[0].pid, flush=True)
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
 asyncio.run(main())
 """
@@ -163,11 +165,9 @@ asyncio.run(main())
     group = int(await starter.stdout.readline())
     starter.kill()
     await starter.wait()
-    for _ in range(50):
-        if group_is_empty(group):
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("the worker goes on")
+    async with asyncio.timeout(PATIENCE_S):  # where the worker goes on
+        while not group_is_empty(group):  # noqa: ASYNC110  # no event tells of a stranger's process
+            await asyncio.sleep(0.02)
 
 
 async def test_a_worker_that_cannot_start_says_why() -> None:

@@ -95,9 +95,11 @@ class WorkerApi:
 
     async def _take(self, request: web.Request, *, count: int) -> list[Job]:
         worker = request.match_info["worker"]
-        self._endpoint.saw(worker, has_asked=True)
-        self._endpoint.changed()
-        return await self._endpoint.wait_for(lambda: self._attempt(request, count), timeout_s=self._poll_s) or []
+        self._endpoint.asks(worker, is_asking=True)
+        try:
+            return await self._endpoint.wait_for(lambda: self._attempt(request, count), timeout_s=self._poll_s) or []
+        finally:
+            self._endpoint.asks(worker, is_asking=False)
 
     def _attempt(self, request: web.Request, count: int) -> list[Job] | None:
         """Jobs for a worker that still listens; an empty list ends the wait."""

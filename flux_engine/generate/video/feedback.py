@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from flux_engine.generate.sampling import steps_run
 from flux_engine.generate.text import Embeddings
@@ -26,6 +26,7 @@ from flux_engine.generate.video.schedule import eased, place_at, value_at
 from flux_engine.job.fields import MAX_SEED
 from flux_engine.job.timeline import Motion, Schedule
 from flux_engine.job.video import VideoJob
+from flux_engine.media.decode import fitted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,7 @@ class FeedbackChain:
 
     def frames(self, first_frame: Image.Image | None) -> Iterator[Frame]:
         """Every frame in order, beginning with `first_frame` where there is one."""
-        first = self._from_noise(0) if first_frame is None else self._fitted(first_frame)
+        first = self._from_noise(0) if first_frame is None else self._from_image(first_frame)
         self._palettes[0] = palette_of(first)
         yield self._sampler.finished(first)
         last = first
@@ -76,12 +77,12 @@ class FeedbackChain:
         noise = self._sampler.noise(self._job.keyframes[keyframe].seed)
         return self._sampler.from_noise([noise], [self._embeddings[keyframe]])[0].float()
 
-    def _fitted(self, image: Image.Image) -> Tensor:
+    def _from_image(self, image: Image.Image) -> Tensor:
         """`image` cropped about its centre to the job's shape."""
         import torch
 
-        fitted = ImageOps.fit(image.convert("RGB"), (self._job.width, self._job.height), Image.Resampling.LANCZOS)
-        return torch.from_numpy(np.array(fitted)).to(self._sampler.device).permute(2, 0, 1).float() / 255
+        whole = fitted(image.convert("RGB"), width=self._job.width, height=self._job.height)
+        return torch.from_numpy(np.array(whole)).to(self._sampler.device).permute(2, 0, 1).float() / 255
 
 
 def chain_steps(job: VideoJob, *, has_first: bool) -> int:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flux_engine.generate.video.frames import Spent
+from flux_engine.generate.sampling import Spent
 from flux_engine.generate.video.generator import VideoGenerator
 from flux_engine.job.video import VideoJob
 from flux_engine.media.video import EncoderFailed, VideoEncoder, VideoSpec, thumbnail
@@ -30,13 +30,12 @@ class Film:
 
     data: bytes = b""
     thumbnail: bytes = b""
-    encode_ms: float = 0.0  # that the frames waited for the encoder
+    encode_ms: float = 0.0  # frames waited that long for the encoder
     spent: Spent = field(default_factory=Spent)
 
     def spent_ms(self) -> dict[str, float]:
         """By the names of the result's timings."""
-        parts = {"text": self.spent.text_ms, "denoise": self.spent.denoise_ms, "decode": self.spent.decode_ms}
-        return parts | {"encode": self.encode_ms}
+        return self.spent.by_stage() | {"encode": self.encode_ms}
 
 
 def film(
@@ -79,7 +78,7 @@ def spec_of(job: VideoJob) -> VideoSpec:
 
 @contextmanager
 def _ended_by(cancellation: Cancellation, encoder: VideoEncoder) -> Iterator[None]:
-    """Within, a cancellation ends ffmpeg at once: the last frames may take it minutes, and the GPU would wait."""
+    """Within, a cancellation ends ffmpeg at once: its last frames may take minutes, during which the GPU would idle."""
     with cancellation.calling(encoder.abort):
         try:
             yield

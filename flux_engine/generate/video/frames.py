@@ -1,4 +1,4 @@
-"""One frame, or a few at once, from noise or from a picture; and what a client hears of it meanwhile.
+"""One frame, or several in one call, from noise or from a picture, and what the client is told meanwhile.
 
 Both kinds of video make their frames here. Pictures within `generate` are tensors (3, height, width) in 0 to 1 on the
 pipeline's device.
@@ -6,7 +6,6 @@ pipeline's device.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flux_engine.generate.gpu import settle
-from flux_engine.generate.sampling import sibling, steps_run
+from flux_engine.generate.sampling import Sampler, Spent, sibling, steps_run
 from flux_engine.generate.text import Embeddings
 from flux_engine.job.video import VideoJob
 from flux_engine.media.encode import preview_data_uri
@@ -28,15 +26,6 @@ if TYPE_CHECKING:
     from flux_engine.progress import Progress
 
 Frame = NDArray[np.uint8]  # (height, width, 3), RGB
-
-
-@dataclass(slots=True)
-class Spent:
-    """Where a video's time went, in milliseconds; grows while its frames are made."""
-
-    text_ms: float = 0.0
-    denoise_ms: float = 0.0
-    decode_ms: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,12 +66,11 @@ class FrameSampler:
     def __init__(self, model: LoadedModel, job: VideoJob, report: Report, spent: Spent, *, dtype: dtype) -> None:
         self.device = model.pipeline._execution_device
         self._dtype = dtype
-        self._model = model
+        self._sampler = Sampler(model, job, spent)
         self._pipeline = model.pipeline
         self._image_to_image: Any = None
         self._job = job
         self._report = report
-        self._spent = spent
         self._noise: dict[int, Tensor] = {}
 
     def noise(self, seed: int) -> Tensor:
@@ -123,7 +111,7 @@ class FrameSampler:
         return made[0]
 
     def finished(self, picture: Tensor) -> Frame:
-        """`picture` as it is handed on, and reported."""
+        """`picture` as pixels; reports that the frame is made."""
         import torch
 
         pixels = (picture.float() * 255).round().to(torch.uint8)
@@ -132,36 +120,14 @@ class FrameSampler:
         return frame
 
     def _call(self, pipeline: Any, embeddings: Embeddings, *, steps: int, **start: Any) -> Tensor:
-        """Pictures (pictures, 3, height, width). The step cache is cleared first: the last call may have been another
-        pipeline's."""
-        job = self._job
-        self._model.tuned.applied.begin_call(
-            self._pipeline, num_inference_steps=steps, has_true_cfg=job.true_cfg_scale > 1
-        )
-        guided: dict[str, Any] = {} if job.guidance_scale is None else {"guidance_scale": job.guidance_scale}
-        if job.true_cfg_scale > 1:
-            guided["true_cfg_scale"] = job.true_cfg_scale
-        began = ended = time.perf_counter()
+        """Pictures (pictures, 3, height, width)."""
         count = embeddings["prompt_embeds"].shape[0]
-
-        def on_step_end(_pipeline: Any, _step: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
-            nonlocal ended
-            settle()
-            self._report.step(count)
-            ended = time.perf_counter()
-            return {}
-
-        pictures: Tensor = pipeline(
-            **embeddings,
-            **guided,
-            **start,
-            width=job.width,
-            height=job.height,
-            num_inference_steps=job.num_inference_steps,
-            callback_on_step_end=on_step_end,
+        pictures: Tensor = self._sampler.call(
+            pipeline,
+            embeddings,
+            num_steps=steps,
+            on_step=lambda _step, _latents: self._report.step(count),
             output_type="pt",
-        ).images
-        settle()
-        self._spent.denoise_ms += (ended - began) * 1000
-        self._spent.decode_ms += (time.perf_counter() - ended) * 1000
+            **start,
+        )
         return pictures

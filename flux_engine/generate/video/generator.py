@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from flux_engine.errors import InvalidInput
 from flux_engine.generate.gpu import settle
+from flux_engine.generate.sampling import Spent
 from flux_engine.generate.text import Embeddings, PromptEncoder
 from flux_engine.generate.video.blend import blended, slerp
 from flux_engine.generate.video.feedback import FeedbackChain, chain_steps
-from flux_engine.generate.video.frames import Frame, FrameSampler, Report, Spent
+from flux_engine.generate.video.frames import Frame, FrameSampler, Report
 from flux_engine.generate.video.schedule import eased, place_at
 from flux_engine.job.video import VideoJob
 from flux_engine.job.video_fields import MAX_KEYFRAMES

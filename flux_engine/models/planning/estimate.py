@@ -11,7 +11,7 @@ from typing import Final
 
 from flux_engine.models.planning.gpus import GpuProperties, Speed
 from flux_engine.models.planning.plan import DYNAMIC, SLOT_RANK, DType, Offload, PartPlan, Quantisation
-from flux_engine.models.spec import ModelSpec, Part
+from flux_engine.models.spec import Component, ModelSpec
 from flux_engine.units import GIB
 
 BYTES_OF_DTYPE: Final[dict[DType, int]] = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -57,18 +57,18 @@ class Way:
 def part_plans(model: ModelSpec, way: Way, dtype: DType) -> tuple[PartPlan, ...]:
     """Each part with its quantisation and its bytes. The VAE and small text encoders stay as they are."""
     largest = model.largest_text_encoder
-    schemes: dict[str, Quantisation] = {"transformer": way.transformer, largest.component: way.text}
+    schemes: dict[str, Quantisation] = {"transformer": way.transformer, largest.name: way.text}
     return tuple(
         PartPlan(
-            component=part.component,
-            quantisation=schemes.get(part.component, "none"),
-            bytes=part_bytes(part, schemes.get(part.component, "none"), dtype),
+            component=component.name,
+            quantisation=schemes.get(component.name, "none"),
+            bytes=part_bytes(component, schemes.get(component.name, "none"), dtype),
         )
-        for part in model.parts
+        for component in model.components
     )
 
 
-def part_bytes(part: Part, quantisation: Quantisation, dtype: DType) -> int:
+def part_bytes(part: Component, quantisation: Quantisation, dtype: DType) -> int:
     """Bytes of a part's weights."""
     wide = BYTES_OF_DTYPE[dtype]
     if quantisation != "none":
@@ -98,7 +98,7 @@ def vae_share(model: ModelSpec) -> float:
 def resident_bytes(model: ModelSpec, parts: tuple[PartPlan, ...], way: Way, *, gpu_count: int) -> int:
     """Bytes of weights that stand on the device (with `balanced`: on the fullest one) at the same time."""
     sizes = [part.bytes for part in parts]
-    layer = max(part.largest_layer for part in model.parts) * 2
+    layer = max(component.largest_layer for component in model.components) * 2
     match way.offload:
         case "none":
             return sum(sizes)

@@ -218,7 +218,7 @@ def _wished_offload(gpu: GpuProperties, wishes: Preferences) -> Offload | None:
 def _dtype(gpu: GpuProperties, model: ModelSpec) -> DType:
     if gpu.is_cpu:
         # Small models are exact in float32 and as quick; of large ones the memory counts.
-        return "float32" if sum(part.parameters for part in model.parts) < SMALL_MODEL else "bfloat16"
+        return "float32" if model.parameters < SMALL_MODEL else "bfloat16"
     if gpu.has_capability(8, 0):
         return "bfloat16"
     return "float16" if model.is_float16_safe else "float32"

@@ -33,8 +33,8 @@ def reasons_of(plan: Plan, gpu: GpuProperties, model: ModelSpec, wishes: Prefere
     reasons = {
         "fits": _fits(plan),
         "dtype": "the model's blocks overflow float16" if _is_widened(plan, gpu) else DTYPES[plan.dtype],
-        "quantisation": _quantisation(plan, model.transformer.component),
-        "text_quantisation": _quantisation(plan, model.largest_text_encoder.component),
+        "quantisation": _quantisation(plan, model.transformer.name),
+        "text_quantisation": _quantisation(plan, model.largest_text_encoder.name),
         "offload": "a CPU has nowhere to offload to" if gpu.is_cpu else OFFLOADS[plan.offload],
         "attention": "PyTorch's memory-efficient attention; faster kernels are tried first where the card has them",
         "compile": _compile(plan, gpu, model, wishes),

@@ -18,8 +18,8 @@ from flux_engine.build import build_models
 from flux_engine.errors import InvalidInput, JobCancelled
 from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.image import ImageGenerator
-from flux_engine.generate.sampling import sibling, steps_run
-from flux_engine.generate.video.frames import Frame, Spent
+from flux_engine.generate.sampling import Spent, sibling, steps_run
+from flux_engine.generate.video.frames import Frame
 from flux_engine.generate.video.generator import VideoGenerator, check_model, frames_at_once
 from flux_engine.job.base import ParseContext
 from flux_engine.job.image import ImageJob

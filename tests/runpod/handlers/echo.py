@@ -1,13 +1,15 @@
 """A small real handler for tests of the stand-in itself: it does what its input says, through the real SDK.
 
 sleep_s     wait that long          progress    a list, posted one after the other before the result
-bytes       size of the output      error       the text of an error
-raises      raise an exception      refresh     ask for a new worker
+block_s     stop all else as well   bytes       size of the output
+raises      raise an exception      error       the text of an error
+refresh     ask for a new worker
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import runpod
@@ -19,6 +21,7 @@ async def handler(job: dict[str, Any]) -> dict[str, Any]:
         runpod.serverless.progress_update(job, update)
         await asyncio.sleep(0.3)
     await asyncio.sleep(order.get("sleep_s", 0))
+    time.sleep(order.get("block_s", 0))  # noqa: ASYNC251  # as a handler does that is a plain function
     if "raises" in order:
         raise RuntimeError(order["raises"])
     if "error" in order:
