@@ -45,15 +45,20 @@ class ModelLimits:
     def max_megapixels(self) -> float:
         return self.max_pixels / PIXELS_PER_MEGAPIXEL
 
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """The least and the most of the fields whose bounds are this model's."""
+        return {
+            "num_inference_steps": self.num_inference_steps_bounds,
+            "guidance_scale": self.guidance_scale_bounds,
+            "max_sequence_length": (MIN_SEQUENCE_LENGTH, self.max_sequence_length_limit),
+            "megapixels": (MIN_MEGAPIXELS, self.max_megapixels),
+        }
+
     def takes(self) -> dict[str, str]:
         """What the fields with bounds of this model take, in words."""
-        (least, most), (low, high) = self.num_inference_steps_bounds, self.guidance_scale_bounds
-        length = self.max_sequence_length_limit
         return {
-            "num_inference_steps": f"an integer from {least} to {most} for {self.id}",
-            "guidance_scale": f"a number from {low:g} to {high:g} for {self.id}",
-            "max_sequence_length": f"an integer from {MIN_SEQUENCE_LENGTH} to {length} for {self.id}",
-            "megapixels": f"a number from {MIN_MEGAPIXELS:g} to {self.max_megapixels:g} for {self.id}",
+            name: f"{'an integer' if isinstance(low, int) else 'a number'} from {low:g} to {high:g} for {self.id}"
+            for name, (low, high) in self.bounds().items()
         }
 
 

@@ -58,6 +58,11 @@ class ModelSpec:
     warm_up_sizes: tuple[tuple[int, int], ...] = ((1024, 1024), (1360, 768))
 
     @property
+    def makes_videos(self) -> bool:
+        """Whether its pipeline takes noise and text embeddings from outside, as FLUX.1's text-to-image does."""
+        return self.pipeline_class == "FluxPipeline"
+
+    @property
     def components(self) -> tuple[Component, ...]:
         return (self.transformer, *self.text_encoders, self.vae)
 

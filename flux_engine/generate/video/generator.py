@@ -85,9 +85,8 @@ class VideoGenerator:
 
 
 def check_model(spec: ModelSpec) -> None:
-    """Raises InvalidInput unless `spec` is a text-to-image model of FLUX.1, whose noise and embeddings can be given
-    from outside."""
-    if spec.pipeline_class != "FluxPipeline":
+    """Raises InvalidInput unless `spec` makes videos."""
+    if not spec.makes_videos:
         raise InvalidInput(f"{spec.id} makes images only; send a FLUX.1 text-to-image `model`", field="model")
 
 
