@@ -1,6 +1,6 @@
-"""What a job names and does not hold: LoRAs and pictures, fetched, checked, and known by their content.
+"""What a job names but does not hold: LoRAs and pictures, fetched, checked and identified by their content.
 
-In come the sources that a job names (a URL, a data URI, base64, a hub id, a name on the volume), out come JobInputs:
-decoded pictures, and LoRA files on the volume with the hash of their bytes. `fetcher.InputFetcher` is the way in.
-Addresses are opened by net/ alone. torch is not needed.
+`fetcher.InputFetcher` takes a job, whose sources may be a URL, a data URI, base64, a hub id or a name on the volume,
+and returns JobInputs: decoded pictures, and LoRA files on the volume with the hash of their bytes. Only net/ opens
+addresses. torch is not needed.
 """

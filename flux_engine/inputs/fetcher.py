@@ -1,4 +1,7 @@
-"""What a job names and does not hold: its LoRAs and pictures, fetched, looked at and known by content."""
+"""All inputs of a job, fetched side by side: its LoRAs on the volume and its pictures decoded.
+
+Hashes identify every input by its content, for the fingerprint.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,25 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from PIL import Image
-
 from flux_engine.errors import FluxError
 from flux_engine.inputs.lora_store import LoraStore, StoredLora
 from flux_engine.inputs.pictures import PictureSource
 from flux_engine.job.base import Job, JsonObject
-from flux_engine.media.decode import Pictures, as_mask, decode_picture
+from flux_engine.media.decode import Decoded, Pictures, decode_picture
+from flux_engine.media.mask import Mask, as_large_as, decode_mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobInputs:
-    """The LoRAs of a job in its order, its pictures, and the hashes of the pictures' files by field."""
+    """The LoRAs of a job in its order, its pictures, their content hashes by field, and warnings about them."""
 
     loras: tuple[StoredLora, ...] = ()
     pictures: Pictures = field(default_factory=Pictures)
     picture_hashes: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def content(self, job: Job) -> JsonObject:
-        """What the job's parameters only name, by content, for the fingerprint."""
+        """The content hashes of what the job's parameters only name, for the fingerprint."""
         named: JsonObject = dict(self.picture_hashes)
         if self.loras:
             pairs = zip(self.loras, job.loras, strict=True)
@@ -41,7 +44,7 @@ class InputFetcher:
         self._pictures = pictures
 
     async def fetch(self, job: Job) -> JobInputs:
-        """Raises InvalidInput and InputFetchFailed: the first one ends the other downloads of the job."""
+        """Raises InvalidInput and InputFetchFailed; the first error cancels the other downloads of the job."""
         sources = job.sources()
         try:
             async with asyncio.TaskGroup() as group:
@@ -49,22 +52,46 @@ class InputFetcher:
                 fetching = [group.create_task(self._picture(source, name)) for name, source in sources.items()]
         except ExceptionGroup as failed:
             raise _first(failed) from failed
-        loras, fetched = [task.result() for task in finding], [task.result() for task in fetching]
-        pictures = {name: picture for name, (picture, _) in zip(sources, fetched, strict=True)}
-        image, mask = pictures.get("image"), pictures.get("mask")
-        if image is not None and mask is not None:
-            mask = await asyncio.to_thread(as_mask, mask, size=image.size)
-        return JobInputs(
-            loras=tuple(loras),
-            pictures=Pictures(image=image, mask=mask),
-            picture_hashes={name: sha256 for name, (_, sha256) in zip(sources, fetched, strict=True)},
-        )
+        read = dict(zip(sources, (task.result() for task in fetching), strict=True))
+        return await asyncio.to_thread(_put_together, tuple(task.result() for task in finding), read)
 
-    async def _picture(self, source: str, name: str) -> tuple[Image.Image, str]:
+    async def _picture(self, source: str, name: str) -> _Read:
         data = await self._pictures.get(source, name)
-        return await asyncio.to_thread(decode_picture, data, name), hashlib.sha256(data).hexdigest()
+        return await asyncio.to_thread(_read, data, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One picture of a job, decoded, with the hash of its file."""
+
+    content: Decoded | Mask
+    sha256: str
+
+    @property
+    def identity(self) -> str:
+        """What the fingerprint holds of it."""
+        return f"{self.sha256}{self.content.way}"
+
+
+def _read(data: bytes, name: str) -> _Read:
+    decode = decode_mask if name == "mask" else decode_picture
+    return _Read(decode(data, name), hashlib.sha256(data).hexdigest())
+
+
+def _put_together(loras: tuple[StoredLora, ...], read: Mapping[str, _Read]) -> JobInputs:
+    """The inputs, with the mask resized to its picture."""
+    image = read["image"].content.picture if "image" in read else None
+    mask = read["mask"].content if "mask" in read else None
+    if image is not None and isinstance(mask, Mask):
+        mask = as_large_as(mask, image.size)
+    return JobInputs(
+        loras=loras,
+        pictures=Pictures(image=image, mask=mask.picture if mask is not None else None),
+        picture_hashes={name: each.identity for name, each in read.items()},
+        warnings=mask.warnings if isinstance(mask, Mask) else (),
+    )
 
 
 def _first(failed: ExceptionGroup[Exception]) -> Exception:
-    """What the client is told of several failures: the first that is an answer to it."""
+    """The error that the client is told: the first one made for it."""
     return next((error for error in failed.exceptions if isinstance(error, FluxError)), failed.exceptions[0])

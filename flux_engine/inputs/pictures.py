@@ -1,6 +1,6 @@
-"""What a job's `image` or `mask` says -> the bytes of a picture: behind an https URL, in a data URI, or plain base64.
+"""The bytes of a picture that a job names: behind an https URL, in a data URI, or in plain base64.
 
-What the bytes hold is not looked at here.
+What is certainly no picture, such as a login page, is refused here by its name; decoding is media/decode.py's.
 """
 
 from __future__ import annotations
@@ -11,11 +11,26 @@ from typing import Final
 
 from flux_engine.errors import InputFetchFailed, InvalidInput
 from flux_engine.inputs.inline import inline_bytes
+from flux_engine.net.content import HEAD_BYTES, named
 from flux_engine.net.fetch import Fetcher
+from flux_engine.net.pages import file_address
 
 MAX_BYTES: Final = 20_000_000
 TIMEOUT_S: Final = 60.0
-URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+MAX_PATH_CHARACTERS: Final = 512
+
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_MISTAKES: Final = (  # what is often sent in place of a URL or base64, and what to do
+    (re.compile(r"(?:www\.)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}/\S*"), "put https:// in front of it"),
+    (re.compile(r"//\S+"), "put https: in front of it"),
+    (re.compile(r"blob:\S+"), "a blob: address works in your browser alone; send the bytes in base64"),
+    (
+        re.compile(
+            r"(?:[A-Za-z]:\\|[.~]{0,2}/|\\\\).{0,300}\.[A-Za-z0-9]{2,5}|[^/\s]{1,100}\.(?:png|jpe?g|webp|gif|avif)"
+        ),
+        "a path on your computer cannot be opened here; send the file's bytes in base64 or a URL",
+    ),
+)
 
 
 class PictureSource:
@@ -26,21 +41,29 @@ class PictureSource:
 
     async def get(self, source: str, field: str) -> bytes:
         """The bytes that `source` names, at most MAX_BYTES. Raises InvalidInput and InputFetchFailed with `field`."""
-        if URL.match(source):
-            return await self._downloaded(source, field)
-        return await asyncio.to_thread(_decoded, source, field)
+        if _URL.match(source):
+            data = await self._downloaded(source, field)
+        else:
+            data = await asyncio.to_thread(_decoded, source, field)
+        if (what := named(data[:HEAD_BYTES])) is not None:
+            raise InvalidInput(f"`{field}` is no picture: it is {what}", field=field)
+        return data
 
     async def _downloaded(self, url: str, field: str) -> bytes:
         if not url.lower().startswith("https://"):
             raise InvalidInput(f"the URL in `{field}` must begin with https://", field=field)
         try:
-            return await self._fetcher.fetch(url, max_bytes=MAX_BYTES, total_timeout_s=TIMEOUT_S)
+            return await self._fetcher.fetch(file_address(url), max_bytes=MAX_BYTES, total_timeout_s=TIMEOUT_S)
         except InputFetchFailed as error:
             message = f"`{field}` could not be loaded: {error.message}"
-            raise InputFetchFailed(message, field=field, retryable=error.retryable) from error
+            raise InputFetchFailed(message, field=field, retryable=error.retryable, status=error.status) from error
 
 
 def _decoded(source: str, field: str) -> bytes:
+    if len(source) <= MAX_PATH_CHARACTERS:
+        for pattern, advice in _MISTAKES:
+            if pattern.fullmatch(source):
+                raise InvalidInput(f"`{field}` is neither a URL nor base64: {advice}", field=field)
     try:
         content = inline_bytes(source, max_bytes=MAX_BYTES)
     except ValueError as error:

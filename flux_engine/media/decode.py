@@ -1,6 +1,8 @@
-"""Pictures that a client sends: bytes that may be anything -> an upright RGB picture, or a refusal.
+"""Pictures that a client sends: bytes that may be anything -> an upright sRGB picture or a mask, or a refusal.
 
-The format is told from the bytes alone. The size in pixels is looked at before anything is decoded.
+The bytes alone tell the format, and the size in pixels is checked before anything is decoded. A picture is read as its
+sender's viewer shows it: turned upright, transparency over white, an embedded profile converted to sRGB. How a mask is
+read is in mask.py.
 """
 
 from __future__ import annotations
@@ -9,17 +11,20 @@ import io
 import re
 import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flux_engine.errors import InputFetchFailed, InvalidInput
+from flux_engine.media.colour import as_srgb
+from flux_engine.media.foreign import foreign_format
 
-FORMATS: Final = ("PNG", "JPEG", "WEBP")
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF")  # not AVIF: its decoder ignores the announced size (docs/facts.md)
 MAX_PIXELS: Final = 16_000_000
-MAX_SCANS: Final = 200  # of a JPEG; the usual progressive one has 10
+MAX_SCANS: Final = 200  # of a JPEG; a usual progressive one has 10
 ORIENTATION: Final = 0x0112  # of EXIF
 TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,48 +39,59 @@ MARKER: Final = re.compile(rb"\xff+([^\x00\xff])")
 START_OF_SCAN: Final = 0xDA
 END_OF_IMAGE: Final = 0xD9
 WITHOUT_LENGTH: Final = (0x01, *range(0xD0, 0xD9))
-DAMAGED: Final = (  # what Pillow's readers are known to raise for a file that is cut off or made up
+DAMAGED: Final = (  # raised by Pillow's readers for files that are truncated or forged
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError, AttributeError, MemoryError),
-    struct.error,
+    *(struct.error, RuntimeError),
 )
 
-# Pillow warns of odd metadata and of many pixels, which are checked here. Set once: `catch_warnings` in the threads
-# that decode would restore each other's filters.
+Read = TypeVar("Read")
+
+# Pillow warns about odd metadata and about many pixels, which are checked here. The filters are set once, because
+# `catch_warnings` in several decoding threads would restore one another's filters.
 for _category in (UserWarning, Image.DecompressionBombWarning):
     warnings.filterwarnings("ignore", category=_category, module="PIL")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """The pictures of one job: `image` RGB, `mask` L of the same size, white where it is to be repainted."""
+    """The pictures of one job: `image` RGB, and `mask` L of the same size, white where it is repainted."""
 
     image: Image.Image | None = None
     mask: Image.Image | None = None
 
 
-def decode_picture(data: bytes, field: str) -> Image.Image:
-    """`data` as it is meant to be seen: turned upright, the first frame of several, transparency over white.
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture in RGB. `way` marks, in the fingerprint, that its colours were converted from an embedded profile."""
 
-    Raises InvalidInput for what is no whole picture of a known format, and InputFetchFailed for too many pixels.
+    picture: Image.Image
+    way: str = ""
+
+
+def decode_picture(data: bytes, field: str) -> Decoded:
+    """`data` as its sender sees it: upright, in sRGB, the first frame of several, transparency over white.
+
+    Raises InvalidInput for anything but a whole picture of a known format, and InputFetchFailed for too many pixels.
     """
+    return read_picture(data, field, _as_seen)
+
+
+def read_picture(data: bytes, field: str, read: Callable[[Image.Image], Read]) -> Read:
+    """`read` of the opened picture, turned upright. Raises as `decode_picture`."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check_size(picture, field)
             _check_scans(data, field)
             picture.load()
-            whole = _over_white(_upright(picture))
-    except Image.DecompressionBombError:  # far over the limit, found before the size is known here
+            return read(_upright(picture))
+    except Image.DecompressionBombError:  # far over the limit; Pillow raises before the size is known here
         raise InputFetchFailed(
             f"`{field}` has more than {MAX_PIXELS / 1e6:.0f} megapixels; send a smaller picture", field=field
         ) from None
     except UnidentifiedImageError:
-        raise InvalidInput(f"`{field}` must be a PNG, JPEG or WebP picture", field=field) from None
+        raise InvalidInput(f"`{field}` {foreign_format(data)}; send PNG, JPEG, WebP or GIF", field=field) from None
     except DAMAGED:
-        raise InvalidInput(
-            f"`{field}` is a picture that is broken off or damaged; send it whole", field=field
-        ) from None
-    whole.info = {}  # profiles and comments, which Pillow would carry on into every picture made of this one
-    return whole
+        raise InvalidInput(f"`{field}` is a damaged or truncated picture; send it whole", field=field) from None
 
 
 def fitted(picture: Image.Image, *, width: int, height: int) -> Image.Image:
@@ -83,9 +99,26 @@ def fitted(picture: Image.Image, *, width: int, height: int) -> Image.Image:
     return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
 
 
-def as_mask(picture: Image.Image, *, size: tuple[int, int]) -> Image.Image:
-    """`picture` as a mask for a picture of `size`."""
-    return picture.convert("L").resize(size, Image.Resampling.BILINEAR)
+def _as_seen(picture: Image.Image) -> Decoded:
+    picture = eight_bits(picture)
+    converted = as_srgb(picture)
+    whole = _over_white(converted or picture)
+    whole.info = {}  # Pillow would copy profiles and comments into every picture made from this one
+    return Decoded(whole, "" if converted is None else "+srgb")
+
+
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """A picture of 16-bit grey values scaled to 8 bits; `convert` would clip them to white."""
+    if not picture.mode.startswith("I"):
+        return picture
+    scaled = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    scaled.info = {name: value for name, value in picture.info.items() if name == "icc_profile"}
+    return scaled
+
+
+def has_transparency(picture: Image.Image) -> bool:
+    """Whether some pixels may be transparent: by an alpha channel, or by one colour that stands for it."""
+    return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
 
 
 def _check_size(picture: Image.Image, field: str) -> None:
@@ -98,15 +131,15 @@ def _check_size(picture: Image.Image, field: str) -> None:
 
 
 def _check_scans(data: bytes, field: str) -> None:
-    """A JPEG may ask for the whole picture to be gone through again with every few bytes."""
+    """Refuse a JPEG of many tiny scans: each makes the decoder pass over the whole picture."""
     if data.startswith(b"\xff\xd8") and scans_of(data, at_most=MAX_SCANS) > MAX_SCANS:
         raise InvalidInput(f"`{field}` is a JPEG of more than {MAX_SCANS} scans; save it anew", field=field)
 
 
 def scans_of(jpeg: bytes, *, at_most: int) -> int:
-    """How many scans a JPEG decoder goes through until the end of image, or `at_most` + 1 where it is more.
+    """The number of scans up to the end of image, or `at_most` + 1 where there are more.
 
-    What only looks like a scan is not counted: the thumbnail in a camera's metadata, a film behind the picture.
+    Bytes that only look like a scan do not count: a thumbnail in a camera's metadata, a film behind the picture.
     """
     scans, position = 0, 2
     while scans <= at_most and (marker := MARKER.search(jpeg, position)) is not None:
@@ -121,7 +154,7 @@ def scans_of(jpeg: bytes, *, at_most: int) -> int:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """`picture` turned as its metadata says. Metadata that cannot be read says nothing."""
+    """`picture` turned by its metadata; unreadable metadata is ignored."""
     try:
         orientation = picture.getexif().get(ORIENTATION)
     except DAMAGED:
@@ -131,9 +164,7 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def _over_white(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16 bits: convert() alone would clip them to white
-        picture = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+    if has_transparency(picture):
         whole = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
     return picture.convert("RGB")
