@@ -32,6 +32,12 @@ async def test_a_picture_may_come_with_the_job(written: str) -> None:
         ("http://example.com/a.png", "invalid_input"),
         ("file:///etc/passwd", "invalid_input"),
         ("ftp://example.com/a.png", "invalid_input"),
+        ("example.com/a.png", "invalid_input"),
+        ("//example.com/a.png", "invalid_input"),
+        ("blob:https://app.example/5f3c", "invalid_input"),
+        ("C:\\Users\\me\\sun.png", "invalid_input"),
+        ("./sun.webp", "invalid_input"),
+        ("sun.jpeg", "invalid_input"),
         ("https://127.0.0.1/a.png", "input_fetch_failed"),
         ("https://169.254.169.254/latest/meta-data", "input_fetch_failed"),
         ("https://[::1]/a.png", "input_fetch_failed"),
@@ -43,6 +49,29 @@ async def test_what_is_refused(written: str, code: str) -> None:
     with pytest.raises(FluxError) as refused:
         await PictureSource(Fetcher()).get(written, "image")
     assert (refused.value.code, refused.value.field) == (code, "image")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"<!doctype html><title>Log in</title>", "asks for a login"),
+        (b"<html><title>Just a moment...</title>", "checks for a human"),
+        (b'{"error": "expired"}', 'says "expired"'),
+        (b"<?xml version='1.0'?><Error><Code>ExpiredToken</Code></Error>", "ExpiredToken"),
+        (b"PK\x03\x04" + bytes(30), "zip archive"),
+        (b"", "empty"),
+    ],
+)
+async def test_another_thing_in_place_of_a_picture_is_named(tmp_path: Path, body: bytes, said: str) -> None:
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(body=body)
+
+    of_server, of_client = own_certificate(tmp_path, "localhost")
+    async with server(handle, tls=of_server) as port:
+        with pytest.raises(FluxError) as refused:
+            await PictureSource(Fetcher(allow_private=True, tls=of_client)).get(f"https://localhost:{port}/x", "mask")
+    assert said in refused.value.message
+    assert (refused.value.code, refused.value.field) == ("invalid_input", "mask")
 
 
 async def test_a_picture_behind_a_url_and_one_that_is_gone(tmp_path: Path) -> None:

@@ -15,7 +15,12 @@ import pytest
 from PIL import Image, ImageOps
 
 from flux_engine.errors import FluxError, InputFetchFailed
-from flux_engine.media.decode import MAX_PIXELS, as_mask, decode_picture, fitted
+from flux_engine.media.decode import MAX_PIXELS, fitted
+from flux_engine.media.decode import decode_picture as decode
+
+
+def decode_picture(data: bytes, field: str) -> Image.Image:
+    return decode(data, field).picture
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -52,6 +57,8 @@ def animated() -> bytes:
         (encoded(RED_BLUE, "WEBP", lossless=True), (255, 0, 0)),
         (turned(), (255, 0, 0)),
         (animated(), (255, 0, 0)),
+        (encoded(RED_BLUE, "GIF"), (255, 0, 0)),
+        (encoded(RED_BLUE, "GIF", save_all=True, append_images=[halves("green", "green")]), (255, 0, 0)),
         (encoded(RED_BLUE.quantize(4)), (255, 0, 0)),
         (encoded(RED_BLUE.convert("CMYK"), "JPEG", quality=95), (255, 0, 0)),
         (encoded(halves((255, 0, 0, 255), (0, 0, 0, 0), mode="RGBA")), (255, 0, 0)),
@@ -60,7 +67,22 @@ def animated() -> bytes:
         (encoded(halves(0, 255, mode="1")), (0, 0, 0)),
         (encoded(Image.fromarray(np.full((20, 40), 200 * 256, np.uint16))), (200, 200, 200)),
     ],
-    ids=["png", "jpeg", "webp", "turned", "animated", "palette", "cmyk", "rgba", "clear", "grey", "bits", "16-bit"],
+    ids=[
+        "png",
+        "jpeg",
+        "webp",
+        "turned",
+        "animated",
+        "gif",
+        "gif film",
+        "palette",
+        "cmyk",
+        "rgba",
+        "clear",
+        "grey",
+        "bits",
+        "16-bit",
+    ],
 )
 def test_a_picture_is_seen_as_it_is_meant(data: bytes, left: tuple[int, int, int]) -> None:
     picture = decode_picture(data, "image")
@@ -78,6 +100,14 @@ def png_claiming(width: int, height: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+def gif_claiming(width: int, height: int) -> bytes:
+    """A GIF whose only frame is that large, on a screen of 40x20."""
+    data = bytearray(encoded(RED_BLUE, "GIF"))
+    frame = data.index(b",\0\0\0\0")
+    data[frame + 5 : frame + 9] = struct.pack("<HH", width, height)
+    return bytes(data)
 
 
 def jpeg_of_scans(scans: int, *, side: int = 64) -> bytes:
@@ -110,7 +140,10 @@ BAD = {
     "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9"/></svg>', "invalid_input"),
     "pdf": (b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n", "invalid_input"),
     "zip": (b"PK\x03\x04" + bytes(64), "invalid_input"),
-    "gif": (encoded(RED_BLUE, "GIF"), "invalid_input"),
+    "gif cut off": (encoded(NOISE, "GIF")[:1500], "invalid_input"),
+    "gif of 3 gigapixels": (gif_claiming(60_000, 50_000), "input_fetch_failed"),
+    "gif of 25 megapixels": (gif_claiming(5000, 5000), "input_fetch_failed"),
+    "avif": (encoded(RED_BLUE, "AVIF"), "invalid_input"),
     "bmp": (encoded(RED_BLUE, "BMP"), "invalid_input"),
     "tiff": (encoded(RED_BLUE, "TIFF"), "invalid_input"),
     "ico": (encoded(RED_BLUE, "ICO"), "invalid_input"),
@@ -218,7 +251,21 @@ def test_fitting_crops_about_the_centre_and_keeps_the_shape() -> None:
     assert fitted(RED_BLUE, width=20, height=20).getpixel((10, 10)) == (0, 0, 255)
 
 
-def test_a_mask_takes_the_size_of_its_image() -> None:
-    mask = as_mask(halves("white", "black"), size=(400, 100))
-    assert (mask.mode, mask.size) == ("L", (400, 100))
-    assert (mask.getpixel((10, 50)), mask.getpixel((390, 50))) == (255, 0)
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC"),
+        (b"\0\0\0\x18ftypmif1" + bytes(40), "HEIC"),
+        (encoded(RED_BLUE, "AVIF"), "AVIF"),
+        (encoded(RED_BLUE, "TIFF"), "TIFF"),
+        (encoded(RED_BLUE, "BMP"), "BMP"),
+        (encoded(RED_BLUE, "JPEG2000"), "JPEG 2000"),
+        (b"\xff\x0a" + bytes(40), "JPEG XL"),
+        (b"8BPS" + bytes(40), "Photoshop"),
+        (bytes(40), "known format"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named_with_what_to_send(data: bytes, said: str) -> None:
+    with pytest.raises(FluxError, match="send PNG, JPEG, WebP or GIF") as refused:
+        decode_picture(data, "image")
+    assert said in refused.value.message
