@@ -1,21 +1,22 @@
-"""What is made from the code: `python -m builder.docs` writes it, `--check` says whether it is old.
+"""Documentation made from the code: `python -m builder.docs` writes it, `--check` exits with 1 where it is out of date.
 
-The README's tables, the page of GPUs, and the form of the hub's entry.
-
-A table stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`.
+Tables in the README and the pages of docs/, the page of GPUs, and the form of the hub's entry. A table stands between
+`<!-- begin:NAME -->` and `<!-- end:NAME -->`; any page may hold any of them.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from builder import gpus_table, hub_form
+from flux_engine.errors import FluxError
 from flux_engine.job.aliases import ALIASES
 from flux_engine.job.fields import ImageFields, SharedFields, describe
 from flux_engine.job.limits import ImageUse
@@ -25,7 +26,8 @@ from flux_engine.models.catalog import CATALOG, ModelSpec
 from flux_engine.settings import LORA_FILE_HOSTS, Settings
 from flux_engine.units import GIB
 
-README: Final = Path(__file__).parents[1] / "README.md"
+ROOT: Final = Path(__file__).parents[1]
+PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 FORMS: Final = {  # of fields that are parsed apart
     "keyframes": f"a list of up to {MAX_KEYFRAMES}, or an object",
     "motion": "an object; each value a number or a list of `[frame, value]`",
@@ -35,14 +37,12 @@ BLOCK: Final = re.compile(r"(<!-- begin:(\w+) -->\n).*?(<!-- end:\2 -->)", re.DO
 
 
 def main() -> int:
-    text = README.read_text(encoding="utf-8")
-    current = rendered(text)
+    made = {page: rendered(page.read_text(encoding="utf-8")) for page in PAGES if page != gpus_table.PAGE}
+    made |= {gpus_table.PAGE: gpus_table.page(), hub_form.PAGE: hub_form.page()}
     if "--check" in sys.argv:
-        pages = ((gpus_table.PAGE, gpus_table.page), (hub_form.PAGE, hub_form.page))
-        return int(current != text or any(path.read_text(encoding="utf-8") != made() for path, made in pages))
-    README.write_text(current, encoding="utf-8")
-    gpus_table.write()
-    hub_form.write()
+        return int(any(page.read_text(encoding="utf-8") != text for page, text in made.items()))
+    for page, text in made.items():
+        page.write_text(text, encoding="utf-8")
     return 0
 
 
@@ -111,6 +111,30 @@ def _variable(field: FieldInfo) -> str:
     return f"`{default}`{choices}"
 
 
+def errors() -> str:
+    return _table(
+        ("`code`", "when", "`retryable`"),
+        (
+            (f"`{kind.code}`", (kind.__doc__ or "").partition("\n")[0], _retryable(kind))
+            for kind in _with_codes(FluxError)
+        ),
+    )
+
+
+def _with_codes(parent: type[FluxError]) -> Iterator[type[FluxError]]:
+    """The errors under `parent` that declare a code, as errors.py orders them."""
+    for kind in parent.__subclasses__():
+        if "code" in vars(kind):
+            yield kind
+        yield from _with_codes(kind)
+
+
+def _retryable(kind: type[FluxError]) -> str:
+    if "retryable" in inspect.signature(kind).parameters:
+        return "a 5xx or a time-out: yes"
+    return "yes" if kind.retryable else "no"
+
+
 def models() -> str:
     return _table(
         ("model", "steps", "guidance", "text tokens", "megapixels", "`image` is", "bf16 GiB", "licence"),
@@ -141,6 +165,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "image_fields": image_fields,
     "video_fields": video_fields,
     "environment": environment,
+    "errors": errors,
     "models": models,
 }
 

@@ -37,9 +37,3 @@ def page() -> str:
         lines = "\n".join(table(profile))
         parts.append(f"## PROFILE={profile}\n\n{NOTES[profile]}\n\n{lines}\n")
     return "\n".join(parts)
-
-
-def write() -> None:
-    """Bring the page up to date."""
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page(), encoding="utf-8")

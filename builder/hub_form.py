@@ -34,10 +34,6 @@ START_LIMIT: Final[dict[str, Any]] = {
 }
 
 
-def write() -> None:
-    PAGE.write_text(page(), encoding="utf-8")
-
-
 def page() -> str:
     """The file with the form made anew."""
     entry = json.loads(PAGE.read_text(encoding="utf-8"))
