@@ -2,18 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 8 ? 8 : n)))
 
 .PHONY: run test test-gpu check docs platform train-tiny clean
 
 run: $(VENV)/.runtime
 	@$(BIN)/python handler.py
 
-# One thread for each process of the tests, which start servers and workers beside themselves: more stall one another.
+# Files of tests are spread over JOBS processes. One thread for each, since they start servers and workers beside
+# themselves: more stall one another.
 test: $(VENV)/.development
-	@OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/python -m pytest
+	@OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-gpu: $(VENV)/.development
-	@$(BIN)/python -m pytest tests/gpu -m gpu -rs
+	@$(BIN)/python -m pytest tests/gpu -m gpu -rs -o faulthandler_timeout=0
 
 check: $(VENV)/.development
 	@$(BIN)/ruff format --check .
@@ -31,10 +33,10 @@ train-tiny: $(VENV)/.runtime
 	@$(BIN)/python -m builder.flux_tiny.train
 
 clean:
-	rm -rf $(VENV) outputs build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) outputs build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-$(VENV)/.runtime: builder/requirements.txt builder/setup.sh
-	@PYTHON=$(PYTHON) VENV=$(VENV) bash builder/setup.sh builder/requirements.txt
+$(VENV)/.runtime: builder/requirements.txt builder/requirements-gateway.txt builder/setup.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) bash builder/setup.sh builder/requirements.txt builder/requirements-gateway.txt
 	@touch $@
 
 $(VENV)/.development: $(VENV)/.runtime builder/requirements-dev.txt

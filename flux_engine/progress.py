@@ -40,9 +40,12 @@ log = logging.getLogger(__name__)
 class Progress:
     """What has been done of one job. `stage` and `step` may be called from any thread."""
 
-    def __init__(self, send: Send | None, *, min_interval_s: float = MIN_INTERVAL_S) -> None:
+    def __init__(
+        self, send: Send | None, *, min_interval_s: float = MIN_INTERVAL_S, close_within_s: float = CLOSE_WITHIN_S
+    ) -> None:
         self._send = send
         self._min_interval_s = min_interval_s
+        self._close_within_s = close_within_s
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._listener: Callable[[Update], None] | None = None
@@ -93,7 +96,7 @@ class Progress:
             return
         self._closing = True
         self._wake.set()
-        done, _ = await asyncio.wait({self._sender}, timeout=CLOSE_WITHIN_S)
+        done, _ = await asyncio.wait({self._sender}, timeout=self._close_within_s)
         if not done:
             self._sender.cancel()
             await asyncio.wait({self._sender})

@@ -21,7 +21,26 @@ from tests import leaks
 from tests.servers import RedisProcess, S3Process
 
 ROOT = Path(__file__).parents[1]
+LONGEST = (
+    "tests/runpod/test_worker.py",
+    "tests/models/tuning/test_compilation.py",
+    "tests/models/test_manager.py",
+    "tests/test_handler.py",
+    "tests/runpod/test_workers.py",
+    "tests/builder/test_fetch_models.py",
+    "tests/models/lora/test_manager.py",
+    "tests/test_faults.py",
+)
 HANDLE_SECRETS = tuple(ROOT / "tests" / room for room in ("cache", "inputs", "net", "results"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that no process is left alone with one of them at the end."""
+    items.sort(key=lambda item: LONGEST.index(name) if (name := _file(item)) in LONGEST else len(LONGEST))
+
+
+def _file(item: pytest.Item) -> str:
+    return item.path.relative_to(ROOT).as_posix()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -430,7 +430,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(written=st.dictionaries(names, values, max_size=8), has_prompt=st.booleans())
 def test_any_json_is_a_job_or_a_refusal(context: ParseContext, written: dict[str, Any], has_prompt: bool) -> None:
     given_input = {"prompt": "a red sun", **written} if has_prompt else written
