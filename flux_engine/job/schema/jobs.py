@@ -18,7 +18,7 @@ from flux_engine.job.fields import ImageFields, SharedFields
 from flux_engine.job.formats import SPELLINGS
 from flux_engine.job.image import DEFAULT_STRENGTH
 from flux_engine.job.limits import ModelLimits
-from flux_engine.job.schema_forms import EXAMPLES, OF_VIDEOS, PICTURE, JsonSchema, forms_of_videos, loras, size
+from flux_engine.job.schema.forms import EXAMPLES, OF_VIDEOS, PICTURE, JsonSchema, forms_of_videos, loras, size
 from flux_engine.job.size import SIZE_ALIASES
 from flux_engine.job.timeline import DEFAULT_STRENGTH as DEFAULT_VIDEO_STRENGTH
 from flux_engine.job.video import DEFAULT_FRAMES
