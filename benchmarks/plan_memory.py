@@ -1,4 +1,4 @@
-"""What a plan reckons with against what a process takes, on the CPU: peak memory of flux-tiny and of a 300 M FLUX.
+"""What a plan estimates against what a process takes, on the CPU: peak memory of flux-tiny and of a 300 M FLUX.
 
     python -m benchmarks.plan_memory
 
@@ -55,7 +55,7 @@ def main() -> None:
             rows.append(
                 (model, f"{side}x{side}", *(f"{size / MIB:.0f}" for size in sizes), f"{peak / plan.peak_bytes:.2f}")
             )
-    header = ("model", "picture", "weights", "activations", "reckoned peak", "measured peak", "measured / reckoned")
+    header = ("model", "picture", "weights", "activations", "estimated peak", "measured peak", "measured / estimated")
     print(table(header, rows))
     print("MiB, float32, one thread")
 

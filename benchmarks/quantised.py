@@ -19,7 +19,8 @@ from benchmarks.fleet import table
 from flux_engine.models.loading import Source, Tuned, load_tuned
 from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import ModelOptimizer
-from flux_engine.models.planning.plan import Preferences, Profile
+from flux_engine.models.planning.plan import Preferences
+from flux_engine.settings import Profile
 from flux_engine.units import GIB, MIB
 from tests.models.larger_flux import LARGER_FLUX, save_larger_flux
 from tests.models.tiny_flux import Pixels, paint, psnr

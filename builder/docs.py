@@ -104,11 +104,18 @@ def environment() -> str:
 def _variable(field: FieldInfo) -> str:
     default = field.default
     if default is None:
-        return ""
+        return _choices(field).strip()
     if default == LORA_FILE_HOSTS:
         default = ",".join(LORA_FILE_HOSTS)
-    choices = f" ({', '.join(get_args(field.annotation))})" if get_origin(field.annotation) is Literal else ""
-    return f"`{default}`{choices}"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`{_choices(field)}"
+
+
+def _choices(field: FieldInfo) -> str:
+    kinds = (field.annotation, *get_args(field.annotation))
+    literal = next((kind for kind in kinds if get_origin(kind) is Literal), None)
+    if literal is not None:
+        return f" ({', '.join(get_args(literal))})"
+    return " (true, false)" if bool in kinds else ""
 
 
 def errors() -> str:

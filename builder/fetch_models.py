@@ -31,8 +31,9 @@ from flux_engine.models.catalog import ModelSpec
 from flux_engine.models.loading import Source, load_tuned
 from flux_engine.models.planning.device import read_device
 from flux_engine.models.planning.optimizer import ModelOptimizer
-from flux_engine.models.planning.plan import PROFILES, Preferences, Profile
+from flux_engine.models.planning.plan import PROFILES, Preferences
 from flux_engine.models.weights import REVISION_FILE, revision_of
+from flux_engine.settings import Profile
 from flux_engine.units import GIB
 
 PATTERNS: Final = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model", "*/*.jinja", "LICENSE*")

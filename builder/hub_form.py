@@ -20,6 +20,7 @@ SHOWN_FIRST: Final = {
     *("bucket_endpoint_url", "bucket_access_key_id", "bucket_secret_access_key", "bucket_name"),
 }
 WORDS: Final = {"flux": "FLUX", "hf": "Hugging Face", "url": "URL", "id": "ID", "lora": "LoRA", "ttl": "TTL"}
+UNSET: Final = "as the plan chooses"
 START_LIMIT: Final[dict[str, Any]] = {
     "key": "RUNPOD_INIT_TIMEOUT",
     "input": {
@@ -53,18 +54,31 @@ def form() -> list[dict[str, Any]]:
 
 def _input(name: str, field: FieldInfo, schema: dict[str, Any]) -> dict[str, Any]:
     is_number = schema.get("type") in ("integer", "number")
+    kind = "number" if is_number else "boolean" if schema.get("type") == "boolean" else "string"
     entry: dict[str, Any] = {
         "name": _title(name),
-        "type": "number" if is_number else "string",
+        "type": kind,
         "description": field.description,
         "default": _default(name, field.default),
         "advanced": name not in SHOWN_FIRST,
     }
-    if "enum" in schema:
-        entry["options"] = [{"label": choice, "value": choice} for choice in schema["enum"]]
+    if choices := _choices(schema):
+        entry["options"] = [{"label": choice or UNSET, "value": choice} for choice in choices]
     if is_number:
         entry |= {word: schema[bound] for word, bound in (("min", "minimum"), ("max", "maximum")) if bound in schema}
     return entry
+
+
+def _choices(schema: dict[str, Any]) -> list[str]:
+    """What a field may be set to; the empty choice leaves it unset. Nothing for free text."""
+    if "enum" in schema:
+        return list(schema["enum"])
+    for kind in schema.get("anyOf", ()):
+        if "enum" in kind:
+            return ["", *kind["enum"]]
+        if kind.get("type") == "boolean":
+            return ["", "true", "false"]
+    return []
 
 
 def _title(name: str) -> str:

@@ -12,6 +12,7 @@ from flux_engine.inputs.lora_store import LoraStore
 from flux_engine.inputs.pictures import PictureSource
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.device import has_gpu, read_device, read_driver
+from flux_engine.models.planning.plan import Preferences
 from flux_engine.models.served import ServedModels
 from flux_engine.net.fetch import Fetcher
 from flux_engine.results.destination import shared_folder, store_from_settings
@@ -53,7 +54,15 @@ def build_models(settings: Settings) -> FluxModelManager:
         _served(settings),
         gpu=read_device,
         volume=settings.model_volume,
-        profile=settings.profile,
+        preferences=Preferences(
+            profile=settings.profile,
+            quantisation=settings.quantisation,
+            text_quantisation=settings.text_quantisation,
+            offload=settings.offload,
+            compile=settings.compile,
+            step_cache=settings.step_cache,
+            attention_slicing=settings.attention_slicing,
+        ),
         lora_max_bytes=settings.lora_max_bytes,
     )
 

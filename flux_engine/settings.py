@@ -26,6 +26,10 @@ from pydantic import (
 
 from flux_engine.units import GIB
 
+Profile = Literal["quality", "balanced", "speed", "memory"]
+Quantisation = Literal["none", "int8_weight_only", "int8_dynamic", "fp8_dynamic"]
+Offload = Literal["none", "balanced", "model", "group", "sequential"]
+
 
 class SettingsError(Exception):
     """An environment variable is set but invalid; the worker must not start."""
@@ -104,8 +108,18 @@ class Settings(BaseModel):
     warmup: Literal["lazy", "eager"] = Field(
         "lazy", description="`lazy` loads the model at the first job that needs it, `eager` begins at start"
     )
-    profile: Literal["quality", "balanced", "speed", "memory"] = Field(
-        "balanced", description="What a plan for the GPU favours where it must choose"
+    profile: Profile = Field("balanced", description="What a plan for the GPU favours where it must choose")
+    quantisation: Quantisation | None = Field(
+        None, description="How the transformer's weights are kept; by default as the plan chooses"
+    )
+    text_quantisation: Quantisation | None = Field(
+        None, description="How the largest text encoder's weights are kept; by default as the plan chooses"
+    )
+    offload: Offload | None = Field(None, description="What leaves the GPU while it rests; by default as planned")
+    compile: bool | None = Field(None, description="Whether the transformer is compiled; by default as planned")
+    step_cache: bool | None = Field(None, description="Whether steps are cached; by default as the profile allows")
+    attention_slicing: bool = Field(
+        False, description="Accepted for scripts that set it; the plan says what stands in its place"
     )
     hf_token: SecretStr | None = Field(None, description="Hugging Face token, sent to its own host only")
     civitai_token: SecretStr | None = Field(None, description="Civitai token, sent to its own host only")

@@ -22,7 +22,8 @@ from flux_engine.models.catalog import CATALOG, FLUX_1_SCHNELL, FLUX_TINY, Model
 from flux_engine.models.planning.device import read_gpu
 from flux_engine.models.planning.gpus import CARDS, GpuProperties, find_card, short_name
 from flux_engine.models.planning.optimizer import ModelOptimizer
-from flux_engine.models.planning.plan import PROFILES, Offload, Plan, Preferences, Profile, Quantisation
+from flux_engine.models.planning.plan import PROFILES, Plan, Preferences
+from flux_engine.settings import Offload, Profile, Quantisation
 from flux_engine.units import GIB
 
 SHORT_SCHEMES: Final = {
@@ -30,7 +31,6 @@ SHORT_SCHEMES: Final = {
     "int8_weight_only": "int8",
     "int8_dynamic": "int8",
     "fp8_dynamic": "fp8",
-    "nvfp4": "nvfp4",
 }
 TABLE_MODELS: Final = tuple(
     spec for spec in CATALOG if spec.name not in ("FLUX.1-Krea-dev", "FLUX.1-Kontext-dev", "flux-tiny")
@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     wishes.add_argument("--step-cache", action=argparse.BooleanOptionalAction, default=None)
     wishes.add_argument("--attention-slicing", action="store_true", help="says what stands in its place")
     wishes.add_argument("--max-batch", type=int, default=Preferences().max_batch, help="pictures in one call")
-    wishes.add_argument("--steps", type=int, dest="num_inference_steps", help="denoising steps to reckon with")
+    wishes.add_argument("--steps", type=int, dest="num_inference_steps", help="denoising steps to estimate for")
     parser.add_argument("--json", action="store_true", help="the plan as JSON")
     parser.add_argument("--all", action="store_true", help="a table of all cards and models")
     return parser

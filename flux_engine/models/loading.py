@@ -72,7 +72,7 @@ def load_tuned(spec: ModelSpec, source: Source, plan: Plan, *, device: str) -> T
         pipeline = pipeline_class.from_pretrained(source.folder, use_safetensors=True, **how.arguments)
         made = _saved(pipeline, made) if made is not None else None
     loaded = time.perf_counter()
-    applied = apply(pipeline, plan, device=device, refused=how.refused)
+    applied = apply(pipeline, plan, device=device, fallbacks=how.fallbacks)
     pipeline.set_progress_bar_config(disable=True)
     return Tuned(
         pipeline=pipeline,

@@ -1,20 +1,19 @@
-"""FluxModelManager: the models that are loaded, warm, and as lean as memory asks for.
+"""FluxModelManager: which models are loaded, and by which plan each of them runs.
 
-`load` and `use` belong to the GPU thread, so two jobs that wait for one model wait for one load. A second model stays
-beside the first where their plans fit the device together; otherwise the one used longest ago goes. Where memory runs
-out after all, the other models go first, then the model is loaded once more by its next leaner plan, which is kept.
+`load` and `use` run on the GPU thread, so two jobs that need one model share one load. A second model stays beside the
+first where their plans fit the device together; otherwise the least recently used one goes. Where memory runs out after
+all, the other models go first, then the model is loaded again by its next leaner plan, which is kept.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from flux_engine.errors import DeviceBroken, InputFetchFailed, LoraIncompatible, LoraInvalid, ModelUnavailable
 from flux_engine.inputs.lora_store import StoredLora
@@ -27,17 +26,17 @@ from flux_engine.models.lora.names import layer_names, linear_shapes
 from flux_engine.models.planning.device import NOT_USABLE
 from flux_engine.models.planning.gpus import GpuProperties
 from flux_engine.models.planning.optimizer import ModelOptimizer
-from flux_engine.models.planning.plan import Plan, Preferences, Profile, fit_together
+from flux_engine.models.planning.plan import Plan, Preferences, fit_together
 from flux_engine.models.read_ahead import ReadAhead
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.tuning.apply import AppliedPlan
-from flux_engine.models.tuning.compilation import cache_file, load_compiled, save_compiled
-from flux_engine.models.tuning.fallback import Refusal, RefusalNoted, is_out_of_memory
+from flux_engine.models.tuning.compilation import cache_file
+from flux_engine.models.tuning.fallback import is_out_of_memory
+from flux_engine.models.warm_up import WarmUp, warm_up
 from flux_engine.models.weights import Weights
 
 Result = TypeVar("Result")
-WARM_UP_STEPS: Final = 2
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +57,10 @@ class LoadedModel:
         return self.tuned.pipeline
 
     def apply_loras(self, loras: Iterable[tuple[StoredLora, float]]) -> list[str]:
-        """Make these LoRAs, each at its scale, and no others act; returns what is to be said of them.
+        """Make these LoRAs, each at its scale, and no others act; returns warnings about them.
 
         Raises LoraInvalid or LoraIncompatible with the `field` of the one at fault, or InputFetchFailed where a file
-        went while the job waited.
+        was evicted while the job waited.
         """
         scaled = [ScaledLora(self._prepared(stored, index), scale) for index, (stored, scale) in enumerate(loras)]
         self.lora_manager.apply(self.pipeline, scaled)
@@ -73,7 +72,7 @@ class LoadedModel:
         except (LoraInvalid, LoraIncompatible) as error:
             raise type(error)(error.message, field=f"loras[{index}]") from error
         except FileNotFoundError as error:
-            message = "a LoRA had to make room for others while the job waited; send it again"
+            message = "a LoRA was evicted to make room for others while the job waited; send it again"
             raise InputFetchFailed(message, field="loras", retryable=True) from error
 
 
@@ -86,29 +85,28 @@ class FluxModelManager:
         *,
         gpu: Callable[[], GpuProperties],
         volume: Path,
-        profile: Profile = "balanced",
+        preferences: Preferences | None = None,
         lora_max_bytes: int,
-        optimizer: ModelOptimizer | None = None,
     ) -> None:
-        """`gpu` tells the device that plans are made for; it is asked once, when a plan is first needed."""
+        """`gpu` reads the device that plans are made for; it is called once, when a plan is first needed."""
         self.served = served
         self._gpu = gpu
         self._volume = volume
-        self._preferences = Preferences(profile=profile)
+        self._preferences = preferences or Preferences()
         self._lora_max_bytes = lora_max_bytes
-        self._optimizer = optimizer or ModelOptimizer()
+        self._optimizer = ModelOptimizer()
         self._device: GpuProperties | None = None
         self._plans: dict[str, Plan] = {}
         self._weights: dict[str, Weights] = {}
-        self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # by id, the one used longest ago first
+        self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # by id, least recently used first
         self._reading: ReadAhead | None = None  # from the first look at a cold model until it is loaded
 
     def identity(self, spec: ModelSpec) -> ModelIdentity:
-        """What results of `spec` are made by: as it is loaded, or told by its plan without loading it.
+        """What makes results of `spec`: read from the loaded model, or from its plan without loading it.
 
         Raises ModelUnavailable.
         """
-        loaded = self._loaded.get(spec.id)  # by one look: the GPU thread may be changing it
+        loaded = self._loaded.get(spec.id)  # looked up once: the GPU thread may be changing it
         return loaded.identity if loaded is not None else self._identified(spec, self.plan(spec))
 
     def plan(self, spec: ModelSpec) -> Plan:
@@ -134,9 +132,9 @@ class FluxModelManager:
         return self._loaded[spec.id]
 
     def use(self, spec: ModelSpec, work: Callable[[LoadedModel], Result]) -> Result:
-        """`work` done with the model of `spec`; where memory runs out, once more by each leaner plan.
+        """The result of `work` with the model of `spec`; where memory runs out, `work` runs again by each leaner plan.
 
-        Raises OutOfMemory where the leanest does not fit either, and DeviceBroken where the device answers no more.
+        Raises OutOfMemory where the leanest one does not fit either, and DeviceBroken where the device stops answering.
         """
         if not self.is_warm(spec):
             self._begin_to_read(spec)  # while torch is imported
@@ -152,7 +150,7 @@ class FluxModelManager:
                         raise DeviceBroken(message) from error
                     raise
                 log.warning("out of memory", extra={"model": spec.id, "detail": self.plan(spec).line()})
-            self._free_memory_for(spec)  # out of the handler, whose error holds what was half done
+            self._free_memory_for(spec)  # outside `except`: its traceback keeps the half-loaded pipeline alive
 
     def unload(self) -> None:
         """Let every loaded model go and give its memory back."""
@@ -160,7 +158,7 @@ class FluxModelManager:
         release_memory()
 
     def _make_room_for(self, spec: ModelSpec) -> None:
-        """Let the models used longest ago go until the rest fits beside `spec`."""
+        """Let the least recently used models go until the rest fits beside `spec`."""
         before = len(self._loaded)
         while not fit_together([*(self.plan(model.spec) for model in self._loaded.values()), self.plan(spec)]):
             self._loaded.popitem(last=False)
@@ -168,7 +166,7 @@ class FluxModelManager:
             release_memory()
 
     def _free_memory_for(self, spec: ModelSpec) -> None:
-        """After memory ran out: without the other models next time, or else by a leaner plan from now on.
+        """After memory ran out: unload the other models, or where there are none, step down to the next leaner plan.
 
         Raises OutOfMemory at the end of the ladder.
         """
@@ -196,18 +194,53 @@ class FluxModelManager:
         return self._reading
 
     def _load(self, spec: ModelSpec) -> LoadedModel:
+        """Load, then warm up; where compiled code does not run here, load once more without compilation."""
         began = time.perf_counter()
+        model = self._opened(spec)
+        warmed = self._warm_up(model)
+        if warmed.failure is not None:
+            log.warning("compiled code cannot be run here", extra={"model": spec.id, "detail": warmed.failure})
+            self._plans[spec.id] = self.plan(spec).uncompiled(warmed.failure)
+            del model
+            release_memory()
+            model = self._opened(spec)
+        model = replace(model, phases_ms={**model.phases_ms, "warm_up": warmed.ms})
+        phases = ", ".join(f"{name} {ms:.0f}" for name, ms in model.phases_ms.items())
+        took = {"model": spec.id, "ms": round((time.perf_counter() - began) * 1000)}
+        log.info("model loaded", extra={**took, "detail": f"{self.plan(spec).line()}; ms: {phases}"})
+        log.info("plan applied", extra={"model": spec.id, "plan": model.tuned.applied.to_dict()})
+        return model
+
+    def _opened(self, spec: ModelSpec) -> LoadedModel:
+        """The weights with the plan applied, and what holds LoRAs. Raises ModelUnavailable and DeviceBroken."""
+        plan, tuned = self.plan(spec), self._tuned(spec)
+        loras = LoRAManager(
+            mode="slot" if tuned.applied.is_compiled else "adapters",
+            max_resident_bytes=min(MAX_RESIDENT_BYTES, max(0, plan.limit_bytes - plan.peak_bytes)),
+        )
+        loras.reserve(tuned.pipeline)  # before the first call compiles
+        names = layer_names(linear_shapes(tuned.pipeline.transformer))
+        return LoadedModel(
+            spec=spec,
+            identity=self._identified(spec, tuned.applied),
+            tuned=tuned,
+            phases_ms=tuned.phases_ms(),
+            lora_library=LoraLibrary(names, max_file_bytes=self._lora_max_bytes),
+            lora_manager=loras,
+        )
+
+    def _tuned(self, spec: ModelSpec) -> Tuned:
         reading = self._begin_to_read(spec)
         import torch
 
-        plan, device = self.plan(spec), "cpu" if self._device is None or self._device.is_cpu else "cuda"
+        device = "cpu" if self._device is None or self._device.is_cpu else "cuda"
         try:
             if device == "cuda" and not torch.cuda.is_available():
                 log.error("the driver sees a GPU and torch does not: it is too old for this image, or the GPU is lost")
                 raise DeviceBroken(NOT_USABLE)
-            tuned = load_tuned(spec, self._source(spec), plan, device=device)
+            return load_tuned(spec, self._source(spec), self.plan(spec), device=device)
         except torch.AcceleratorError:
-            raise  # not the model's fault; `use` says what it means
+            raise  # the device is at fault, not the model: `use` reports it
         except BROKEN as error:
             if is_out_of_memory(error):
                 raise
@@ -219,67 +252,8 @@ class FluxModelManager:
         finally:
             reading.stop()
             self._reading = None
-        self._plans[spec.id] = tuned.applied.plan
-        library = LoraLibrary(
-            layer_names(linear_shapes(tuned.pipeline.transformer)), max_file_bytes=self._lora_max_bytes
-        )
-        plan = self._plans[spec.id]
-        loras = LoRAManager(
-            mode="slot" if tuned.applied.is_compiled else "adapters",
-            max_resident_bytes=min(MAX_RESIDENT_BYTES, max(0, plan.limit_bytes - plan.peak_bytes)),
-        )
-        loras.reserve(tuned.pipeline)  # before the first call compiles
-        refused: list[Refusal] = []
-        with RefusalNoted(refused, choice="compile", wanted="repeated blocks"):
-            warmed_ms = self._warm_up(spec, tuned)
-        if refused:
-            log.warning("compiled code cannot be run here", extra={"model": spec.id, "detail": refused[0].why})
-            self._plans[spec.id] = plan.uncompiled(refused[0].why)
-            del tuned, library, loras
-            release_memory()
-            return self._load(spec)
-        model = LoadedModel(
-            spec=spec,
-            identity=self._identified(spec, tuned.applied),
-            tuned=tuned,
-            phases_ms=tuned.phases_ms() | {"warm_up": warmed_ms},
-            lora_library=library,
-            lora_manager=loras,
-        )
-        phases = ", ".join(f"{name} {ms:.0f}" for name, ms in model.phases_ms.items())
-        took = {"model": spec.id, "ms": round((time.perf_counter() - began) * 1000)}
-        log.info("model loaded", extra={**took, "detail": f"{plan.line()}; ms: {phases}"})
-        log.info("plan applied", extra={"model": spec.id, "plan": tuned.applied.to_dict()})
-        return model
 
-    def _warm_up(self, spec: ModelSpec, tuned: Tuned) -> float:
-        """Compile before the first job, with what an earlier worker of this endpoint left on the volume; in ms."""
-        began = time.perf_counter()
-        if tuned.applied.is_compiled:
-            capability = self._device.compute_capability if self._device is not None else None
-            file = cache_file(self._volume, tuned.applied.plan, compute_capability=capability)
-            is_known = load_compiled(file)
-            for width, height in spec.warm_up_sizes:
-                tuned.pipeline(**_warm_up_call(spec, width, height))
-            if not is_known:
-                _keep_compiled(file)
-        return (time.perf_counter() - began) * 1000
-
-
-def _warm_up_call(spec: ModelSpec, width: int, height: int) -> dict[str, Any]:
-    from PIL import Image
-
-    call = {"prompt": "a picture", "width": width, "height": height, "num_inference_steps": WARM_UP_STEPS}
-    if spec.limits.image_use != "canvas":
-        return call
-    canvas, everywhere = Image.new("RGB", (width, height)), Image.new("L", (width, height), 255)
-    return call | {"image": canvas, "mask_image": everywhere}
-
-
-def _keep_compiled(file: Path) -> None:
-    """For the next worker. A volume that does not take it costs no picture."""
-    try:
-        save_compiled(file)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else type(error).__name__
-        log.warning("compiled code could not be kept", extra={"detail": reason})
+    def _warm_up(self, model: LoadedModel) -> WarmUp:
+        capability = self._device.compute_capability if self._device is not None else None
+        file = cache_file(self._volume, model.tuned.applied.plan, compute_capability=capability)
+        return warm_up(model.spec, model.tuned, file)

@@ -1,4 +1,4 @@
-"""What only a GPU can prove: seconds and peak memory against the plan's reckoning (`make test-gpu`).
+"""What only a GPU can prove: seconds and peak memory against the plan's estimate (`make test-gpu`).
 
 The bundled model is enough for the mechanics; FLUX_MODEL names another folder's model whose figures matter. A report is
 written to `gpu-report.json`.
@@ -18,8 +18,9 @@ from flux_engine.models.catalog import FLUX_TINY, ModelSpec, find
 from flux_engine.models.loading import Source, Tuned, load_tuned, release_memory
 from flux_engine.models.planning.device import read_gpu
 from flux_engine.models.planning.optimizer import ModelOptimizer
-from flux_engine.models.planning.plan import PROFILES, Preferences, Profile
+from flux_engine.models.planning.plan import PROFILES, Preferences
 from flux_engine.models.weights import BUNDLED_FOLDER, find_weights
+from flux_engine.settings import Profile
 from flux_engine.units import GIB
 
 pytestmark = [
@@ -50,7 +51,7 @@ def test_a_plan_keeps_what_it_promises(profile: Profile, tmp_path: Path) -> None
     _report(profile, plan.to_dict() | {"measured_seconds": seconds, "measured_peak_bytes": peak})
 
     assert peak <= plan.peak_bytes + GIB // 2
-    assert tuned.applied.is_compiled == plan.compile or tuned.applied.refused
+    assert tuned.applied.is_compiled == plan.compile or tuned.applied.fallbacks
     if plan.seconds is not None and spec is not FLUX_TINY:
         assert seconds[-1] <= 2 * plan.seconds
 

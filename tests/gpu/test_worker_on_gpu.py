@@ -25,13 +25,11 @@ from flux_engine.build import build_worker
 from flux_engine.generate.gpu import GpuThread
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.device import read_device
-from flux_engine.models.planning.optimizer import ModelOptimizer
-from flux_engine.models.planning.plan import Offload, Preferences
+from flux_engine.models.planning.plan import Preferences
 from flux_engine.models.served import ServedModels
-from flux_engine.settings import Settings
+from flux_engine.settings import Offload, Settings
 from flux_engine.units import GIB
 from flux_engine.worker import Worker
-from tests.models.wishing import Wishing
 
 pytestmark = [
     pytest.mark.gpu,
@@ -41,7 +39,7 @@ PROMPT = "a large red sun on the left over purple mountains at dusk, a lake"
 
 
 @asynccontextmanager
-async def worker_on(tmp_path: Path, optimizer: ModelOptimizer | None = None) -> AsyncIterator[Worker]:
+async def worker_on(tmp_path: Path, wishes: Preferences | None = None) -> AsyncIterator[Worker]:
     volume = tmp_path / "volume"
     (volume / "loras").mkdir(parents=True, exist_ok=True)
     shutil.copy(OUTPUT, volume / "loras")
@@ -51,7 +49,7 @@ async def worker_on(tmp_path: Path, optimizer: ModelOptimizer | None = None) -> 
         gpu=read_device,
         volume=volume,
         lora_max_bytes=settings.lora_max_bytes,
-        optimizer=optimizer,
+        preferences=wishes,
     )
     gpu = GpuThread()
     made = build_worker(settings, is_local=False, cache_folder=tmp_path / "cache", models=models, gpu=gpu)
@@ -93,7 +91,7 @@ async def test_a_picture_follows_its_prompt_and_its_seed(worker: Worker) -> None
 
 @pytest.mark.parametrize("is_compiled", [False, True])
 async def test_a_lora_acts_in_its_job_alone(tmp_path: Path, is_compiled: bool) -> None:
-    async with worker_on(tmp_path, Wishing(wishes=Preferences(compile=is_compiled))) as worker:
+    async with worker_on(tmp_path, Preferences(compile=is_compiled)) as worker:
         plain = await picture_of(worker)
         styled = await picture_of(worker, loras=["mosaic"])
         weak = await picture_of(worker, loras=[{"path": "mosaic", "scale": 0.3}])
@@ -109,9 +107,9 @@ async def test_offloaded_parts_paint_the_same(tmp_path: Path, offload: Offload) 
     Image.linear_gradient("L").convert("RGB").save(buffer, "PNG")
     start = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     jobs: tuple[dict[str, Any], ...] = ({}, {"image": start, "strength": 0.6}, {"loras": ["mosaic"]}, {})
-    async with worker_on(tmp_path / "whole", Wishing(wishes=Preferences(offload="none"))) as worker:
+    async with worker_on(tmp_path / "whole", Preferences(offload="none")) as worker:
         expected = [await picture_of(worker, **fields) for fields in jobs]
-    async with worker_on(tmp_path / "offloaded", Wishing(wishes=Preferences(offload=offload))) as worker:
+    async with worker_on(tmp_path / "offloaded", Preferences(offload=offload)) as worker:
         for fields, picture in zip(jobs, expected, strict=True):
             assert psnr(await picture_of(worker, **fields), picture) > 30, fields.keys()
         plan = (await result_of(worker))["model"]["plan"]

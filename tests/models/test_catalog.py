@@ -14,7 +14,8 @@ from flux_engine.models.lora.names import linear_shapes
 from flux_engine.models.planning.estimate import step_flop
 from flux_engine.models.planning.gpus import find_card
 from flux_engine.models.planning.optimizer import ModelOptimizer
-from flux_engine.models.planning.plan import Preferences, Profile
+from flux_engine.models.planning.plan import Preferences
+from flux_engine.settings import Profile
 from tests.models.architectures import ARCHITECTURES
 
 
@@ -36,7 +37,7 @@ def test_the_classes_exist(spec: ModelSpec) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_plans_reckon_with_the_bytes_of_the_real_architectures(name: str) -> None:
+def test_plans_count_the_bytes_of_the_real_architectures(name: str) -> None:
     spec, card = spec_of(name), find_card("H200")
     assert card is not None
     models = {component: empty(build) for component, build in ARCHITECTURES[name].items()}
@@ -63,7 +64,7 @@ def test_the_shape_of_each_transformer_is_that_of_its_class(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_decoder_is_as_wide_as_the_plan_reckons(name: str) -> None:
+def test_the_decoder_is_as_wide_as_the_plan_assumes(name: str) -> None:
     assert empty(ARCHITECTURES[name]["vae"]).config.block_out_channels[0] == spec_of(name).vae_channels
 
 

@@ -17,12 +17,12 @@ from flux_engine.errors import DeviceBroken, ModelUnavailable, OutOfMemory
 from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.manager import FluxModelManager, LoadedModel
 from flux_engine.models.planning.gpus import cpu_machine
-from flux_engine.models.planning.plan import PROFILES, Preferences, Profile
+from flux_engine.models.planning.plan import PROFILES, Preferences
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
+from flux_engine.settings import Profile
 from flux_engine.units import GIB
 from tests.models.tiny_flux import paint, save_random_flux
-from tests.models.wishing import Wishing
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def test_what_a_result_is_made_by_is_told_before_the_model_is_loaded(tmp_path: P
         ServedModels("flux-tiny", volume=tmp_path, has_gpu=False),
         gpu=lambda: cpu_machine(total_bytes=400 * GIB),
         volume=tmp_path,
-        profile=profile,
+        preferences=Preferences(profile=profile),
         lora_max_bytes=1,
     )
     told = manager.identity(FLUX_TINY)
@@ -150,7 +150,7 @@ def compiling(volume: Path) -> FluxModelManager:
         gpu=lambda: cpu_machine(total_bytes=400 * GIB),
         volume=volume,
         lora_max_bytes=1,
-        optimizer=Wishing(wishes=Preferences(compile=True)),
+        preferences=Preferences(compile=True),
     )
 
 

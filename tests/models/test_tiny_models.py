@@ -33,8 +33,8 @@ def test_a_model_goes_through_load_plan_generate_and_unload(spec: ModelSpec, tmp
 
     pipeline = getattr(diffusers, spec.pipeline_class).from_pretrained(tmp_path, **how.arguments)
     assert all(hasattr(pipeline, component.name) for component in spec.components)
-    applied = apply(pipeline, plan, device="cpu", refused=how.refused)
-    assert applied.refused == ()
+    applied = apply(pipeline, plan, device="cpu", fallbacks=how.fallbacks)
+    assert applied.fallbacks == ()
     assert applied.dtype == plan.dtype
     assert applied.to_dict()["offload"] == "none"
 
@@ -54,7 +54,7 @@ def _is_the_same_under_group_offload(folder: Path, spec: ModelSpec, plan: Plan, 
     offloading = replace(plan, offload="group")
     how = loading(offloading, device="cpu")
     pipeline = getattr(diffusers, spec.pipeline_class).from_pretrained(folder, **how.arguments)
-    applied = apply(pipeline, offloading, device="cpu", refused=how.refused)
-    assert (applied.offload, applied.refused) == ("group", ())
+    applied = apply(pipeline, offloading, device="cpu", fallbacks=how.fallbacks)
+    assert (applied.offload, applied.fallbacks) == ("group", ())
     pipeline.set_progress_bar_config(disable=True)
     assert np.array_equal(pipeline(prompt="a red sun", **call_arguments(spec)).images[0], picture)

@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from flux_engine.models.planning.gpus import GpuProperties, Speed
-from flux_engine.models.planning.plan import DYNAMIC, SLOT_RANK, DType, Offload, PartPlan, Quantisation
+from flux_engine.models.planning.plan import DYNAMIC, SLOT_RANK, DType, PartPlan
 from flux_engine.models.spec import Component, ModelSpec
+from flux_engine.settings import Offload, Quantisation
 from flux_engine.units import GIB
 
 BYTES_OF_DTYPE: Final[dict[DType, int]] = {"bfloat16": 2, "float16": 2, "float32": 4}
-# A weight and its share of the scales: one scale a row for 8 bits, an fp8 scale for every 16 weights in nvfp4.
+# One scale a row, which is not counted.
 BYTES_OF_WEIGHT: Final[dict[Quantisation, float]] = {
     "int8_weight_only": 1.0,
     "int8_dynamic": 1.0,
     "fp8_dynamic": 1.0,
-    "nvfp4": 0.5625,
 }
 PIXELS_OF_TOKEN: Final = 256
 ACTIVATIONS_OF_BLOCK: Final = 40  # values kept for each token and channel at the widest point of a block

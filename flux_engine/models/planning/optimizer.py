@@ -5,7 +5,7 @@ with a margin; the rungs below it that need less are what `Plan.leaner` steps do
 
 Rules that no profile and no wish breaks
 - dynamic quantisation only together with compilation (130 s against 3.4 s for int8 on an H100 without it)
-- bfloat16 from compute capability 8.0, fp8 from 8.9, nvfp4 from 10.0
+- bfloat16 from compute capability 8.0, fp8 from 8.9
 - compilation only where the blocks stay on the device while they run: no group or sequential offload, and no model
   offload of quantised weights, which torch cannot move once they are compiled
 - no quantisation in float16: weight-only int8, which every scheme may fall back to, is multiplied as integers and
@@ -22,19 +22,10 @@ from typing import Final
 from flux_engine.models.planning import estimate
 from flux_engine.models.planning.estimate import Way
 from flux_engine.models.planning.gpus import GpuProperties
-from flux_engine.models.planning.plan import (
-    DYNAMIC,
-    MIN_CACHED_STEPS,
-    DType,
-    LoraMode,
-    Offload,
-    Plan,
-    Preferences,
-    Profile,
-    Quantisation,
-)
+from flux_engine.models.planning.plan import DYNAMIC, MIN_CACHED_STEPS, DType, LoraMode, Plan, Preferences
 from flux_engine.models.planning.reasons import reasons_of
 from flux_engine.models.spec import ModelSpec
+from flux_engine.settings import Offload, Profile, Quantisation
 from flux_engine.units import GIB
 
 Rung = tuple[Quantisation, Quantisation, Offload]
@@ -185,8 +176,7 @@ def _gpu_rungs(gpu: GpuProperties, model: ModelSpec, wishes: Preferences) -> tup
 
 
 def _fast_quantisation(gpu: GpuProperties) -> Quantisation:
-    """What runs the card's fast 8-bit matrix units. nvfp4 comes by a wish alone: its kernels (mslk) are not in the
-    image, and it loses detail."""
+    """What runs the card's fast 8-bit matrix units."""
     if gpu.has_capability(8, 9):
         return "fp8_dynamic"
     return "int8_dynamic" if gpu.has_capability(8, 0) else "int8_weight_only"
@@ -194,8 +184,6 @@ def _fast_quantisation(gpu: GpuProperties) -> Quantisation:
 
 def allowed_quantisation(wanted: Quantisation, gpu: GpuProperties, dtype: DType, *, is_compiled: bool) -> Quantisation:
     """`wanted`, or the nearest that the hardware and the rules allow."""
-    if wanted == "nvfp4" and not gpu.has_capability(10, 0):
-        wanted = "fp8_dynamic"
     if wanted == "fp8_dynamic" and not gpu.has_capability(8, 9):
         wanted = "int8_dynamic"
     if dtype == "float16":

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
+from flux_engine.settings import Offload, Profile, Quantisation
 from flux_engine.units import GIB
 
-Profile = Literal["quality", "balanced", "speed", "memory"]
 DType = Literal["bfloat16", "float16", "float32"]
-Quantisation = Literal["none", "int8_weight_only", "int8_dynamic", "fp8_dynamic", "nvfp4"]
-Offload = Literal["none", "balanced", "model", "group", "sequential"]
 LoraMode = Literal["slot", "adapters"]
 
-DYNAMIC: Final = ("int8_dynamic", "fp8_dynamic", "nvfp4")
-PROFILES: Final[tuple[Profile, ...]] = ("quality", "balanced", "speed", "memory")
+DYNAMIC: Final[tuple[Quantisation, ...]] = ("int8_dynamic", "fp8_dynamic")
+PROFILES: Final[tuple[Profile, ...]] = get_args(Profile)
 MIN_CACHED_STEPS: Final = 20
 SLOT_RANK: Final = 64  # of the LoRA slot around a compiled transformer's layers
 

@@ -17,7 +17,6 @@ QUANTISATIONS = {
     "int8_weight_only": "half the bytes, each product at full precision",
     "int8_dynamic": "half the bytes, and int8 matrix units, which this card has and fp8 ones it has not",
     "fp8_dynamic": "half the bytes, and fp8 matrix units, from compute capability 8.9",
-    "nvfp4": "a quarter of the bytes and the fastest matrix units, from compute capability 10.0",
 }
 OFFLOADS = {
     "none": "everything stays on the device",

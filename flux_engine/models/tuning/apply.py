@@ -1,8 +1,8 @@
 """Carrying out a Plan on a loaded pipeline, in the order that works, and saying what really took effect.
 
 Attention, then the VAE, then where the parts are, then the step cache, and compilation last, since it freezes what the
-others change. Each choice falls back along its chain when a package or the hardware refuses; a refusal is reported,
-never raised. Dtype and quantisation belong to loading (`quantisation.loading`) and are only looked at here.
+others change. Where a package or the hardware lacks a choice, the next one of its chain is tried and the fallback is
+reported, not raised. Dtype and quantisation belong to loading (`quantisation.loading`) and are only read here.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from flux_engine.models.planning.plan import Offload, Plan, Quantisation, pixel_way_of, precision_of
-from flux_engine.models.tuning.compilation import compile_refusal
-from flux_engine.models.tuning.fallback import Refusal, RefusalNoted
+from flux_engine.models.planning.plan import Plan, pixel_way_of, precision_of
+from flux_engine.models.tuning.compilation import compile_failure
+from flux_engine.models.tuning.fallback import Fallback, FallbackNoted
 from flux_engine.models.tuning.quantisation import quantisation_of
 from flux_engine.models.tuning.step_cache import begin_call, enable_step_cache
+from flux_engine.settings import Offload, Quantisation
 
 OFFLOAD_CHAIN: Final[dict[Offload, tuple[Offload, ...]]] = {
     "none": ("none",),
@@ -29,7 +30,7 @@ LATENT_SCALE: Final = 8  # pixels of a latent's side
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedPlan:
-    """What took effect of a plan, and what was refused."""
+    """What took effect of a plan, and what fell back."""
 
     plan: Plan
     dtype: str
@@ -39,7 +40,7 @@ class AppliedPlan:
     vae_tile_side: int
     has_step_cache: bool
     is_compiled: bool
-    refused: tuple[Refusal, ...]
+    fallbacks: tuple[Fallback, ...]
 
     @property
     def precision(self) -> str:
@@ -68,7 +69,7 @@ class AppliedPlan:
             "step_cache": self.plan.step_cache_threshold if self.has_step_cache else None,
             "compiled": self.is_compiled,
             "peak_bytes_planned": self.plan.peak_bytes,
-            "refused": [f"{refusal.choice} {refusal.wanted}: {refusal.why}" for refusal in self.refused],
+            "refused": [f"{one.choice} {one.wanted}: {one.why}" for one in self.fallbacks],
             "reasons": self.plan.reasons,
         }
 
@@ -84,15 +85,15 @@ class AppliedPlan:
             )
 
 
-def apply(pipeline: Any, plan: Plan, *, device: str, refused: tuple[Refusal, ...] = ()) -> AppliedPlan:
-    """Carry out `plan` on a pipeline loaded with its `loading` arguments, whose refusals come in as `refused`."""
-    refusals = list(refused)
+def apply(pipeline: Any, plan: Plan, *, device: str, fallbacks: tuple[Fallback, ...] = ()) -> AppliedPlan:
+    """Carry out `plan` on a pipeline loaded with its `loading` arguments, whose fallbacks come in."""
+    noted = list(fallbacks)
     quantisations = {part.component: quantisation_of(getattr(pipeline, part.component)) for part in plan.parts}
-    attention = _apply_attention(pipeline.transformer, plan.attention, device=device, refusals=refusals)
+    attention = _apply_attention(pipeline.transformer, plan.attention, device=device, fallbacks=noted)
     _apply_vae(pipeline.vae, plan)
-    offload = _apply_offload(pipeline, plan.offload, device=device, refusals=refusals)
-    has_step_cache = _apply_step_cache(pipeline, plan, refusals)
-    is_compiled = plan.compile and _apply_compile(pipeline.transformer, device=device, refusals=refusals)
+    offload = _apply_offload(pipeline, plan.offload, device=device, fallbacks=noted)
+    has_step_cache = _apply_step_cache(pipeline, plan, noted)
+    is_compiled = plan.compile and _apply_compile(pipeline.transformer, device=device, fallbacks=noted)
     return AppliedPlan(
         plan=plan,
         dtype=str(pipeline.transformer.dtype).removeprefix("torch."),
@@ -102,18 +103,18 @@ def apply(pipeline: Any, plan: Plan, *, device: str, refused: tuple[Refusal, ...
         vae_tile_side=plan.vae_tile_side,
         has_step_cache=has_step_cache,
         is_compiled=is_compiled,
-        refused=tuple(refusals),
+        fallbacks=tuple(noted),
     )
 
 
-def _apply_attention(transformer: Any, candidates: tuple[str, ...], *, device: str, refusals: list[Refusal]) -> str:
+def _apply_attention(transformer: Any, candidates: tuple[str, ...], *, device: str, fallbacks: list[Fallback]) -> str:
     """The first backend that runs one small attention here: some are accepted by name and fail when called."""
     import torch
     from diffusers.models.attention_dispatch import dispatch_attention_fn
 
     heads, width = transformer.config.num_attention_heads, transformer.config.attention_head_dim
     for name in candidates:
-        with RefusalNoted(refusals, choice="attention", wanted=name):
+        with FallbackNoted(fallbacks, choice="attention", wanted=name):
             transformer.set_attention_backend(name)
             query = torch.ones(1, 128, heads, width, device=device, dtype=transformer.dtype)
             dispatch_attention_fn(query, query, query)
@@ -131,9 +132,9 @@ def _apply_vae(vae: Any, plan: Plan) -> None:
     vae.tile_latent_min_size = plan.vae_tile_side // LATENT_SCALE
 
 
-def _apply_offload(pipeline: Any, wanted: Offload, *, device: str, refusals: list[Refusal]) -> Offload:
+def _apply_offload(pipeline: Any, wanted: Offload, *, device: str, fallbacks: list[Fallback]) -> Offload:
     for offload in OFFLOAD_CHAIN[wanted]:
-        with RefusalNoted(refusals, choice="offload", wanted=offload):
+        with FallbackNoted(fallbacks, choice="offload", wanted=offload):
             _place(pipeline, offload, device=device)
             return offload
     return "none"
@@ -178,21 +179,21 @@ def _offload_groups(pipeline: Any, *, device: str) -> None:
     pipeline.vae.to(device)
 
 
-def _apply_step_cache(pipeline: Any, plan: Plan, refusals: list[Refusal]) -> bool:
+def _apply_step_cache(pipeline: Any, plan: Plan, fallbacks: list[Fallback]) -> bool:
     if plan.step_cache_threshold is None:
         return False
-    with RefusalNoted(refusals, choice="step_cache", wanted="cache-dit"):
+    with FallbackNoted(fallbacks, choice="step_cache", wanted="cache-dit"):
         enable_step_cache(pipeline, plan.step_cache_threshold, blocks=_block_count(pipeline.transformer))
         return True
     return False
 
 
-def _apply_compile(transformer: Any, *, device: str, refusals: list[Refusal]) -> bool:
+def _apply_compile(transformer: Any, *, device: str, fallbacks: list[Fallback]) -> bool:
     """Compile the repeated blocks for any size: whole-model compilation takes seven times as long."""
-    if (why := compile_refusal(device)) is not None:
-        refusals.append(Refusal(choice="compile", wanted="repeated blocks", why=why))
+    if (why := compile_failure(device)) is not None:
+        fallbacks.append(Fallback(choice="compile", wanted="repeated blocks", why=why))
         return False
-    with RefusalNoted(refusals, choice="compile", wanted="repeated blocks"):
+    with FallbackNoted(fallbacks, choice="compile", wanted="repeated blocks"):
         _allow_recompilations()
         transformer.compile_repeated_blocks(fullgraph=True, dynamic=True)
         return True

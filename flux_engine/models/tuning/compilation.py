@@ -16,24 +16,24 @@ from pathlib import Path
 from typing import Final
 
 from flux_engine.models.planning.plan import Plan
-from flux_engine.models.tuning.fallback import Refusal, RefusalNoted
+from flux_engine.models.tuning.fallback import Fallback, FallbackNoted
 from flux_engine.models.tuning.versions import version_of
 
 KEY_PACKAGES: Final = ("torch", "triton", "diffusers", "torchao", "cache-dit")
 
 
 @cache
-def compile_refusal(device: str) -> str | None:
+def compile_failure(device: str) -> str | None:
     """Why `device` cannot run compiled code, found by compiling one line; None where it can."""
     import torch
 
     def one_line(values: torch.Tensor) -> torch.Tensor:
         return values * 2 + 1
 
-    refused: list[Refusal] = []
-    with RefusalNoted(refused, choice="compile", wanted="one line"):
+    fallbacks: list[Fallback] = []
+    with FallbackNoted(fallbacks, choice="compile", wanted="one line"):
         torch.compile(one_line, fullgraph=True)(torch.ones(8, device=device))
-    return refused[0].why if refused else None
+    return fallbacks[0].why if fallbacks else None
 
 
 def cache_file(volume: Path, plan: Plan, *, compute_capability: tuple[int, int] | None) -> Path:

@@ -1,4 +1,4 @@
-"""What a library or the hardware refuses to do, noted rather than raised, so that the next choice can be tried."""
+"""A choice that a library or the hardware rejects is noted rather than raised, so that the next one can be tried."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
-# What libraries raise when a package, a kernel or the hardware does not do a thing.
-REFUSALS: Final = (
+# What libraries raise where a package, a kernel or the hardware lacks a feature.
+RECOVERABLE: Final = (
     ImportError,
     RuntimeError,
     ValueError,
@@ -16,29 +16,26 @@ REFUSALS: Final = (
     NotImplementedError,
     AssertionError,
 )
-
-
 OUT_OF_MEMORY: Final = ("out of memory", "_status_alloc_failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """One thing that was wanted and refused, and why."""
+class Fallback:
+    """A choice that could not be had, and why."""
 
     choice: str
     wanted: str
     why: str
 
 
-class RefusalNoted:
-    """A context: a refusal within ends its block and is added to `refused`; what follows the block goes on.
+class FallbackNoted:
+    """A context: a recoverable error ends its block and is added to `fallbacks`; the code after the block goes on.
 
-    Running out of memory and losing the device are no refusals, although torch derives both from RuntimeError: they
-    pass through.
+    Running out of memory and losing the device pass through, although torch derives both from RuntimeError.
     """
 
-    def __init__(self, refused: list[Refusal], *, choice: str, wanted: str) -> None:
-        self._refused = refused
+    def __init__(self, fallbacks: list[Fallback], *, choice: str, wanted: str) -> None:
+        self._fallbacks = fallbacks
         self._choice = choice
         self._wanted = wanted
 
@@ -50,23 +47,23 @@ class RefusalNoted:
     ) -> bool:
         import torch
 
-        if not isinstance(error, REFUSALS) or isinstance(error, torch.AcceleratorError) or is_out_of_memory(error):
+        if not isinstance(error, RECOVERABLE) or isinstance(error, torch.AcceleratorError) or is_out_of_memory(error):
             return False
-        self._refused.append(Refusal(choice=self._choice, wanted=self._wanted, why=_in_one_line(error)))
+        self._fallbacks.append(Fallback(choice=self._choice, wanted=self._wanted, why=_in_one_line(error)))
         return True
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the device or of pinned memory beside it: torch's own error, or a plain RuntimeError
-    or an AcceleratorError of the driver, Triton, cuBLAS or cuDNN, which only their texts tell from others."""
+    """Whether device memory or pinned host memory ran out. The driver, Triton, cuBLAS and cuDNN raise a plain
+    RuntimeError or an AcceleratorError for it, which only the text tells from others."""
     import torch
 
-    said = str(error).casefold()
-    is_in_its_text = isinstance(error, RuntimeError) and any(words in said for words in OUT_OF_MEMORY)
-    return is_in_its_text or isinstance(error, torch.OutOfMemoryError)
+    text = str(error).casefold()
+    says_so = isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY)
+    return says_so or isinstance(error, torch.OutOfMemoryError)
 
 
 def _in_one_line(error: BaseException) -> str:
-    """Compilers put what happened on the second line."""
+    """Compilers put the cause on the second line."""
     text = " ".join(str(error).split("\n\n")[0].split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

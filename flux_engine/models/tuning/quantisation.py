@@ -1,7 +1,7 @@
 """Quantised weights through torchao: the arguments a pipeline is loaded with, and checkpoints made once.
 
 Quantisation happens while the weights are loaded, so that a model that fits only quantised never stands in memory
-whole. A scheme that this machine refuses is replaced by the next of its chain, and the refusal is kept.
+whole. A scheme that this machine cannot run is replaced by the next of its chain, and the fallback is noted.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from flux_engine.models.planning.plan import DYNAMIC, Plan, Quantisation
-from flux_engine.models.tuning.compilation import compile_refusal
-from flux_engine.models.tuning.fallback import Refusal, RefusalNoted
+from flux_engine.models.planning.plan import DYNAMIC, Plan
+from flux_engine.models.tuning.compilation import compile_failure
+from flux_engine.models.tuning.fallback import Fallback, FallbackNoted
 from flux_engine.models.tuning.versions import version_of
+from flux_engine.settings import Quantisation
 
 NEXT: Final[dict[Quantisation, Quantisation]] = {
-    "nvfp4": "fp8_dynamic",
     "fp8_dynamic": "int8_dynamic",
     "int8_dynamic": "int8_weight_only",
     "int8_weight_only": "none",
@@ -40,7 +40,7 @@ class Loading:
 
     arguments: dict[str, Any]
     quantisations: dict[str, Quantisation]
-    refused: tuple[Refusal, ...]
+    fallbacks: tuple[Fallback, ...]
 
     def of_quantised(self) -> dict[str, Any]:
         """The arguments for a checkpoint that is quantised already: its configuration says how."""
@@ -52,17 +52,17 @@ def loading(plan: Plan, *, device: str) -> Loading:
     import torch
 
     dtype = getattr(torch, plan.dtype)
-    refused: list[Refusal] = []
+    fallbacks: list[Fallback] = []
     may_be_dynamic = plan.compile
-    if plan.compile and plan.transformer_quantisation in DYNAMIC and (why := compile_refusal(device)):
-        refused.append(Refusal(choice="quantisation", wanted=plan.transformer_quantisation, why=why))
+    if plan.compile and plan.transformer_quantisation in DYNAMIC and (why := compile_failure(device)):
+        fallbacks.append(Fallback(choice="quantisation", wanted=plan.transformer_quantisation, why=why))
         may_be_dynamic = False
     schemes: dict[str, Quantisation] = {}
     for part in plan.parts:
         wanted = part.quantisation
         if wanted in DYNAMIC and not may_be_dynamic:
             wanted = "int8_weight_only"
-        schemes[part.component] = _supported(wanted, device, dtype, refused)
+        schemes[part.component] = _supported(wanted, device, dtype, fallbacks)
     arguments: dict[str, Any] = {"dtype": dtype}
     if any(scheme != "none" for scheme in schemes.values()):
         arguments["quantization_config"] = _pipeline_config(schemes)
@@ -70,7 +70,7 @@ def loading(plan: Plan, *, device: str) -> Loading:
         arguments["device_map"] = "cuda"  # straight to the device: 1.1 s in place of 4.9 s
     if plan.offload == "balanced":
         arguments["device_map"] = "balanced"
-    return Loading(arguments=arguments, quantisations=schemes, refused=tuple(refused))
+    return Loading(arguments=arguments, quantisations=schemes, fallbacks=tuple(fallbacks))
 
 
 def quantisation_of(module: Any) -> Quantisation:
@@ -138,10 +138,10 @@ def _on_the_host(pipeline: Any) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------- schemes
 
 
-def _supported(wanted: Quantisation, device: str, dtype: Any, refused: list[Refusal]) -> Quantisation:
+def _supported(wanted: Quantisation, device: str, dtype: Any, fallbacks: list[Fallback]) -> Quantisation:
     """`wanted`, or the first scheme after it that a small layer can run with here."""
     while wanted != "none":
-        with RefusalNoted(refused, choice="quantisation", wanted=wanted):
+        with FallbackNoted(fallbacks, choice="quantisation", wanted=wanted):
             _try_scheme(wanted, device, dtype)
             return wanted
         wanted = NEXT[wanted]
@@ -169,10 +169,6 @@ def torchao_config(scheme: Quantisation) -> Any:
             return ao.Int8DynamicActivationInt8WeightConfig()
         case "fp8_dynamic":
             return ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow())
-        case "nvfp4":
-            from torchao.prototype.mx_formats import NVFP4DynamicActivationNVFP4WeightConfig
-
-            return NVFP4DynamicActivationNVFP4WeightConfig()
         case "none":
             raise ValueError("`none` has no configuration")
 
@@ -200,24 +196,12 @@ def _transformer_config(scheme: Quantisation) -> Any:
         return torchao_config(scheme)
     from torchao.quantization import FqnToConfig
 
-    single_row = torchao_config("int8_weight_only")
-    if scheme == "nvfp4":
-        from torchao.prototype.mx_formats import NVFP4WeightOnlyConfig
-
-        single_row = NVFP4WeightOnlyConfig()
-    return FqnToConfig(
-        {
-            SINGLE_ROW_LAYERS: single_row,
-            EDGE_LAYERS: torchao_config("int8_weight_only"),
-            "re:.*": torchao_config(scheme),
-        }
-    )
+    weight_only = torchao_config("int8_weight_only")
+    return FqnToConfig({SINGLE_ROW_LAYERS: weight_only, EDGE_LAYERS: weight_only, "re:.*": torchao_config(scheme)})
 
 
 def _scheme_of_weight(weight: Any) -> Quantisation:
     kind = type(weight).__name__
-    if kind.startswith("NVFP4"):
-        return "nvfp4"
     if kind.startswith("Float8"):
         return "fp8_dynamic"
     if kind.startswith("Int8"):

@@ -52,7 +52,7 @@ def plan_of(wishes: Preferences, **changes: Any) -> Plan:
 def loaded(folder: Path, plan: Plan) -> tuple[Any, AppliedPlan]:
     how = loading(plan, device="cpu")
     pipeline = FluxPipeline.from_pretrained(folder, **how.arguments)
-    return pipeline, apply(pipeline, plan, device="cpu", refused=how.refused)
+    return pipeline, apply(pipeline, plan, device="cpu", fallbacks=how.fallbacks)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_plan_on_the_cpu_paints_the_plain_picture(
     pipeline, applied = loaded(folder, plan)
 
     assert psnr(paint(pipeline), plain) >= least_psnr
-    assert applied.refused == ()
+    assert applied.fallbacks == ()
     assert applied.offload == plan.offload
     assert applied.dtype == plan.dtype
     assert applied.quantisations["transformer"] == plan.transformer_quantisation
@@ -103,15 +103,15 @@ def test_what_the_machine_refuses_falls_back_and_is_reported(
     pipeline, applied = loaded(folder, plan_of(Preferences(), **changes))
 
     assert {name: getattr(applied, name) for name in outcome} == outcome
-    assert {refusal.choice for refusal in applied.refused} == {choice}
-    assert all(refusal.why for refusal in applied.refused)
+    assert {fallback.choice for fallback in applied.fallbacks} == {choice}
+    assert all(fallback.why for fallback in applied.fallbacks)
     assert psnr(paint(pipeline), plain) == float("inf")
 
 
 def test_fp8_on_a_cpu_falls_down_its_chain(folder: Path, plain: Pixels) -> None:
     plan = plan_of(Preferences(quantisation="int8_weight_only"))
     parts = tuple(
-        replace(part, quantisation="nvfp4") if part.component == "transformer" else part for part in plan.parts
+        replace(part, quantisation="fp8_dynamic") if part.component == "transformer" else part for part in plan.parts
     )
     pipeline, applied = loaded(folder, replace(plan, parts=parts, compile=False))
 

@@ -15,7 +15,7 @@ from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Plan, Preferences
 from flux_engine.models.tuning.apply import apply
-from flux_engine.models.tuning.compilation import cache_file, compile_refusal, load_compiled, save_compiled
+from flux_engine.models.tuning.compilation import cache_file, compile_failure, load_compiled, save_compiled
 from flux_engine.models.tuning.quantisation import loading
 from flux_engine.models.tuning.step_cache import cached_steps
 from flux_engine.units import GIB
@@ -35,7 +35,7 @@ def compiled_plan() -> Plan:
 
 @pytest.mark.slow
 def test_compiled_blocks_serve_every_size_prompt_and_lora(tmp_path: Path) -> None:
-    if (why := compile_refusal("cpu")) is not None:
+    if (why := compile_failure("cpu")) is not None:
         pytest.skip(f"nothing can be compiled here: {why}")
     folder = save_random_flux(tmp_path / "flux")
     plain = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
@@ -44,7 +44,7 @@ def test_compiled_blocks_serve_every_size_prompt_and_lora(tmp_path: Path) -> Non
     applied = apply(pipeline, replace(compiled_plan(), step_cache_threshold=0.5), device="cpu")
     assert applied.is_compiled
     assert applied.has_step_cache
-    assert applied.refused == ()
+    assert applied.fallbacks == ()
     manager = LoRAManager(mode="slot")
     manager.reserve(pipeline)
 
