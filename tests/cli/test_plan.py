@@ -76,7 +76,7 @@ def test_unknown_names_are_refused_with_the_known_ones(
 
 def test_the_plan_of_a_card_needs_no_torch() -> None:
     code = (
-        "import sys; from flux_engine.__main__ import main; "
+        "import sys; from flux_engine.cli.generate import main; "
         "main(['plan', '--gpu', 'L4']); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
