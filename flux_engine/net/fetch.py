@@ -152,7 +152,7 @@ class Fetcher:
             raise InputFetchFailed(
                 "the download took too long; send the job again or use a faster host", retryable=True
             ) from error
-        except _AddressRefused as error:
+        except AddressRefused as error:
             raise InputFetchFailed("the URL's address is refused; use one that is public") from error
         except aiohttp.ClientConnectorDNSError as error:
             raise InputFetchFailed("the URL's host name is not known; check its spelling") from error
@@ -217,11 +217,11 @@ class Fetcher:
     async def _addresses(self, host: str, port: int) -> list[str]:
         addresses = await self._resolve(host, port)
         if not self._allow_private and not all(is_public(address) for address in addresses):
-            raise _AddressRefused
+            raise AddressRefused
         return addresses
 
 
-class _AddressRefused(Exception):
+class AddressRefused(Exception):
     """A host name has an address that is not public."""
 
 

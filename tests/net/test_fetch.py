@@ -450,6 +450,7 @@ def test_no_other_module_can_open_a_url() -> None:
     }
     allowed = {
         "flux_engine/net/fetch.py": {"aiohttp", "socket"},
+        "flux_engine/net/post.py": {"aiohttp"},
         "flux_engine/results/bucket_client.py": {"urllib3", "socket"},  # boto3's, with bounds
         "flux_engine/cache/embedded.py": {"socket"},  # asks our own server on its unix socket
         "flux_engine/results/s3_config.py": {
