@@ -1,71 +1,38 @@
 """One canonical form for LoRAs of every trainer, checked against the layers of the model that is to take it.
 
-diffusers and PEFT, kohya, XLabs, Black Forest Labs, fal, ai-toolkit and OneTrainer differ in two things only: what
-they call a layer (`lora_names`) and what they call its two matrices (`KEY`). Both are recognised key by key, so a new
-mixture of the two needs no code. diffusers' own converters are not used: they take 19 + 38 blocks of 3072 for granted,
-and leave out in silence what they do not know. Here a key is applied, or has no effect, or the LoRA is refused.
-
-Not applied, with a warning: parts for text encoders. Refused, with the reason: LoKr, LoHa, DoRA, OFT, Tucker cores,
-full-weight differences, control LoRAs (they replace layers and need a control picture), other architectures.
+Trainers differ in what they call a layer (`names`), what they call its matrices and put around names (`keys`), where
+they note how strongly the LoRA acts (`strength`), and which layers they fuse (`parts`). Each is recognised on its own,
+tensor by tensor, so a new mixture needs no code. diffusers' converters are not used: they take 19 + 38 blocks of 3072
+for granted and leave out in silence what they do not know. Here a tensor is applied, or it has no effect, or it is left
+out with a warning (`LEFT_OUT`: text encoders), or the LoRA is refused by name (`KINDS`).
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from flux_engine.errors import LoraIncompatible, LoraInvalid
-from flux_engine.models.lora.file import LoraFile, shown
-from flux_engine.models.lora.names import LayerNames, Part, Shape
+from flux_engine.inputs.lora_header import shown
+from flux_engine.inputs.lora_kinds import left_out, other_kind
+from flux_engine.models.lora.file import LoraFile
+from flux_engine.models.lora.keys import Key, Role, find_targets, parse_key
+from flux_engine.models.lora.names import LayerNames
+from flux_engine.models.lora.parts import Change, LoraLayer, merged, split
+from flux_engine.models.lora.strength import NotedStrength, noted_strength
+from flux_engine.models.lora.trained_on import check_trained_on, family, trained_on
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_RANK: Final = 256
 MAX_FACTOR: Final = 10_000.0  # alpha / rank; trainers stay below 10
-PREFIXES: Final = (
-    *("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "unet."),
-    *("lora_unet_", "lora_transformer_", "lycoris_"),
+DIFFERENCE: Final = re.compile(r"\.(diff|diff_b|w_norm|b_norm)$")
+NO_ALPHA: Final = (
+    "a LoRA's file gives no alpha, so it acts as if its alpha were its rank; if it is too strong or too weak, "
+    "change its `scale`"
 )
-TEXT_ENCODERS: Final = ("lora_te", "text_encoder", "base_model.model.text_encoder", "text_model.", "te1.", "te2.")
-KEY: Final = re.compile(
-    r"(?P<layer>.+?)\.(?:"
-    r"(?P<down>lora_A|lora_down|lora\.down|lora_linear_layer\.down|down)|"
-    r"(?P<up>lora_B|lora_up|lora\.up|lora_linear_layer\.up|up)"
-    r")(?:\.[A-Za-z0-9_-]+)?\.(?P<kind>weight|bias)"
-)
-NOT_A_LORA: Final = (
-    (r"\.lokr_", "is a LoKr: its Kronecker factors are no LoRA; have the trainer or a converter write a LoRA"),
-    (r"\.hada_", "is a LoHa, which is no LoRA; have the trainer or a converter write a LoRA"),
-    (r"dora_scale|lora_magnitude_vector", "is a DoRA, whose magnitudes would be lost; have it exported as a LoRA"),
-    (r"\.(oft_|boft_)", "is an OFT, which is no LoRA; have the trainer write a LoRA"),
-    (r"\.lora_mid", "has Tucker cores; have the trainer write a plain LoRA"),
-    (r"\.(diff|diff_b)$", "holds full-weight differences besides LoRA matrices; have it exported without them"),
-)
-ANOTHER_ARCHITECTURE: Final = (
-    (r"query_norm\.scale|key_norm\.scale|norm_(added_)?[qk]\.", "is a control LoRA, which needs a control picture"),
-    (r"(down|up|input|output)_blocks?[._]\d|mid(dle)?_block", "was made for Stable Diffusion 1.5, 2 or XL"),
-    (r"joint_blocks", "was made for Stable Diffusion 3"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class LoraLayer:
-    """The change of one Linear layer: up @ down, with alpha / rank already in `up`.
-
-    `down` is (rank, in_features), `up` (out_features, rank); both on the CPU, floats.
-    """
-
-    down: Tensor
-    up: Tensor
-
-    @property
-    def rank(self) -> int:
-        return int(self.down.shape[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +51,20 @@ class PreparedLora:
     @property
     def num_bytes(self) -> int:
         """Memory of the matrices; `down` counts once for each layer that shares it."""
-        return sum(layer.down.nbytes + layer.up.nbytes for layer in self.layers.values())
+        return sum(layer.num_bytes for layer in self.layers.values())
+
+    @property
+    def has_magnitudes(self) -> bool:
+        """Whether it is a DoRA."""
+        return any(layer.magnitude is not None for layer in self.layers.values())
+
+
+@dataclass(slots=True)
+class _Group:
+    """The tensors of one name, as they are collected."""
+
+    key: Key
+    tensors: dict[Role, Tensor] = field(default_factory=dict)
 
 
 def prepare_lora(file: LoraFile, names: LayerNames, *, content_hash: str) -> PreparedLora:
@@ -92,94 +72,124 @@ def prepare_lora(file: LoraFile, names: LayerNames, *, content_hash: str) -> Pre
 
     Raises LoraInvalid where it is no LoRA, LoraIncompatible where it is one for another model.
     """
-    warnings: list[str] = []
-    grouped = _grouped(_without_idle(file.tensors, warnings))
-    alphas = _metadata_alphas(file.metadata)
-    layers: dict[str, LoraLayer] = {}
-    for name, matrices in grouped.items():
-        parts = _parts_of(name, names)
-        down, up = _matrices(name, matrices)
-        up = _scaled(name, up, _factor(matrices.get("alpha"), alphas, name, rank=down.shape[0]))
-        for part, rows in _split(name, up, down, parts, names.shapes):
-            if part.layer in layers:
-                raise LoraInvalid(
-                    f"the LoRA changes the layer `{shown(name)}` twice, under two names; keep one of them"
-                )
-            layers[part.layer] = LoraLayer(down=down, up=rows)
+    tensors = _without_idle(file.tensors)
+    if (kind := other_kind([*tensors, *file.unreadable])) is not None:
+        raise kind.error()
+    warnings = _left_out_warnings(tensors)
+    groups = _grouped({name: tensor for name, tensor in tensors.items() if left_out(name) is None}, file.unreadable)
+    strength = _strength(file.metadata, groups, warnings)
+    changes: dict[str, list[Change]] = {}
+    for group in groups.values():
+        name = _shown_layer(group.key)
+        targets = find_targets(group.key, names)
+        if not targets:
+            raise _unknown_layer(name, names, file.metadata)
+        for layer, change in split(name, _matrices(name, group, strength), targets, names.shapes):
+            changes.setdefault(layer, []).append(change)
+    layers = {layer: merged(layer, found, names.shapes[layer]) for layer, found in changes.items()}
+    check_trained_on(file.metadata, names)
     return PreparedLora(content_hash=content_hash, layers=layers, warnings=tuple(warnings))
 
 
-def _without_idle(tensors: Mapping[str, Tensor], warnings: list[str]) -> dict[str, Tensor]:
-    """The tensors that concern the transformer, after everything that cannot be applied is refused."""
+# ---------------------------------------------------------------------------------------------- what is not applied
+
+
+def _without_idle(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All but full-weight differences that are zero. Raises LoraInvalid where one is not."""
     kept = {}
-    for key, tensor in tensors.items():
-        if key.startswith(TEXT_ENCODERS):
-            continue
-        reason = _first_match(NOT_A_LORA, key)
-        if reason and not (".diff" in key and not bool(tensor.any())):
-            raise LoraInvalid(f"the LoRA {reason}")
-        reason = _first_match(ANOTHER_ARCHITECTURE, key)
-        if reason:
-            raise LoraIncompatible(f"the LoRA {reason}; this worker serves FLUX")
-        if ".diff" not in key:
-            kept[key] = tensor
-    if not kept:
-        raise LoraIncompatible("the LoRA changes nothing but text encoders; train it on the transformer")
-    if any(k.startswith(TEXT_ENCODERS) and "up" in k and bool(t.any()) for k, t in tensors.items()):
-        warnings.append("a LoRA's part for the text encoder was left out; only its transformer part is applied")
+    for name, tensor in tensors.items():
+        if not DIFFERENCE.search(name) or left_out(name) is not None:
+            kept[name] = tensor
+        elif bool(tensor.any()):
+            raise LoraInvalid(
+                f"the LoRA holds full-weight differences besides its matrices (`{shown(name)}`); have it exported "
+                "without them, or as a LoRA"
+            )
     return kept
 
 
-def _first_match(table: Iterable[tuple[str, str]], key: str) -> str | None:
-    return next((reason for pattern, reason in table if re.search(pattern, key)), None)
+def _left_out_warnings(tensors: Mapping[str, Tensor]) -> list[str]:
+    """One warning for each kind of part that is left out and would have acted."""
+    kinds: dict[str, bool] = {}
+    for name, tensor in tensors.items():
+        what = left_out(name)
+        if what is not None:
+            key = parse_key(name)
+            has_effect = (key is None or key.role == "up") and bool(tensor.any())
+            kinds[what] = kinds.get(what, False) or has_effect
+    return [
+        f"a LoRA's {what} was left out; only its transformer part is applied" for what, acts in kinds.items() if acts
+    ]
 
 
-def _grouped(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """{layer: {"down", "up", "alpha"}} with the layer's name freed of its prefixes."""
-    grouped: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.endswith(".alpha"):
-            name, role = key.removesuffix(".alpha"), "alpha"
-        elif (match := KEY.fullmatch(key)) is not None:
-            name, role = match["layer"], "down" if match["down"] else "up"
-            if match["kind"] == "bias":
-                if bool(tensor.any()):
-                    raise LoraInvalid(f"the LoRA has a bias for `{shown(name)}`; train it without biases")
-                continue
-        else:
-            raise LoraInvalid(f"the file is no LoRA: `{shown(key)}` is no part of one")
-        group = grouped.setdefault(_without_prefix(name), {})
-        if role in group:
-            raise LoraInvalid(f"the LoRA has two `{role}` matrices for `{shown(name)}`; keep one of them")
-        group[role] = tensor
-    return grouped
+# ------------------------------------------------------------------------------------------------ one name's tensors
 
 
-def _without_prefix(name: str) -> str:
-    while (prefix := next((p for p in PREFIXES if name.startswith(p)), None)) is not None:
-        name = name.removeprefix(prefix)
-    return name
+def _grouped(tensors: Mapping[str, Tensor], unreadable: Mapping[str, str]) -> dict[tuple[str, int | None], _Group]:
+    """The tensors by layer and number, as the trainer names them."""
+    for name, dtype in unreadable.items():
+        if left_out(name) is None:
+            raise LoraInvalid(f"`{shown(name)}` of the LoRA is of type {dtype}, which holds no plain numbers")
+    groups: dict[tuple[str, int | None], _Group] = {}
+    for name, tensor in tensors.items():
+        key = parse_key(name)
+        if key is None:
+            raise LoraInvalid(
+                f"the file is no LoRA, or more than one: `{shown(name)}` is no part of a LoRA; have it exported "
+                "with LoRA matrices alone"
+            )
+        if key.role == "rank":
+            continue
+        if key.role == "bias":
+            if bool(tensor.any()):
+                raise LoraInvalid(f"the LoRA has a bias for `{_shown_layer(key)}`; train it without biases")
+            continue
+        group = groups.setdefault((key.layer, key.number), _Group(key))
+        if key.role in group.tensors:
+            raise LoraInvalid(f"the LoRA has two `{key.role}` matrices for `{_shown_layer(key)}`; keep one of them")
+        group.tensors[key.role] = tensor.T if key.is_transposed and tensor.ndim == 2 else tensor
+    _share_alphas(groups)
+    return groups
 
 
-def _parts_of(name: str, names: LayerNames) -> tuple[Part, ...]:
-    parts = names.parts.get(name)
-    if parts is None:
-        raise LoraIncompatible(
-            f"the LoRA was made for another model: this one has no layer `{shown(name)}`; "
-            "choose the `model` that it was trained on"
-        )
-    return parts
+def _share_alphas(groups: dict[tuple[str, int | None], _Group]) -> None:
+    """An alpha without a number is that of all numbered matrices of its layer, and one without a layer is for all."""
+    for (layer, number), group in list(groups.items()):
+        if set(group.tensors) == {"alpha"} and number is None:
+            of_layer = [other for (name, n), other in groups.items() if n is not None and name == layer]
+            meant = of_layer or ([other for other in groups.values() if other is not group] if layer == "" else [])
+            for other in meant:
+                other.tensors.setdefault("alpha", group.tensors["alpha"])
+            if meant:
+                del groups[layer, number]
 
 
-def _matrices(name: str, matrices: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    if "down" not in matrices or "up" not in matrices:
-        raise LoraInvalid(f"the LoRA lacks one of the two matrices of `{shown(name)}`; export it again")
-    down, up = (_as_matrix(name, matrices[role]) for role in ("down", "up"))
+def _shown_layer(key: Key) -> str:
+    return shown(key.layer if key.number is None else f"{key.layer}.{key.number}")
+
+
+def _strength(
+    metadata: Mapping[str, str], groups: Mapping[tuple[str, int | None], _Group], warnings: list[str]
+) -> NotedStrength:
+    has_alphas = any("alpha" in group.tensors for group in groups.values())
+    strength = noted_strength(metadata)
+    if strength.uses_dora and not any("magnitude" in group.tensors for group in groups.values()):
+        raise LoraInvalid("the LoRA's notes call it a DoRA, but its magnitudes are missing; export it again")
+    if not has_alphas and not strength.is_given:
+        warnings.append(NO_ALPHA)
+    return strength
+
+
+def _matrices(name: str, group: _Group, strength: NotedStrength) -> LoraLayer:
+    """The two matrices of one name, and its magnitude, with alpha / rank multiplied in."""
+    missing = {"down", "up"} - set(group.tensors)
+    if missing:
+        raise LoraInvalid(f"the LoRA lacks one of the two matrices of `{name}`; export it again")
+    down, up = (_as_matrix(name, group.tensors[role]) for role in ("down", "up"))
     if down.shape[0] != up.shape[1] or down.shape[0] == 0:
-        raise LoraInvalid(f"the two matrices of `{shown(name)}` have ranks {down.shape[0]} and {up.shape[1]}")
-    if down.shape[0] > MAX_RANK:
-        raise LoraInvalid(f"the LoRA has rank {down.shape[0]}; up to {MAX_RANK} is taken: resize it to a lower rank")
-    return down, up
+        raise LoraInvalid(f"the two matrices of `{name}` have ranks {down.shape[0]} and {up.shape[1]}")
+    factor = _factor(name, group.tensors.get("alpha"), strength, rank=down.shape[0], layer=group.key.layer)
+    return LoraLayer(down, _scaled(name, up, factor), _magnitude(name, group.tensors.get("magnitude"), up.shape[0]))
 
 
 def _as_matrix(name: str, tensor: Tensor) -> Tensor:
@@ -187,17 +197,17 @@ def _as_matrix(name: str, tensor: Tensor) -> Tensor:
     if tensor.ndim > 2 and all(side == 1 for side in tensor.shape[2:]):
         tensor = tensor.flatten(1)
     if tensor.ndim != 2:
-        raise LoraInvalid(f"`{shown(name)}` of the LoRA has {tensor.ndim} dimensions; a matrix has 2")
+        raise LoraInvalid(f"`{name}` of the LoRA has {tensor.ndim} dimensions; a matrix has 2")
     return tensor
 
 
-def _factor(alpha: Tensor | None, alphas: _MetadataAlphas, name: str, *, rank: int) -> float:
-    """What up @ down is multiplied by: alpha / rank, and 1 where the file names no alpha."""
-    if alpha is not None:
-        if alpha.numel() != 1:
-            raise LoraInvalid(f"`{shown(name)}.alpha` of the LoRA is not a single number")
-        return float(alpha) / rank
-    return alphas.factor(name, rank)
+def _factor(name: str, alpha: Tensor | None, strength: NotedStrength, *, rank: int, layer: str) -> float:
+    """What up @ down is multiplied by: alpha / rank. Trainers read an alpha of 0 as the rank."""
+    if alpha is None:
+        return strength.factor(layer, rank)
+    if alpha.numel() != 1:
+        raise LoraInvalid(f"`{name}.alpha` of the LoRA is not a single number")
+    return (float(alpha) or rank) / rank
 
 
 def _scaled(name: str, up: Tensor, factor: float) -> Tensor:
@@ -205,63 +215,24 @@ def _scaled(name: str, up: Tensor, factor: float) -> Tensor:
     if factor == 1.0:
         return up
     if not abs(factor) <= MAX_FACTOR:
-        raise LoraInvalid(f"the alpha of `{shown(name)}` is out of range; export the LoRA again")
+        raise LoraInvalid(f"the alpha of `{name}` is out of range; export the LoRA again")
     return up.float() * factor
 
 
-def _split(
-    name: str, up: Tensor, down: Tensor, parts: tuple[Part, ...], shapes: Mapping[str, Shape]
-) -> Iterable[tuple[Part, Tensor]]:
-    """Each layer with its rows of `up`, once the widths are those of the model: nothing is padded or cut."""
-    import torch
-
-    wanted_in = shapes[parts[0].layer][1]
-    wanted_out = sum(len(rows) for part in parts for rows in part.rows)
-    given = (up.shape[0], down.shape[1])
-    if given != (wanted_out, wanted_in):
-        direction = "wide" if given[0] > wanted_out or given[1] > wanted_in else "narrow"
-        raise LoraIncompatible(
-            f"the LoRA is too {direction} for this model: `{shown(name)}` is {given[1]} -> {given[0]} there and "
-            f"{wanted_in} -> {wanted_out} here; choose the `model` that it was trained on"
-        )
-    for part in parts:
-        pieces = [up[rows.start : rows.stop] for rows in part.rows]
-        yield part, pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+def _magnitude(name: str, magnitude: Tensor | None, rows: int) -> Tensor | None:
+    """A DoRA's magnitude, one number for each row of the weight."""
+    if magnitude is None or (magnitude.numel() == magnitude.shape[:1].numel() == rows):
+        return None if magnitude is None else magnitude.flatten()
+    raise LoraInvalid(
+        f"the LoRA is a DoRA with magnitudes for the inputs of `{name}`, which cannot be applied; have it trained or "
+        "exported with magnitudes for outputs, or as a LoRA"
+    )
 
 
-# ------------------------------------------------------------------------------------------ alphas beside the tensors
-
-
-@dataclass(frozen=True, slots=True)
-class _MetadataAlphas:
-    """The alphas that diffusers writes into a file's notes in place of tensors."""
-
-    default: float | None
-    by_layer: Mapping[str, float]
-    is_rank_stabilised: bool
-
-    def factor(self, name: str, rank: int) -> float:
-        alpha = self.by_layer.get(name, self.default)
-        if alpha is None:
-            return 1.0
-        return alpha / (math.sqrt(rank) if self.is_rank_stabilised else rank)
-
-
-def _metadata_alphas(metadata: Mapping[str, str]) -> _MetadataAlphas:
-    try:
-        notes = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except (ValueError, RecursionError) as error:
-        raise LoraInvalid("the LoRA's `lora_adapter_metadata` is not valid JSON; export the file again") from error
-    if not isinstance(notes, dict):
-        raise LoraInvalid("the LoRA's `lora_adapter_metadata` is not a JSON object; export the file again")
-    if notes.get("transformer.use_dora"):
-        raise LoraInvalid("the LoRA is a DoRA, whose magnitudes would be lost; have it exported as a LoRA")
-    alpha, patterns = notes.get("transformer.lora_alpha"), notes.get("transformer.alpha_pattern") or {}
-    numbers = [*([] if alpha is None else [alpha]), *(patterns.values() if isinstance(patterns, dict) else [None])]
-    if not all(isinstance(n, int | float) and abs(n) < 1e9 for n in numbers):
-        raise LoraInvalid("the LoRA's alpha is out of range; export the file again")
-    return _MetadataAlphas(
-        default=alpha,
-        by_layer={str(layer).removeprefix("^"): float(value) for layer, value in patterns.items()},
-        is_rank_stabilised=bool(notes.get("transformer.use_rslora")),
+def _unknown_layer(name: str, names: LayerNames, metadata: Mapping[str, str]) -> LoraIncompatible:
+    theirs = trained_on(metadata)
+    whose = f" ({theirs}, by its notes)" if theirs is not None and theirs != family(names) else ""
+    return LoraIncompatible(
+        f"the LoRA was made for another model{whose}: this one has no layer `{name}`; "
+        "choose the `model` that it was trained on"
     )

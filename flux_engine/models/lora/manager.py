@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SLOT: Final = "slot"
 MAX_TOTAL_RANK: Final = 512  # of the LoRAs of one job: 5.5 GB on FLUX.1 where every layer has one
+NO_DORA: Final = "the LoRA is a DoRA, which cannot be applied to"
+AS_LORA: Final = "have it exported as a LoRA"
 MAX_RESIDENT_BYTES: Final = 2 * GIB
 
 
@@ -120,6 +122,23 @@ def _check_ranks(wanted: Sequence[ScaledLora]) -> None:
         )
 
 
+def _check_dora(transformer: Any, wanted: Sequence[ScaledLora]) -> None:
+    """Raises LoraInvalid where PEFT could not apply a DoRA exactly."""
+    import torch
+
+    doras = [item.lora for item in wanted if item.lora.has_magnitudes]
+    if len(doras) > 1:
+        raise LoraInvalid("of the LoRAs more than one is a DoRA, and only one can be applied at a time", field="loras")
+    for lora in doras:
+        if any(layer.magnitude is None for layer in lora.layers.values()):
+            raise LoraInvalid(
+                "the LoRA is a DoRA in some of its layers only; have it exported as a LoRA", field="loras"
+            )
+        weights = (transformer.get_submodule(name).weight for name in lora.layers)
+        if any(type(weight.data) is not torch.Tensor or weight.is_meta for weight in weights):
+            raise LoraInvalid(f"{NO_DORA} a model with quantised or offloaded weights; {AS_LORA}", field="loras")
+
+
 class _Adapters:
     """Adapters by content hash; the least recently used leave first."""
 
@@ -138,7 +157,9 @@ class _Adapters:
         """Nothing: an adapter is made when its LoRA comes."""
 
     def hold(self, pipeline: Pipeline, transformer: Any, wanted: Sequence[ScaledLora]) -> None:
-        names = {item.lora.content_hash: item for item in wanted}
+        _check_dora(transformer, wanted)
+        in_order = sorted(wanted, key=lambda item: not item.lora.has_magnitudes)  # a DoRA scales what comes before it
+        names = {item.lora.content_hash: item for item in in_order}
         coming = sum(item.lora.num_bytes for name, item in names.items() if name not in self._bytes)
         self._evict(transformer, keep=names, coming=coming)
         for name, item in names.items():
@@ -147,7 +168,7 @@ class _Adapters:
                 self._bytes[name] = item.lora.num_bytes
             self._bytes.move_to_end(name)
         if names:
-            transformer.set_adapters(list(names), [item.scale for item in wanted])
+            transformer.set_adapters(list(names), [item.scale for item in in_order])
             transformer.enable_lora()
         elif self._bytes:
             transformer.disable_lora()
@@ -186,6 +207,8 @@ class _Slot:
     def hold(self, pipeline: Pipeline, transformer: Any, wanted: Sequence[ScaledLora]) -> None:
         import torch
 
+        if any(item.lora.has_magnitudes for item in wanted):
+            raise LoraInvalid(f"{NO_DORA} a compiled model; {AS_LORA}", field="loras")
         rank = max(self._least_rank, sum(item.lora.rank for item in wanted))
         if rank > self._rank or (rank == self._least_rank < self._rank):  # a large one is not kept for small LoRAs
             self._make(pipeline, transformer, 2 ** (rank - 1).bit_length())
@@ -238,6 +261,8 @@ def _uniform(lora: PreparedLora) -> dict[str, Tensor]:
         missing = lora.rank - layer.rank
         state[f"{name}.lora_A.weight"] = pad(layer.down, (0, 0, 0, missing)) if missing else layer.down
         state[f"{name}.lora_B.weight"] = pad(layer.up, (0, missing)) if missing else layer.up
+        if layer.magnitude is not None:
+            state[f"{name}.lora_magnitude_vector"] = layer.magnitude
     return state
 
 

@@ -7,14 +7,17 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 from flux_engine.errors import JobCancelled, LoraInvalid
+from flux_engine.models.lora.format import PreparedLora
 from flux_engine.models.lora.manager import LoRAManager, ScaledLora
 from flux_engine.models.planning.plan import LoraMode
 from tests.models.tiny import flux1_transformer, flux2_transformer, forward, pipeline_of, random_lora
@@ -69,6 +72,81 @@ def test_bytes_after_a_hundred_random_jobs_are_those_of_a_worker_that_never_saw_
         manager.apply(pipeline, [ScaledLora(lora, rng.choice((-1.0, 0.0, 0.5, 1.0))) for lora in chosen])
     manager.apply(pipeline, [ScaledLora(loras[3], 0.0)])
     assert forward(transformer).numpy().tobytes() == plain
+
+
+def dora(transformer: Any, *, seed: int = 1, only: str = "attn.to_q") -> PreparedLora:
+    """A DoRA whose magnitudes are not those of the weights."""
+    lora = random_lora(transformer, seed=seed, only=only)
+    generator = torch.Generator().manual_seed(seed)
+    layers = {
+        name: replace(layer, magnitude=torch.rand(len(layer.up), generator=generator) + 0.5)
+        for name, layer in lora.layers.items()
+    }
+    return replace(lora, layers=layers, content_hash=f"dora-{seed}")
+
+
+def with_dora(transformer: Any, lora: PreparedLora, scale: float, *others: ScaledLora) -> Tensor:
+    """The forward pass of a copy whose weights hold the DoRA, by its definition."""
+    changed = copy.deepcopy(transformer)
+    for name, layer in lora.layers.items():
+        assert layer.magnitude is not None
+        weight = changed.get_submodule(name).weight
+        directed = weight.data + scale * (layer.up @ layer.down)
+        weight.data = layer.magnitude[:, None] * directed / directed.norm(dim=1, keepdim=True)
+    return merged(changed, *others)
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("scale", [1.0, 0.4, -1.0])
+def test_a_dora_is_applied_by_its_definition_and_leaves_nothing(make: Callable[[], Any], scale: float) -> None:
+    transformer = make()
+    lora, other = dora(transformer), ScaledLora(random_lora(transformer, seed=2), 0.5)
+    alone, together = with_dora(transformer, lora, scale), with_dora(transformer, lora, scale, other)
+    plain, pipeline, manager = forward(transformer), pipeline_of(transformer), LoRAManager()
+    for wanted, truth in (
+        ([ScaledLora(lora, scale)], alone),
+        ([other, ScaledLora(lora, scale)], together),
+        ([ScaledLora(lora, scale)], alone),
+    ):
+        manager.apply(pipeline, wanted)
+        assert (forward(transformer) - truth).abs().max() < 1e-5
+        assert (truth - plain).abs().max() > 0.01
+    manager.apply(pipeline)
+    assert torch.equal(forward(transformer), plain)
+
+
+def test_a_dora_in_bfloat16_keeps_the_model_in_bfloat16() -> None:
+    transformer = flux1_transformer()
+    lora = dora(transformer)
+    truth = with_dora(transformer, lora, 1.0)
+    transformer.to(torch.bfloat16)
+    LoRAManager().apply(pipeline_of(transformer), [ScaledLora(lora, 1.0)])
+    with torch.autocast("cpu", torch.bfloat16):
+        output = forward(transformer)
+    assert (output.float() - truth).abs().mean() < 0.05
+
+
+def test_a_dora_that_cannot_be_applied_exactly_is_refused_and_leaves_nothing() -> None:
+    transformer = flux1_transformer()
+    plain, pipeline = forward(transformer), pipeline_of(transformer)
+    lora = dora(transformer)
+    first = next(iter(lora.layers))
+    partly = replace(lora, layers={**lora.layers, first: replace(lora.layers[first], magnitude=None)})
+    slot, adapters = LoRAManager(mode="slot"), LoRAManager()
+    for manager, wanted, words in (
+        (slot, [lora], "a DoRA, which cannot be applied to a compiled model"),
+        (adapters, [lora, dora(transformer, seed=2)], "more than one is a DoRA"),
+        (adapters, [partly], "in some of its layers only"),
+    ):
+        with pytest.raises(LoraInvalid, match=words):
+            manager.apply(pipeline, [ScaledLora(item, 1.0) for item in wanted])
+        manager.apply(pipeline)
+        assert torch.equal(forward(transformer), plain)
+
+    quantised = flux1_transformer()
+    quantize_(quantised, Int8WeightOnlyConfig())
+    with pytest.raises(LoraInvalid, match="quantised or offloaded"):
+        LoRAManager().apply(pipeline_of(quantised), [ScaledLora(lora, 1.0)])
 
 
 @contextmanager

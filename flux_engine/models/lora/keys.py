@@ -1,0 +1,92 @@
+"""A tensor's name taken apart: the layer that it changes, and its role in that change.
+
+`ROLES` lists what the trainers call the two matrices, the alpha and the magnitude; `PREFIXES` what may stand before a
+layer's name; `WRAPPERS` what compilers, distributed training and PEFT put around a module. Any mixture is read, so a
+new trainer that mixes known words needs no code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from flux_engine.models.lora.names import LayerNames, Target, flat
+
+Role = Literal["down", "up", "alpha", "magnitude", "bias", "rank"]
+
+ROLES: Final[dict[Role, tuple[str, ...]]] = {
+    "down": ("lora_A", "lora_down", "lora.down", "lora_linear_layer.down", "down", "lora_a"),
+    "up": ("lora_B", "lora_up", "lora.up", "lora_linear_layer.up", "up", "lora_b"),
+    "alpha": ("alpha", "lora_alpha", "network_alpha"),
+    "magnitude": ("dora_scale", "lora_magnitude_vector", "magnitude"),
+    "rank": ("rank", "lora_rank"),
+}
+TRANSPOSED: Final = ("lora_a", "lora_b")  # of MLX
+PREFIXES: Final = (  # stripped one after the other, as often as they come
+    *("base_model.model", "base_model", "model.diffusion_model", "diffusion_model", "transformer", "unet", "model"),
+    *("pipe.dit", "pipe.transformer", "pipe", "dit", "denoiser", "net", "flux"),
+    *("lora_unet", "lora_transformer", "lora_dit", "lora_flux", "lycoris", "lora"),
+)
+WRAPPERS: Final = (  # dropped wherever they stand
+    *("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "module"),
+    *("base_layer", "original_module"),
+)
+SEPARATOR: Final = "$$"  # of ai-toolkit's modules, where a dot is meant
+
+_WORDS: Final = {word: role for role, words in ROLES.items() for word in words}
+_KEY: Final = re.compile(
+    r"(?P<layer>.*?)(?:^|\.)(?P<word>"
+    + "|".join(re.escape(word) for word in sorted(_WORDS, key=len, reverse=True))
+    + r")(?:\.(?P<adapter>(?!(?:weight|bias)$)[A-Za-z0-9_-]+))?(?:\.(?P<kind>weight|bias))?"
+)
+_WRAPPERS: Final = frozenset(WRAPPERS)
+_FLAT_WRAPPERS: Final = re.compile("|".join(f"_?{wrapper}_" for wrapper in WRAPPERS if wrapper.startswith("_")))
+_FLAT_PREFIXES: Final = tuple(f"{flat(prefix)}_" for prefix in PREFIXES)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a tensor's name says: the layer as the trainer calls it, the role, and the part of a fused layer.
+
+    `is_transposed`: the matrix is written for multiplication from the other side.
+    """
+
+    layer: str
+    role: Role
+    number: int | None = None
+    is_transposed: bool = False
+
+
+def parse_key(name: str) -> Key | None:
+    """`name` taken apart; None where it is no part of a LoRA."""
+    match = _KEY.fullmatch(name.replace(SEPARATOR, "."))
+    if match is None:
+        return None
+    role: Role = "bias" if match["kind"] == "bias" else _WORDS[match["word"]]
+    layer = ".".join(part for part in match["layer"].split(".") if part not in _WRAPPERS)
+    adapter = match["adapter"] or ""
+    number = int(adapter) if re.fullmatch(r"[0-9]{1,2}", adapter) else None
+    return Key(layer, role, number, is_transposed=match["word"] in TRANSPOSED)
+
+
+def find_targets(key: Key, names: LayerNames) -> list[Target]:
+    """What `key`'s layer may stand for in the model: the part of its number where there is one, and the whole."""
+    for name in _without_prefixes(key.layer):
+        numbered = [] if key.number is None else [names.targets.get(f"{name}_{key.number}")]
+        found = [target for target in (*numbered, names.targets.get(name)) if target is not None]
+        if found:
+            return found
+    return []
+
+
+def _without_prefixes(layer: str) -> Iterator[str]:
+    """`layer` with underscores, first as it is, then with one prefix less each time."""
+    name = _FLAT_WRAPPERS.sub("_", layer.replace(".", "_")).strip("_")
+    while True:
+        yield name
+        prefix = next((prefix for prefix in _FLAT_PREFIXES if name.startswith(prefix)), None)
+        if prefix is None:
+            return
+        name = name.removeprefix(prefix).strip("_")
