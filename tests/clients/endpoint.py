@@ -1,0 +1,29 @@
+"""A platform with a small handler on the loopback interface, for the clients of both languages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.runpod.faults import WORKER_ROUTES, FaultPlan
+from tests.runpod.job import Limits
+from tests.runpod.server import Platform
+from tests.runpod.workers import WorkerPool
+
+PAINTER: Final = (sys.executable, "-u", str(Path(__file__).parents[1] / "runpod" / "handlers" / "painter.py"))
+CLIENT_ROUTES: Final = frozenset({"run", "status", "retry", "cancel"})
+
+
+@asynccontextmanager
+async def painting(*, workers: int = 1, resets: float = 0.0) -> AsyncIterator[tuple[Platform, WorkerPool]]:
+    """`resets` is the share of requests, the clients' and the workers', whose connection is reset."""
+    faults = FaultPlan(
+        rates={"reset": resets / 2, "lost_answer": resets / 2}, routes=WORKER_ROUTES | CLIENT_ROUTES, seed=1
+    )
+    async with Platform(faults=faults, limits=Limits(lease_s=3)) as platform:
+        async with WorkerPool(platform, command=PAINTER) as pool:
+            await pool.start(workers)
+            yield platform, pool
