@@ -11,7 +11,7 @@ run: $(VENV)/.runtime
 
 # Files of tests are spread over JOBS processes. One thread for each, since they start servers and workers beside
 # themselves: more stall one another.
-test: $(VENV)/.development
+test: $(VENV)/.development clients/typescript/node_modules/.ready
 	@OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-gpu: $(VENV)/.development
@@ -42,3 +42,7 @@ $(VENV)/.runtime: builder/requirements.txt builder/requirements-gateway.txt buil
 $(VENV)/.development: $(VENV)/.runtime builder/requirements-dev.txt
 	@PYTHON=$(PYTHON) VENV=$(VENV) bash builder/setup.sh builder/requirements-dev.txt
 	@touch $@
+
+# The TypeScript client's compiler. Without npm its tests are skipped.
+clients/typescript/node_modules/.ready: clients/typescript/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --silent --prefix clients/typescript && touch $@; fi

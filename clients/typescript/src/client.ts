@@ -1,0 +1,238 @@
+// FluxClient: an endpoint of flux-engine on RunPod.
+//
+//   const client = new FluxClient("endpoint-id", { apiKey });
+//   const job = await client.submit({ prompt: "a red sun", seed: 7 });
+//   for await (const progress of job) console.log(progress.stage, progress.progress);
+//   const result = await job.result();
+//   const bytes = await client.read(filesOf(result)[0]!);
+//
+// A request without an answer, and 408, 429 and 5xx, is sent again, later each time. A job that may have been submitted
+// twice is one result all the same: its seed is chosen here, so both are one entry of the endpoint's cache. A job that
+// failed for a reason that may pass goes back into the queue under its own id, and one that the platform forgot is
+// submitted again.
+
+import { JobCancelled, JobFailed, JobTimedOut, NotReached, Refused, ResultLost } from "./errors.js";
+import type { ImageJob, VideoJob } from "./job.js";
+import { type File, type Progress, type Result, progressOf, resultOf } from "./result.js";
+
+export type AnyJob = ImageJob | VideoJob;
+
+export interface Options {
+  readonly apiKey: string;
+  readonly baseUrl?: string;
+  /** How often one request is sent, one job is put back, and one is submitted. */
+  readonly tries?: number;
+}
+
+interface Answer {
+  readonly status: number;
+  readonly body: Record<string, unknown>;
+  readonly retryAfterMs: number | undefined;
+  readonly response: Response;
+}
+
+const PASSING = [408, 429, 500, 502, 503, 504];
+const FIRST_WAIT_MS = 250;
+const LONGEST_WAIT_MS = 8000;
+const TIMEOUT_MS = 60_000;
+
+export class FluxClient {
+  readonly #base: string;
+  readonly #key: string;
+  readonly tries: number;
+
+  constructor(endpointId: string, { apiKey, baseUrl = "https://api.runpod.ai/v2", tries = 6 }: Options) {
+    this.#base = `${baseUrl}/${endpointId}`;
+    this.#key = apiKey;
+    this.tries = tries;
+  }
+
+  /** Have a job done. */
+  async run(job: AnyJob): Promise<Result> {
+    return (await this.submit(job)).result();
+  }
+
+  /** Hand over a job. */
+  async submit(job: AnyJob): Promise<Job> {
+    const seeded = withSeed(job);
+    return new Job(this, await this.send(seeded), seeded);
+  }
+
+  /** A job that was submitted before, here or elsewhere. */
+  job(id: string): Job {
+    return new Job(this, id);
+  }
+
+  /** What the endpoint serves: models, schemas of jobs, limits, LoRAs. */
+  async capabilities(): Promise<Record<string, unknown>> {
+    return this.#ask({ op: "capabilities" });
+  }
+
+  /** What `job` would take, without having it done. */
+  async estimate(job: AnyJob): Promise<Record<string, unknown>> {
+    return this.#ask({ ...job, op: "estimate" });
+  }
+
+  /** The bytes of a result's file, compared with its hash. */
+  async read(file: File): Promise<Uint8Array> {
+    const bytes = file.b64_json === undefined ? await this.#download(file) : decoded(file.b64_json);
+    const digest = await crypto.subtle.digest("SHA-256", bytes.slice().buffer);
+    if (hex(new Uint8Array(digest)) !== file.sha256) {
+      throw new ResultLost("a file is not the one that the result names");
+    }
+    return bytes;
+  }
+
+  /** Take a job back; one that is finished stays so. */
+  async cancel(id: string): Promise<void> {
+    await this.request("POST", `/cancel/${id}`, undefined, [400, 404]);
+  }
+
+  /** For Job: submit an input; the job's id. */
+  async send(input: Record<string, unknown>): Promise<string> {
+    const answer = await this.request("POST", "/run", { input });
+    const id = answer.body["id"];
+    if (typeof id !== "string") throw new Refused("the endpoint answered without a job's id", answer.status);
+    return id;
+  }
+
+  /** For Job: an answer to a request of this endpoint that is a success or one of `also`. */
+  async request(method: "GET" | "POST", path: string, body?: unknown, also: number[] = []): Promise<Answer> {
+    const headers = { Authorization: `Bearer ${this.#key}`, "Content-Type": "application/json" };
+    const init = body === undefined ? { method, headers } : { method, headers, body: JSON.stringify(body) };
+    return this.#answered(this.#base + path, init, also);
+  }
+
+  async #ask(input: Record<string, unknown>): Promise<Record<string, unknown>> {
+    const steps = new Job(this, await this.send(input))[Symbol.asyncIterator]();
+    for (;;) {
+      const step = await steps.next();
+      if (step.done) return step.value as Record<string, unknown>;
+    }
+  }
+
+  async #download(file: File): Promise<Uint8Array> {
+    if (file.url === undefined) throw new ResultLost("the result holds neither an address nor the bytes of this file");
+    const { response } = await this.#answered(file.url, { method: "GET" }, []);
+    return new Uint8Array(await response.arrayBuffer());
+  }
+
+  async #answered(url: string, init: RequestInit, also: number[]): Promise<Answer> {
+    let last: Answer | undefined;
+    let reason = "";
+    for (let attempt = 0; attempt < this.tries; attempt++) {
+      try {
+        last = await answerOf(await fetch(url, { ...init, signal: AbortSignal.timeout(TIMEOUT_MS) }));
+      } catch (error) {
+        last = undefined;
+        reason = String(error);
+      }
+      if (last !== undefined) {
+        if ((last.status >= 200 && last.status < 300) || also.includes(last.status)) return last;
+        if (!PASSING.includes(last.status)) break;
+      }
+      if (attempt + 1 < this.tries) {
+        await wait(last?.retryAfterMs ?? Math.min(FIRST_WAIT_MS * 2 ** attempt, LONGEST_WAIT_MS));
+      }
+    }
+    if (last === undefined) throw new NotReached(`no answer after ${this.tries} tries: ${reason}`);
+    const said = last.body["error"];
+    throw new Refused(typeof said === "string" ? said : `the endpoint answered ${last.status}`, last.status);
+  }
+}
+
+/** A job on its way: iterate over its progress, then take its result. */
+export class Job implements AsyncIterable<Progress> {
+  #id: string;
+  #result: Result | undefined;
+
+  constructor(
+    private readonly client: FluxClient,
+    id: string,
+    private readonly input?: Record<string, unknown>,
+  ) {
+    this.#id = id;
+  }
+
+  /** Another one where the platform forgot the job and it was submitted again. */
+  get id(): string {
+    return this.#id;
+  }
+
+  /** Wait for the result. */
+  async result(): Promise<Result> {
+    if (this.#result === undefined) {
+      const steps = this[Symbol.asyncIterator]();
+      let step = await steps.next();
+      while (!step.done) step = await steps.next();
+      this.#result = resultOf(step.value, this.#id);
+    }
+    return this.#result;
+  }
+
+  /** Take the job back; one that is finished stays so. */
+  async cancel(): Promise<void> {
+    await this.client.cancel(this.#id);
+  }
+
+  /** Progress until the job is finished; its output is the iterator's value. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<Progress, unknown, undefined> {
+    let putBack = 0;
+    let lost = 0;
+    for (let polls = 0; ; ) {
+      const { status, body } = await this.client.request("GET", `/status/${this.#id}`, undefined, [404]);
+      const state = body["status"];
+      if (status === 404) {
+        if (this.input === undefined || lost++ >= this.client.tries) {
+          throw new ResultLost("the endpoint does not know this job, or no longer", this.#id);
+        }
+        this.#id = await this.client.send(this.input);
+      } else if (state === "COMPLETED") {
+        return body["output"];
+      } else if (state === "CANCELLED") {
+        throw new JobCancelled("the job was cancelled", this.#id);
+      } else if (state === "TIMED_OUT") {
+        throw new JobTimedOut("the job ran longer than the endpoint lets one run", this.#id);
+      } else if (state === "FAILED") {
+        const error = new JobFailed(body["error"], this.#id);
+        if (!error.retryable || putBack >= this.client.tries) throw error;
+        putBack++;
+        await wait(Math.min(FIRST_WAIT_MS * 2 ** putBack, LONGEST_WAIT_MS));
+        await this.client.request("POST", `/retry/${this.#id}`, undefined, [400, 404]);
+      } else {
+        yield progressOf(body["output"]);
+        await wait(polls++ < 10 ? 200 : 1000);
+      }
+    }
+  }
+}
+
+/** `job` with a seed, so that it is the same job when it is sent again. */
+export function withSeed(job: AnyJob): Record<string, unknown> {
+  const seed = job.seed ?? -1;
+  return { ...job, seed: seed === -1 ? Math.floor(Math.random() * Number.MAX_SAFE_INTEGER) : seed };
+}
+
+async function answerOf(response: Response): Promise<Answer> {
+  const isJson = response.headers.get("Content-Type")?.includes("json") ?? false;
+  const body: unknown = isJson ? JSON.parse((await response.text()) || "{}") : {};
+  const after = Number(response.headers.get("Retry-After") ?? Number.NaN);
+  return {
+    status: response.status,
+    body: typeof body === "object" && body !== null ? (body as Record<string, unknown>) : {},
+    retryAfterMs: Number.isFinite(after) ? after * 1000 : undefined,
+    response,
+  };
+}
+
+function wait(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
+function decoded(base64: string): Uint8Array {
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+}
+
+function hex(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
