@@ -1,7 +1,11 @@
 """Logs: one event a line, JSON on the platform and readable at a terminal.
 
-An event carries the job's id, its stage and milliseconds where it has them. A filter in front of every handler
-removes what must not be there even by accident: query strings of URLs, Authorization values and tokens.
+A filter in front of every handler adds the job that a line is about, its stage and the milliseconds since the job was
+taken, from a context variable that tasks and threads inherit, so no call can forget them. Another filter removes what
+must not be there even by accident: query strings of URLs, Authorization values and tokens.
+
+    with about_job(request.id):
+        log.warning("bucket unreachable")      # the line has the job's id
 """
 
 from __future__ import annotations
@@ -11,10 +15,14 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Final
 
 FACTS_OF_JSON: Final = ("plan",)  # too long for a terminal
-FACTS: Final = ("job_id", "stage", "ms", "code", "reference", "model", "detail")
+FACTS: Final = ("job_id", "stage", "job_ms", "ms", "code", "reference", "model", "detail")
 SECRETS: Final = (
     (re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*"), r"\1?***"),
     (re.compile(r"(?i)\b(authorization\W+(?:bearer\s+)?)[^\s\"',}]+"), r"\1***"),
@@ -23,15 +31,54 @@ SECRETS: Final = (
 )
 
 
+@dataclass(slots=True)
+class _Subject:
+    """The job that lines are about. One object for all its tasks and threads: whichever enters a stage tells all."""
+
+    job_id: str
+    stage: str | None = None
+    taken_at: float = field(default_factory=time.monotonic)
+
+
+_subject: ContextVar[_Subject | None] = ContextVar("subject", default=None)
+
+
+@contextmanager
+def about_job(job_id: str) -> Iterator[None]:
+    """Within, lines are about this job: also those of tasks begun here and of threads that run in this context."""
+    token = _subject.set(_Subject(job_id))
+    try:
+        yield
+    finally:
+        _subject.reset(token)
+
+
+def enter_stage(stage: str) -> None:
+    """Lines about the current job name `stage` from now on."""
+    subject = _subject.get()
+    if subject is not None:
+        subject.stage = stage
+
+
 def set_up_logs(level: str, *, as_json: bool) -> None:
     """Send the worker's events to standard error; other libraries speak from WARNING on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLine() if as_json else TerminalLine())
+    handler.addFilter(tell_job)
     handler.addFilter(redact)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("flux_engine").setLevel(level)
+
+
+def tell_job(record: logging.LogRecord) -> bool:
+    """Add to `record` which job it is about, where there is one. Always True."""
+    subject = _subject.get()
+    if subject is not None:
+        record.job_id, record.stage = subject.job_id, subject.stage
+        record.job_ms = round((time.monotonic() - subject.taken_at) * 1000)
+    return True
 
 
 def redact(record: logging.LogRecord) -> bool:

@@ -16,6 +16,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, TypeGuard
 
+from flux_engine.logs import enter_stage
+
 Stage = Literal["queued", "loading", "lora", "text", "denoising", "decoding", "encoding", "uploading"]
 Update = dict[str, Any]
 Send = Callable[[Update], Awaitable[None]]
@@ -60,7 +62,8 @@ class Progress:
         self._sender = self._loop.create_task(self._send_all(send)) if send is not None else None
 
     def stage(self, stage: Stage) -> None:
-        """Enter `stage`."""
+        """Enter `stage`; the log names it too."""
+        enter_stage(stage)
         self._stage_began_at = time.monotonic()
         self._put({"stage": stage}, SHARES[stage][0])
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import threading
+from contextvars import copy_context
 
 import pytest
 
-from flux_engine.logs import JsonLine, TerminalLine, redact
+from flux_engine.logs import JsonLine, TerminalLine, about_job, enter_stage, redact, set_up_logs
 
 
 def record(message: str, **facts: object) -> logging.LogRecord:
@@ -43,3 +46,36 @@ def test_secrets_are_taken_out(text: str, secret: str) -> None:
     for formatter in (JsonLine(), TerminalLine()):
         assert secret not in formatter.format(record(text))
         assert secret not in formatter.format(record("x", detail=text))
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+async def test_a_line_names_its_job_and_stage_whoever_writes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logs("INFO", as_json=True)
+    log = logging.getLogger("flux_engine.test")
+
+    async def job(name: str, begun: asyncio.Event, other: asyncio.Event) -> None:
+        with about_job(name):
+            begun.set()
+            await other.wait()
+            enter_stage("loading")
+            log.info("in the task")
+            await asyncio.to_thread(log.info, "in a thread")
+            thread = threading.Thread(target=copy_context().run, args=(enter_stage, "text"))
+            thread.start()
+            thread.join()
+            await asyncio.create_task(asyncio.to_thread(log.info, "in a task of the task"))
+
+    first, second = asyncio.Event(), asyncio.Event()
+    await asyncio.gather(job("a", first, second), job("b", second, first))
+    log.info("outside")
+    told = lines(capsys)
+    assert sorted((line["job_id"], line["event"], line["stage"]) for line in told[:-1]) == [
+        (name, event, stage)
+        for name in ("a", "b")
+        for event, stage in (("in a task of the task", "text"), ("in a thread", "loading"), ("in the task", "loading"))
+    ]
+    assert all(isinstance(line["job_ms"], int) for line in told[:-1])
+    assert "job_id" not in told[-1]
