@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from flux_engine.errors import FluxError
@@ -43,20 +43,27 @@ class InputFetcher:
         self._loras = loras
         self._pictures = pictures
 
-    async def fetch(self, job: Job) -> JobInputs:
-        """Raises InvalidInput and InputFetchFailed; the first error cancels the other downloads of the job."""
+    async def fetch(self, job: Job, *, before_download: Callable[[], None] = lambda: None) -> JobInputs:
+        """`before_download` is called before an input is downloaded, perhaps for each of them.
+
+        Raises InvalidInput and InputFetchFailed; the first error cancels the other downloads of the job.
+        """
         sources = job.sources()
         try:
             async with asyncio.TaskGroup() as group:
-                finding = [group.create_task(self._loras.get(lora.path)) for lora in job.loras]
-                fetching = [group.create_task(self._picture(source, name)) for name, source in sources.items()]
+                finding = [
+                    group.create_task(self._loras.get(lora.path, before_download=before_download)) for lora in job.loras
+                ]
+                fetching = [
+                    group.create_task(self._picture(source, name, before_download)) for name, source in sources.items()
+                ]
         except ExceptionGroup as failed:
             raise _first(failed) from failed
         read = dict(zip(sources, (task.result() for task in fetching), strict=True))
         return await asyncio.to_thread(_put_together, tuple(task.result() for task in finding), read)
 
-    async def _picture(self, source: str, name: str) -> _Read:
-        data = await self._pictures.get(source, name)
+    async def _picture(self, source: str, name: str, before_download: Callable[[], None]) -> _Read:
+        data = await self._pictures.get(source, name, before_download=before_download)
         return await asyncio.to_thread(_read, data, name)
 
 

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -46,6 +47,8 @@ MAX_HASHES: Final = 4096
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 MAX_INLINE_BYTES: Final = 20_000_000  # the platform's largest job
 
+BeforeDownload = Callable[[], None]
+
 log = logging.getLogger(__name__)
 
 
@@ -55,6 +58,16 @@ class StoredLora:
 
     path: Path
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Download:
+    """A file behind a URL; what it gave within the last `max_age_s` seconds is taken for what it gives now."""
+
+    url: str
+    hosts: tuple[str, ...]
+    token: Token | None = None
+    max_age_s: float | None = None
 
 
 class LoraStore:
@@ -100,8 +113,8 @@ class LoraStore:
             civitai_token=settings.civitai_token,
         )
 
-    async def get(self, path: str) -> StoredLora:
-        """The file that `path`, a form of the contract, names.
+    async def get(self, path: str, *, before_download: BeforeDownload = lambda: None) -> StoredLora:
+        """The file that `path`, a form of the contract, names; `before_download` is called before the network is used.
 
         Raises InvalidInput and InputFetchFailed, both with field `loras`, and StorageFailed where the volume does not
         take the file.
@@ -109,7 +122,7 @@ class LoraStore:
         max_inline_bytes = min(MAX_INLINE_BYTES, self._max_file_bytes)
         source = await asyncio.to_thread(parse_source, path, max_inline_bytes=max_inline_bytes)  # base64 takes its time
         try:
-            return await self._get_or_make_room(source)
+            return await self._get_or_make_room(source, before_download)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else type(error).__name__
             log.error("the volume did not take or give a LoRA: %s", reason)
@@ -121,28 +134,28 @@ class LoraStore:
             message = f"a LoRA could not be loaded: {error.message}"
             raise InputFetchFailed(message, field="loras", retryable=error.retryable, status=error.status) from error
 
-    async def _get_or_make_room(self, source: LoraSource) -> StoredLora:
+    async def _get_or_make_room(self, source: LoraSource, before_download: BeforeDownload) -> StoredLora:
         """`source`; once more, where the volume is full and other files could make room."""
         try:
-            return await self._get(source)
+            return await self._get(source, before_download)
         except OSError as error:
             if error.errno not in FULL or not await asyncio.to_thread(self._cache.make_room, self._max_file_bytes):
                 raise
         log.warning("the volume is full: the LoRAs used longest ago made room")
-        return await self._get(source)
+        return await self._get(source, before_download)
 
-    async def _get(self, source: LoraSource) -> StoredLora:
+    async def _get(self, source: LoraSource, before_download: BeforeDownload) -> StoredLora:
         match source:
             case VolumeLora():
                 return await asyncio.to_thread(self._on_volume, source)
             case InlineLora():
                 return await asyncio.to_thread(self._inline, source)
             case HubLora():
-                return await self._from_hub(source)
+                return await self._from_hub(source, before_download)
             case CivitaiLora():
-                return await self._from_civitai(source)
+                return await self._from_civitai(source, before_download)
             case UrlLora():
-                return await self._from_url(source)
+                return await self._from_url(source, before_download)
 
     # ------------------------------------------------------------------------------------------- already here
 
@@ -170,15 +183,16 @@ class LoraStore:
 
     # --------------------------------------------------------------------------------------------- fetched
 
-    async def _from_url(self, source: UrlLora) -> StoredLora:
-        return await self._fetched(source.url, source.url, self._hosts, None, max_age_s=self._url_max_age_s)
+    async def _from_url(self, source: UrlLora, before_download: BeforeDownload) -> StoredLora:
+        download = _Download(source.url, self._hosts, max_age_s=self._url_max_age_s)
+        return await self._fetched(source.url, download, before_download)
 
-    async def _from_civitai(self, source: CivitaiLora) -> StoredLora:
+    async def _from_civitai(self, source: CivitaiLora, before_download: BeforeDownload) -> StoredLora:
         url = f"{self._civitai_url}/api/download/models/{source.version_id}"
         token = _token(self._civitai_url, self._civitai_token)
         hosts = (*CIVITAI_FILE_HOSTS, _host(self._civitai_url))
         try:
-            return await self._fetched(f"civitai:{source.version_id}", url, hosts, token)
+            return await self._fetched(f"civitai:{source.version_id}", _Download(url, hosts, token), before_download)
         except InputFetchFailed as error:
             if error.status in (404, 410):
                 raise InputFetchFailed(
@@ -192,7 +206,8 @@ class LoraStore:
                 raise InputFetchFailed(f"Civitai refuses version {source.version_id}: {needed}") from error
             raise
 
-    async def _from_hub(self, source: HubLora) -> StoredLora:
+    async def _from_hub(self, source: HubLora, before_download: BeforeDownload) -> StoredLora:
+        before_download()
         file = await asyncio.to_thread(find_hub_file, source, token=self._hf_token, endpoint=self._hub_url)
         if file.num_bytes is not None and file.num_bytes > self._max_file_bytes:
             raise InputFetchFailed(f"it has {file.num_bytes} bytes; this worker takes up to {self._max_file_bytes}")
@@ -200,25 +215,28 @@ class LoraStore:
             return StoredLora(found, file.sha256)
         hosts = (*HUB_FILE_HOSTS, _host(self._hub_url))
         token = _token(self._hub_url, self._hf_token)
-        return await self._fetched(f"hub:{source.repo}@{file.commit}:{file.name}", file.url, hosts, token)
+        key = f"hub:{source.repo}@{file.commit}:{file.name}"
+        return await self._fetched(key, _Download(file.url, hosts, token), before_download)
 
-    async def _fetched(
-        self, key: str, url: str, hosts: tuple[str, ...], token: Token | None, *, max_age_s: float | None = None
-    ) -> StoredLora:
-        """What `key` gave before, or the file behind `url`; one download at a time for each key."""
+    async def _fetched(self, key: str, download: _Download, before_download: BeforeDownload) -> StoredLora:
+        """What `key` gave before, or the file of `download`; one download at a time for each key."""
+        known = await asyncio.to_thread(self._kept, key, download.max_age_s)
+        if known is not None:
+            return known
+        before_download()  # or before the wait for another job's
         flight = self._flights.setdefault(key, asyncio.Lock())
         async with flight:
-            known = await asyncio.to_thread(self._kept, key, max_age_s)
+            known = await asyncio.to_thread(self._kept, key, download.max_age_s)
             if known is not None:
                 return known
             with self._cache.partial() as partial:
                 fetched = await self._fetcher.fetch_to(
                     partial,
-                    url,
+                    download.url,
                     max_bytes=self._max_file_bytes,
                     total_timeout_s=DOWNLOAD_TIMEOUT_S,
-                    allowed_hosts=hosts,
-                    token=token,
+                    allowed_hosts=download.hosts,
+                    token=download.token,
                 )
                 path = await asyncio.to_thread(self._cache.store, partial, fetched.sha256)
             await asyncio.to_thread(self._cache.remember, key, fetched.sha256)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Final
 
 from flux_engine.errors import InputFetchFailed, InvalidInput
@@ -39,9 +40,13 @@ class PictureSource:
     def __init__(self, fetcher: Fetcher) -> None:
         self._fetcher = fetcher
 
-    async def get(self, source: str, field: str) -> bytes:
-        """The bytes that `source` names, at most MAX_BYTES. Raises InvalidInput and InputFetchFailed with `field`."""
+    async def get(self, source: str, field: str, *, before_download: Callable[[], None] = lambda: None) -> bytes:
+        """The bytes that `source` names, at most MAX_BYTES; `before_download` is called before the network is used.
+
+        Raises InvalidInput and InputFetchFailed with `field`.
+        """
         if _URL.match(source):
+            before_download()
             data = await self._downloaded(source, field)
         else:
             data = await asyncio.to_thread(_decoded, source, field)

@@ -181,6 +181,38 @@ async def test_a_refused_input_ends_the_other_downloads_of_its_job(
     assert list((tmp_path / "loras" / ".cache" / "partial").iterdir()) == []
 
 
+async def test_what_is_here_is_no_download(context: ParseContext, tmp_path: Path) -> None:
+    """Whoever prepares a job is told before it turns slow, and is not where everything is at hand."""
+    (tmp_path / "loras").mkdir()
+    (tmp_path / "loras" / "here.safetensors").write_bytes(b"a LoRA")
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"another LoRA")
+
+    serving, trusting = own_certificate(tmp_path, "files.example")
+    async with server(handle, tls=serving) as port:
+        fetcher = Fetcher(allow_private=True, resolve=loopback, tls=trusting)
+        loras = LoraStore(
+            tmp_path / "loras",
+            fetcher=fetcher,
+            max_file_bytes=10**9,
+            max_cache_bytes=10**9,
+            hosts=("files.example",),
+        )
+        inputs = InputFetcher(loras, PictureSource(fetcher))
+
+        async def downloads(**fields: Any) -> int:
+            told: list[str] = []
+            asked = parse_job(Request(id="job-1", input={"prompt": "a sun", **fields}), context)
+            await inputs.fetch(asked, before_download=lambda: told.append("downloading"))
+            return len(told)
+
+        url = f"https://files.example:{port}/a.safetensors"
+        assert await downloads(image=base64_of(DAY), loras=["here"]) == 0
+        assert await downloads(loras=[url]) == 1
+        assert await downloads(loras=[url]) == 0  # kept from the first time
+
+
 async def test_aliases_of_pictures(worker: Worker) -> None:
     renamed = {"image": None, "init_image": base64_of(DAY), "prompt_strength": 0.3, "num_inference_steps": 4}
     plain = await worker.run(job(strength=0.3, num_inference_steps=4))
