@@ -31,9 +31,10 @@ import time
 began = time.perf_counter()
 import asyncio, resource, sys
 from pathlib import Path
+from flux_engine.cache.flight import Lookup
 from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.redis_link import RemoteServer
-from flux_engine.results.store import FolderStore
+from flux_engine.results.folder import FolderStore
 from tests.cache.twin_worker import FINGERPRINT
 
 async def main():
@@ -41,12 +42,12 @@ async def main():
     store = FolderStore(Path(sys.argv[2]) / "results")
     for job in ("first", "second"):
         start = time.perf_counter()
-        async with cache.flight(FINGERPRINT, job_id=job, store=store) as flight:
+        async with cache.flight(Lookup(FINGERPRINT, job_id=job, store=store)) as flight:
             assert flight.hit is not None
         print(f"{(time.perf_counter() - start) * 1000:.1f} ms the {job} hit of a fresh process")
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < 2:
-        async with cache.flight(FINGERPRINT, job_id="hit", store=store) as flight:
+        async with cache.flight(Lookup(FINGERPRINT, job_id="hit", store=store)) as flight:
             count += flight.hit is not None
     print(f"{count / 2:.0f} hits a second, one after the other")
     await cache.close()

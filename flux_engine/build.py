@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Final
 
 from flux_engine.cache.manager import CacheManager
+from flux_engine.generate.generator import Generator
 from flux_engine.generate.gpu import GpuThread
 from flux_engine.health import Check, cuda_of_torch, fitness_checks
 from flux_engine.inputs.fetcher import InputFetcher
@@ -15,10 +18,16 @@ from flux_engine.models.planning.device import has_gpu, read_device, read_driver
 from flux_engine.models.planning.plan import Preferences
 from flux_engine.models.served import ServedModels
 from flux_engine.net.fetch import Fetcher
-from flux_engine.results.destination import shared_folder, store_from_settings
-from flux_engine.results.pending import KeptResults
+from flux_engine.results.bucket import BucketStore
+from flux_engine.results.bucket_address import bucket_from_settings
+from flux_engine.results.folder import FolderStore
+from flux_engine.results.pending import PendingResults
+from flux_engine.results.store import ResultStore
 from flux_engine.settings import Settings, default_cache_folder
+from flux_engine.units import GIB
 from flux_engine.worker import Worker
+
+INLINE_CACHE_BYTES: Final = 2 * GIB  # of pictures that a worker without a bucket keeps for reuse
 
 
 def build_worker(
@@ -28,21 +37,24 @@ def build_worker(
     cache_folder: Path | None = None,
     models: FluxModelManager | None = None,
     gpu: GpuThread | None = None,
+    inputs: InputFetcher | None = None,
 ) -> Worker:
     """Put the parts together. Opens nothing and starts no thread. Raises SettingsError for an unusable bucket
     and a model that can never be served.
 
-    `models` and `gpu` may be handed in, so that several workers of one process share a loaded model.
-    A local run writes its results under OUTPUT_DIR; elsewhere they go to the bucket or inline.
+    `models` and `gpu` may be handed in, so that several workers of one process share a loaded model, and `inputs`, so
+    that downloads may come from elsewhere than the internet. A local run writes its results under OUTPUT_DIR; elsewhere
+    they go to the bucket or inline.
     """
     cache_folder = cache_folder or default_cache_folder()
+    models = models or build_models(settings)
     return Worker(
-        models or build_models(settings),
-        gpu=gpu or GpuThread(),
+        Generator(models, gpu or GpuThread()),
+        served=models.served,
         cache=CacheManager.from_settings(settings, cache_folder=cache_folder),
-        store=store_from_settings(settings, cache_folder=cache_folder, is_local_run=is_local),
-        kept=KeptResults(shared_folder(settings, cache_folder=cache_folder) / "pending"),
-        inputs=InputFetcher(LoraStore.from_settings(settings), PictureSource(Fetcher())),
+        store=build_store(settings, cache_folder=cache_folder, is_local=is_local),
+        pending=PendingResults(_shared_folder(settings, cache_folder) / "pending"),
+        inputs=inputs or InputFetcher(LoraStore.from_settings(settings), PictureSource(Fetcher())),
         url_expiry_s=settings.url_expiry_seconds,
         max_video_work=settings.max_video_work,
     )
@@ -67,6 +79,20 @@ def build_models(settings: Settings) -> FluxModelManager:
     )
 
 
+def build_store(settings: Settings, *, cache_folder: Path, is_local: bool) -> ResultStore:
+    """The bucket where one is set; else OUTPUT_DIR for a local run; else a bounded folder for reuse alone.
+
+    A worker that returns its results inline still stores them, on the volume where there is one, so that the next job
+    like it is answered without generating. Raises SettingsError where the bucket cannot be used as it is set.
+    """
+    if settings.has_bucket:
+        return BucketStore(bucket_from_settings(settings))
+    if is_local:
+        return FolderStore(settings.output_dir)
+    folder = _shared_folder(settings, cache_folder) / "results"
+    return FolderStore(folder, has_urls=False, max_bytes=INLINE_CACHE_BYTES)
+
+
 def build_checks(settings: Settings) -> list[Check]:
     """What is to be looked at before the first job."""
     return fitness_checks(
@@ -80,3 +106,9 @@ def build_checks(settings: Settings) -> list[Check]:
 
 def _served(settings: Settings) -> ServedModels:
     return ServedModels(settings.flux_model, volume=settings.model_volume, has_gpu=has_gpu())
+
+
+def _shared_folder(settings: Settings, cache_folder: Path) -> Path:
+    """A folder of the volume, which all workers of an endpoint see, or `cache_folder` where there is no volume."""
+    volume = settings.model_volume
+    return volume / "flux-engine" if volume.is_dir() and os.access(volume, os.W_OK) else cache_folder

@@ -9,327 +9,280 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Final
 
-from flux_engine.cache.flight import Flight
+from flux_engine.cache.flight import Flight, Lookup
 from flux_engine.cache.manager import CacheManager
 from flux_engine.errors import ClientError, DeviceBroken, FluxError, Internal, StorageFailed
-from flux_engine.generate.gpu import Cancellation, GpuThread
-from flux_engine.generate.image import Generated, ImageGenerator, can_preview
-from flux_engine.generate.interruption import interruptible
-from flux_engine.generate.video.film import Film, film
-from flux_engine.generate.video.generator import VideoGenerator, check_model
+from flux_engine.generate.generator import Generator, Made
+from flux_engine.generate.turns import Turn
 from flux_engine.inputs.fetcher import InputFetcher, JobInputs
-from flux_engine.job.base import MAX_VIDEO_WORK, Job, JsonObject, ParseContext
+from flux_engine.job.base import MAX_VIDEO_WORK, JsonObject, ParseContext
 from flux_engine.job.fingerprint import ModelIdentity, fingerprint
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job, parse_request
 from flux_engine.job.video import VideoJob
-from flux_engine.models.manager import FluxModelManager, LoadedModel
-from flux_engine.models.spec import ModelSpec
+from flux_engine.logs import about_job
+from flux_engine.models.served import ServedModels
 from flux_engine.progress import MIN_INTERVAL_S, Progress, Send
-from flux_engine.results.delivery import (
-    encode_images,
-    handed_out,
-    is_within_limit,
-    linked_instead,
-    made_to_fit,
-    video_files,
-    within_limit,
-)
-from flux_engine.results.entry import CacheEntry
-from flux_engine.results.pending import KeptResult, KeptResults
-from flux_engine.results.result import Clock, Finished, MadeBy, Run, described, result_of
+from flux_engine.results.delivery import delivered
+from flux_engine.results.files import Origin, ResultFiles, picture_files, video_files
+from flux_engine.results.keeping import Keeping
+from flux_engine.results.limit import fitted
+from flux_engine.results.pending import PendingResults
+from flux_engine.results.result import Account, described, result_of, timeout_warning
 from flux_engine.results.s3_config import store_from_s3_config
 from flux_engine.results.store import ResultStore, put_all
+from flux_engine.timings import Clock
 
-NO_PREVIEW: Final = "`preview` has no effect: this GPU would move the model out and in again for each one"
 NOT_STORED: Final = "the result could not be stored for reuse"
-
-Made = TypeVar("Made")
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One job on its way, with everything that belongs to it alone."""
+
+    job: ImageJob | VideoJob
+    inputs: JobInputs
+    model: ModelIdentity  # by the plan; a leaner one makes it where memory runs out
+    fingerprint: str
+    store: ResultStore
+    keeping: Keeping
+    progress: Progress
+    clock: Clock
+    turn: Turn
+
+    def lookup(self) -> Lookup:
+        return Lookup(
+            self.fingerprint,
+            job_id=self.job.id,
+            store=self.store,
+            use_cache=self.job.cache,
+            needs_store=self.keeping.must_store,
+            on_progress=self.progress.relay,
+            before_waiting=self.turn.give_up,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A job's files, the result's description of what made them, and what is to be said to this client alone."""
+
+    files: ResultFiles
+    model: JsonObject
+    notes: tuple[str, ...] = ()
+
+
 class Worker:
-    """Runs jobs. One a process; holds the GPU thread, the models, the cache and the store for results."""
+    """Runs jobs. One a process; holds the generator, the cache and the store for results."""
 
     def __init__(
         self,
-        models: FluxModelManager,
+        generator: Generator,
         *,
-        gpu: GpuThread,
+        served: ServedModels,
         cache: CacheManager,
         store: ResultStore,
-        kept: KeptResults,
+        pending: PendingResults,
         inputs: InputFetcher,
         url_expiry_s: int,
         max_video_work: float = MAX_VIDEO_WORK,
     ) -> None:
         self.is_broken = False  # the device is lost: this process should take no further job
-        self._models = models
-        self._gpu = gpu
+        self._generator = generator
+        self._served = served
         self._cache = cache
         self._store = store
-        self._kept = kept
+        self._pending = pending
         self._inputs = inputs
         self._url_expiry_s = url_expiry_s
         self._max_video_work = max_video_work
-        self._looking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="look")  # one at a time; begins when used
-        self._images = ImageGenerator()
-        self._videos = VideoGenerator()
 
-    async def run(self, job: object, send: Send | None = None, *, min_interval_s: float = MIN_INTERVAL_S) -> JsonObject:
+    async def run(self, raw: object, send: Send | None = None, *, min_interval_s: float = MIN_INTERVAL_S) -> JsonObject:
         """Run one job to its result; `send` carries its progress. Raises nothing but a cancellation."""
-        request = parse_request(job)
-        identity = request.id
-        progress = Progress(send, min_interval_s=min_interval_s)
-        try:
-            return within_limit(await self._run_in_store(request, progress), identity)
-        except DeviceBroken as error:
-            self.is_broken = True
-            reference = _reference()
-            log.exception("device broken", extra={"job_id": identity, "code": error.code, "reference": reference})
-            broken = DeviceBroken(f"{error.message}; reference {reference}")
-            return {"error": broken.to_json(identity), "refresh_worker": True}
-        except ClientError as error:  # its message may quote the job, so the field has to do
-            log.warning("job refused", extra={"job_id": identity, "code": error.code, "detail": error.field})
-            return {"error": error.to_json(identity)}
-        except FluxError as error:
-            log.exception("job failed", extra={"job_id": identity, "code": error.code, "detail": error.message})
-            return {"error": error.to_json(identity)}
-        except Exception:
-            reference = _reference()
-            log.exception("job failed", extra={"job_id": identity, "code": "internal", "reference": reference})
-            unforeseen = Internal(f"something unforeseen broke; send the job again, or report reference {reference}")
-            return {"error": unforeseen.to_json(identity)}
-        finally:
-            await progress.close()
+        request = parse_request(raw)
+        with about_job(request.id):
+            progress = Progress(send, min_interval_s=min_interval_s)
+            try:
+                return await self._in_store(request, progress)
+            except ClientError as error:
+                log.warning(
+                    "job refused", extra={"code": error.code, "detail": error.field}
+                )  # its text may quote the job
+                return {"error": error.to_json(request.id)}
+            except DeviceBroken as error:
+                self.is_broken = True
+                reference = _reference()
+                log.exception("device broken", extra={"code": error.code, "reference": reference})
+                broken = DeviceBroken(f"{error.message}; reference {reference}")
+                return {"error": broken.to_json(request.id), "refresh_worker": True}
+            except FluxError as error:
+                log.exception("job failed", extra={"code": error.code, "detail": error.message})
+                return {"error": error.to_json(request.id)}
+            except Exception:
+                reference = _reference()
+                log.exception("job failed", extra={"code": Internal.code, "reference": reference})
+                message = f"something unforeseen broke; send the job again, or report reference {reference}"
+                return {"error": Internal(message).to_json(request.id)}
+            except asyncio.CancelledError:
+                log.info("job cancelled")
+                raise
+            finally:
+                await progress.close()
 
     async def warm(self) -> None:
-        """Load the default model before the first job asks for it; where it cannot be, that job will say so."""
+        """Load the default model before the first job asks for it; where it cannot be loaded, that job will say so."""
         try:
-            spec = self._models.served.default()
-            await self._identity(spec)
-            await self._gpu.run(lambda _: self._models.use(spec, lambda model: None))
+            await self._generator.warm()
         except DeviceBroken as error:
             self.is_broken = True
             log.exception("device broken", extra={"code": error.code})
-        except FluxError as error:
-            log.exception("not warmed", extra={"code": error.code, "detail": error.message})
-        except Exception:
-            log.exception("not warmed", extra={"code": "internal"})
+        except Exception as error:
+            code, detail = (error.code, error.message) if isinstance(error, FluxError) else (Internal.code, None)
+            log.exception("not warmed", extra={"code": code, "detail": detail})
 
     async def close(self) -> None:
         """Leave the cache's server and the store. The GPU thread is its owner's to end."""
         await self._cache.close()
         self._store.close()
-        self._looking.shutdown(wait=False)
+        self._generator.close()
 
-    async def _run_in_store(self, request: Request, progress: Progress) -> JsonObject:
-        store = self._store_of(request)
+    async def _in_store(self, request: Request, progress: Progress) -> JsonObject:
+        """The result of `request`, in the bucket that it brings along or in the worker's own store."""
+        if request.s3_config is None:
+            return await self._result(request, self._store, progress)
+        store = store_from_s3_config(request.s3_config, url_expiry_s=self._url_expiry_s)
         try:
-            return await self._run(request, store, progress)
+            return await self._result(request, store, progress)
         finally:
-            if store is not self._store:
-                store.close()
+            store.close()
 
-    async def _run(self, request: Request, store: ResultStore, progress: Progress) -> JsonObject:
+    async def _result(self, request: Request, store: ResultStore, progress: Progress) -> JsonObject:
         clock = Clock()
-        job = parse_job(request, self._parse_context(store))
+        job = parse_job(request, self._parse_context(store))  # 1 parse
         progress.stage("queued")
-        spec = self._models.served.named(job.model)
-        if isinstance(job, VideoJob):
-            check_model(spec)
-        model = await self._identity(spec)
-        with self._gpu.place() as place:
-            if store is not self._store:
-                await store.warm()  # a bucket that cannot be used is refused before anything is made for it
-            inputs = await self._fetch_inputs(job, progress, clock)
-            key = fingerprint(job.parameters(), model=model, inputs=inputs.content(job))
-            run = Run(
-                job=job,
-                inputs=inputs,
-                model=model,
-                fingerprint=key,
-                store=store,
-                progress=progress,
-                clock=clock,
-                place=place,
-            )
-            return await self._reused_or_made(run)
+        with self._generator.turn() as turn:
+            run = await self._prepared(job, store, progress, clock, turn)  # 2 inputs
+            async with self._cache.flight(run.lookup()) as flight:  # 3 reuse
+                progress.also_tell(flight.share_progress)
+                if flight.hit is not None:
+                    finished = Finished(files=ResultFiles(flight.hit), model=described(run.model))
+                else:
+                    finished = await self._finished(run, flight)  # 4 generate, 5 encode
+                with clock.measure("upload"):
+                    delivery = await delivered(finished.files, store, job.response_format)  # 6 deliver
+        result = result_of(job, delivery, _account(run, finished, flight))
+        result = await fitted(result, finished.files, job, store)
+        answer = await asyncio.to_thread(result.to_json) if result.inline else result.to_json()
+        log.info("job done", extra={"model": job.model, "ms": clock.total_ms()})
+        return answer
 
-    async def _reused_or_made(self, run: Run) -> JsonObject:
-        job, store, progress, clock = run.job, run.store, run.progress, run.clock
-        async with self._cache.flight(
-            run.fingerprint,
-            job_id=job.id,
+    async def _prepared(
+        self, job: ImageJob | VideoJob, store: ResultStore, progress: Progress, clock: Clock, turn: Turn
+    ) -> Run:
+        """The job with its inputs, known by its fingerprint."""
+        model = await self._generator.identity(job)
+        is_own_store = store is self._store
+        if not is_own_store:
+            turn.give_up()  # a client's bucket may be slow
+            await store.warm()  # one that cannot be used is refused before anything is made for it
+        if job.loras:
+            progress.stage("lora")
+        with clock.measure("lora") if job.loras else nullcontext():
+            inputs = await self._inputs.fetch(job, before_download=turn.give_up)
+        return Run(
+            job=job,
+            inputs=inputs,
+            model=model,
+            fingerprint=fingerprint(job.parameters(), model=model, inputs=inputs.content(job)),
             store=store,
-            on_progress=progress.relay,
-            use_cache=job.cache,
-            needs_store=job.response_format == "url",
-        ) as flight:
-            progress.also_tell(flight.share_progress)
-            if flight.hit is not None:
-                finished = Finished(entry=flight.hit, model=described(run.model))
-            else:
-                finished = await self._finish(run, flight)
-            with clock.measure("upload"):
-                files, expires_at = await handed_out(
-                    finished.entry, store, job.response_format, at_hand=finished.at_hand
-                )
-        log.info("job done", extra={"job_id": job.id, "model": job.model, "ms": clock.total_ms()})
-        result = result_of(run, finished, flight, files=files, expires_at=expires_at)
-        return await self._fitting(run, finished, result)
+            keeping=Keeping.of(job, is_own_store=is_own_store),
+            progress=progress,
+            clock=clock,
+            turn=turn,
+        )
 
-    async def _fitting(self, run: Run, finished: Finished, result: JsonObject) -> JsonObject:
-        """`result`, or where the platform would not take it, the same in a smaller format, or with links."""
-        job, store = run.job, run.store
-        fitting = await made_to_fit(result, job) if isinstance(job, ImageJob) else result
-        if not store.has_urls or is_within_limit(fitting, job.id):
-            return fitting
-        await put_all(store, finished.files())  # where `cache: false` kept them out of it
-        files, expires_at = await handed_out(finished.entry, store, "url", at_hand={})
-        return linked_instead(result, files, expires_at, job_id=job.id)
-
-    async def _identity(self, spec: ModelSpec) -> ModelIdentity:
-        """What results of `spec` are made by. The first look at the GPU takes up to seconds, during which the loop goes
-        on; and not on the GPU thread, where a hit would wait for the job before it."""
-        return await asyncio.get_running_loop().run_in_executor(self._looking, self._models.identity, spec)
-
-    async def _fetch_inputs(self, job: Job, progress: Progress, clock: Clock) -> JobInputs:
-        if not job.loras:
-            return await self._inputs.fetch(job)
-        progress.stage("lora")
-        with clock.measure("lora"):
-            return await self._inputs.fetch(job)
-
-    async def _finish(self, run: Run, flight: Flight) -> Finished:
-        """The job's files, made or kept from an earlier try, and stored."""
-        only_of = None if run.job.cache else run.job.id
-        kept = await self._kept.find(run.fingerprint, prefix=run.store.prefix, job_id=only_of)
-        model, is_as_planned = described(run.model), True
-        was_kept = kept is not None
-        if kept is None:
-            kept, made_by = await self._make(run)
-            model = described(made_by.identity) | {"plan": made_by.plan}
-            is_as_planned = made_by.identity == run.model
+    async def _finished(self, run: Run, flight: Flight) -> Finished:
+        """The job's files, made now or left by an earlier try, and kept where they should be."""
+        only_of = run.job.id if run.keeping.is_own_only else None
+        left = await self._pending.find(run.fingerprint, prefix=run.store.prefix, job_id=only_of)
+        if left is not None:
+            run.turn.give_up()
+            finished, keeping = Finished(files=left, model=described(run.model)), run.keeping.found_pending()
+        else:
+            job, progress, clock = run.job, run.progress, run.clock
+            made = await self._generator.make(job, run.inputs, progress=progress, clock=clock, turn=run.turn)
+            model = described(made.identity)
+            files = await _encoded(run, made)
+            finished = Finished(files=files, model=model | {"plan": made.plan}, notes=made.notes)
+            keeping = run.keeping if made.identity == run.model else run.keeping.made_otherwise()
         run.progress.stage("uploading")
-        must_store = run.job.response_format == "url"
-        if not must_store and not run.job.cache:
-            return Finished(entry=kept.entry, model=model, at_hand=kept.data_by_key())
+        if keeping.may_store:
+            await self._keep(run, flight, finished.files, keeping)
+        return finished
+
+    async def _keep(self, run: Run, flight: Flight, files: ResultFiles, keeping: Keeping) -> None:
+        """Store `files` and remember them, or leave them for the job's next try. Raises StorageFailed."""
         try:
             with run.clock.measure("upload"):
-                await put_all(run.store, kept.files)
+                await put_all(run.store, files.at_hand)
         except StorageFailed:
-            if must_store:
-                if is_as_planned and run.store is self._store:  # a client's own bucket may be away for ever
-                    await self._kept.keep(kept.entry, kept.files, job_id=run.job.id)
+            if keeping.waits_for_retry:
+                await self._pending.keep(files, job_id=run.job.id)
+            if keeping.must_store:
                 raise
             flight.warning = NOT_STORED
-        else:
-            if is_as_planned:
-                await flight.complete(kept.entry)
-            if run.store is self._store and (was_kept or run.job.cache):  # else it waits for another job
-                await self._kept.drop(run.fingerprint)
-        return Finished(entry=kept.entry, model=model, at_hand=kept.data_by_key())
-
-    async def _make(self, run: Run) -> tuple[KeptResult, MadeBy]:
-        """Generate and encode."""
-        if isinstance(run.job, VideoJob):
-            return await self._make_video(run, run.job)
-        return await self._make_images(run, run.job)
-
-    async def _make_images(self, run: Run, job: ImageJob) -> tuple[KeptResult, MadeBy]:
-        def generate(model: LoadedModel, cancellation: Cancellation) -> Generated:
-            pictures = run.inputs.pictures
-            return self._images.generate(model, job, run.progress, cancellation, pictures=pictures)
-
-        made, made_by, warnings = await self._on_gpu(run, generate)
-        if job.preview and not made_by.can_preview:
-            run.said.append(NO_PREVIEW)
-        run.clock.spent |= made.spent_ms()
-        run.progress.stage("encoding")
-        with run.clock.measure("encode"):
-            content = run.inputs.content(job)
-            files = await encode_images(
-                made.images, job, model=described(made_by.identity), prefix=run.store.prefix, content=content
-            )
-        facts = tuple(file.facts for file in files)
-        entry = CacheEntry(fingerprint=run.fingerprint, files=facts, warnings=tuple(warnings))
-        return KeptResult(entry, tuple(file.new_file for file in files)), made_by
-
-    async def _make_video(self, run: Run, job: VideoJob) -> tuple[KeptResult, MadeBy]:
-        def generate(model: LoadedModel, cancellation: Cancellation) -> Film:
-            first_frame = run.inputs.pictures.image
-            return film(self._videos, model, job, run.progress, cancellation, first_frame=first_frame)
-
-        made, made_by, warnings = await self._on_gpu(run, generate)
-        run.clock.spent |= made.spent_ms()
-        video, thumbnail = video_files(made, job, prefix=run.store.prefix)
-        entry = CacheEntry(
-            fingerprint=run.fingerprint,
-            files=(video.facts,),
-            thumbnail=thumbnail.facts,
-            warnings=tuple(warnings),
-        )
-        return KeptResult(entry, (video.new_file, thumbnail.new_file)), made_by
-
-    async def _on_gpu(
-        self, run: Run, generate: Callable[[LoadedModel, Cancellation], Made]
-    ) -> tuple[Made, MadeBy, list[str]]:
-        def work(cancellation: Cancellation) -> tuple[Made, MadeBy, list[str]]:
-            return self._use_model(run, generate, cancellation)
-
-        return await self._gpu.run(work, place=run.place)
-
-    def _use_model(
-        self, run: Run, generate: Callable[[LoadedModel, Cancellation], Made], cancellation: Cancellation
-    ) -> tuple[Made, MadeBy, list[str]]:
-        """Runs on the GPU thread: loads the model if it is cold, applies the job's LoRAs and calls `generate`. Returns
-        its result, what it was made by, and warnings about the LoRAs.
-
-        The model itself stays here: a job that is still being uploaded would keep it from being unloaded.
-        """
-        began = time.perf_counter()
-        spec = self._models.served.named(run.job.model)
-        is_cold = not self._models.is_warm(spec)
-        if is_cold:
-            run.progress.stage("loading")
-
-        def work(model: LoadedModel) -> tuple[Made, MadeBy, list[str]]:
-            run.clock.spent["load"] = (time.perf_counter() - began) * 1000
-            if is_cold:
-                run.clock.cold_start |= model.phases_ms
-            with run.clock.measure("lora"):
-                scales = (lora.scale for lora in run.job.loras)
-                warnings = model.apply_loras(zip(run.inputs.loras, scales, strict=True))
-            with interruptible(model, cancellation):
-                made = generate(model, cancellation)
-            plan = model.tuned.applied.to_dict()
-            return made, MadeBy(identity=model.identity, plan=plan, can_preview=can_preview(model)), warnings
-
-        return self._models.use(spec, work)
-
-    def _store_of(self, request: Request) -> ResultStore:
-        """The bucket that the job brings along, or the worker's own store. Raises InvalidInput."""
-        if request.s3_config is None:
-            return self._store
-        return store_from_s3_config(request.s3_config, url_expiry_s=self._url_expiry_s)
+            return
+        if keeping.is_remembered:
+            await flight.complete(files.entry)
+        if keeping.clears_pending:
+            await self._pending.drop(run.fingerprint)
 
     def _parse_context(self, store: ResultStore) -> ParseContext:
         return ParseContext(
-            default_model=lambda: self._models.served.default().limits,
-            find_model=self._models.served.find_limits,
-            served_models=self._models.served.ids(),
+            default_model=lambda: self._served.default().limits,
+            find_model=self._served.find_limits,
+            served_models=self._served.ids(),
             default_response_format="url" if store.has_urls else "b64_json",
             can_return_urls=store.has_urls,
             max_video_work=self._max_video_work,
         )
+
+
+async def _encoded(run: Run, made: Made) -> ResultFiles:
+    """What was made, as files. A video was encoded while its frames were made."""
+    origin = Origin(
+        fingerprint=run.fingerprint,
+        model=described(made.identity),
+        content=run.inputs.content(run.job),
+        prefix=run.store.prefix,
+        warnings=made.warnings,
+    )
+    if isinstance(run.job, VideoJob):
+        return video_files(made.video, made.thumbnail, run.job, origin)
+    run.progress.stage("encoding")
+    with run.clock.measure("encode"):
+        return await picture_files(made.pictures, run.job, origin)
+
+
+def _account(run: Run, finished: Finished, flight: Flight) -> Account:
+    timings, cold_start = run.clock.timings(), run.clock.cold_start()
+    said = (*run.job.warnings, *finished.files.entry.warnings, *finished.notes)
+    if flight.warning is not None:
+        said = (*said, flight.warning)
+    if isinstance(run.job, VideoJob):
+        said = (*said, *timeout_warning(timings["total_ms"] / 1000))
+    return Account(
+        model=finished.model | ({"cold_start": cold_start} if cold_start else {}),
+        cached=flight.hit is not None,
+        timings=timings,
+        warnings=said,
+    )
 
 
 def _reference() -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from flux_engine.cache.embedded import wheel_program
-from flux_engine.results.bucket import Bucket, BucketStore, TimeBounds
+from flux_engine.results.bucket import BucketStore
+from flux_engine.results.bucket_address import Bucket, TimeBounds
 
 ACCESS_KEY = "AKIDTESTACCESSKEY"
 SECRET_KEY = "secret-that-no-log-may-hold"

@@ -16,6 +16,7 @@ from flux_engine.cache.flight import AWAY
 from flux_engine.cache.lua import Terms
 from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.redis_link import RemoteServer
+from flux_engine.generate.generator import Generator
 from flux_engine.generate.gpu import GpuThread
 from flux_engine.inputs.fetcher import InputFetcher
 from flux_engine.inputs.lora_store import LoraStore
@@ -23,7 +24,7 @@ from flux_engine.inputs.pictures import PictureSource
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.net.fetch import Fetcher
 from flux_engine.progress import Update
-from flux_engine.results.pending import KeptResults
+from flux_engine.results.pending import PendingResults
 from flux_engine.settings import Settings
 from flux_engine.worker import NOT_STORED, Worker
 from tests.servers import RedisProcess, S3Process, ServerProcess, fetched
@@ -78,8 +79,8 @@ async def _site(
     models, gpu = warm
     settings = Settings.from_environment({"MODEL_VOLUME": str(tmp_path / "volume")})
     worker = Worker(
-        models,
-        gpu=gpu,
+        Generator(models, gpu),
+        served=models.served,
         cache=CacheManager(
             RemoteServer(redis.url),
             namespace="faults",
@@ -88,7 +89,7 @@ async def _site(
             retry_after_s=RECONNECT_S,
         ),
         store=s3.store(),
-        kept=KeptResults(tmp_path / "pending"),
+        pending=PendingResults(tmp_path / "pending"),
         inputs=InputFetcher(LoraStore.from_settings(settings), PictureSource(Fetcher())),
         url_expiry_s=3600,
     )

@@ -17,21 +17,29 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import torch
+from aiohttp import web
 from PIL import Image
 
 from flux_engine.build import build_worker
 from flux_engine.errors import DeviceBroken
 from flux_engine.generate.gpu import Cancellation, GpuThread, Result
+from flux_engine.generate.turns import Turn
+from flux_engine.inputs.fetcher import InputFetcher
+from flux_engine.inputs.lora_store import LoraStore
+from flux_engine.inputs.pictures import PictureSource
+from flux_engine.logs import set_up_logs
 from flux_engine.models.manager import FluxModelManager, LoadedModel
 from flux_engine.models.planning.device import read_device
 from flux_engine.models.planning.gpus import GpuProperties, cpu_machine
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.weights import BUNDLED_FOLDER
+from flux_engine.net.fetch import Fetcher
 from flux_engine.progress import Update
 from flux_engine.settings import Settings
 from flux_engine.units import GIB
 from flux_engine.worker import Worker
+from tests.web_server import loopback, own_certificate, server
 
 Made = TypeVar("Made")
 QUICK = {"prompt": "a red sun on the left, a lake, day", "num_inference_steps": 4, "width": 128, "height": 128}
@@ -250,6 +258,68 @@ async def test_jobs_in_flight_reach_the_gpu_in_the_order_they_were_taken(worker:
     assert list(dict.fromkeys(began)) == names
 
 
+async def test_a_job_that_downloads_holds_nobody_up(warm: tuple[FluxModelManager, GpuThread], tmp_path: Path) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: web.Request) -> web.Response:
+        asked.set()
+        await answer.wait()
+        return web.Response(body=a_picture())
+
+    settings = Settings.from_environment({"MODEL_VOLUME": str(tmp_path)})
+    serving, trusting = own_certificate(tmp_path, "files.example")
+    fetcher = Fetcher(allow_private=True, resolve=loopback, tls=trusting)
+    parts = {
+        "models": warm[0],
+        "gpu": warm[1],
+        "inputs": InputFetcher(LoraStore.from_settings(settings), PictureSource(fetcher)),
+    }
+    async with server(slow, tls=serving) as port, a_worker(settings, tmp_path, **parts) as worker:
+        url = f"https://files.example:{port}/a.png"
+        downloading = asyncio.create_task(worker.run(job("first", image=url)))
+        await asked.wait()
+        pictures(await worker.run(job("second")))
+        assert not downloading.done()
+        answer.set()
+        pictures(await downloading)
+
+
+async def test_cancelled_failed_and_twin_side_by_side_in_the_log(
+    worker: Worker, warm: tuple[FluxModelManager, GpuThread], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line names its job, whichever task or thread wrote it."""
+    set_up_logs("INFO", as_json=True)
+    release, waiting = threading.Event(), asyncio.Event()
+    busy = asyncio.create_task(warm[1].run(lambda _: release.wait(60)))
+
+    async def send(update: Update) -> None:
+        waiting.set()
+
+    twins = [asyncio.create_task(worker.run(job(name, seed=31, cache=True), send)) for name in ("one", "other")]
+    cancelled = asyncio.create_task(worker.run(job("cancelled"), send, min_interval_s=0.0))
+    failed = await worker.run(job("failed", model="schnell"))
+    refused = await worker.run(job("refused", width=5))
+    await waiting.wait()
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    release.set()
+    await busy
+    assert sorted(result["cached"] for result in await asyncio.gather(*twins)) == [False, True]
+    assert "error" in failed
+    assert "error" in refused
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert sorted((line["job_id"], line["event"]) for line in told if line["event"].startswith("job")) == [
+        ("cancelled", "job cancelled"),
+        ("failed", "job failed"),
+        ("one", "job done"),
+        ("other", "job done"),
+        ("refused", "job refused"),
+    ]
+    (waiter,) = (line["job_id"] for line in told if line["event"] == "waiting for a twin")
+    assert waiter in ("one", "other")
+    assert [line for line in told if "job_id" not in line] == []
+
+
 async def test_the_unforeseen_is_internal_with_a_reference(
     warm: tuple[FluxModelManager, GpuThread], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -264,7 +334,7 @@ async def test_the_unforeseen_is_internal_with_a_reference(
 class BrokenThread(GpuThread):
     """A GPU thread with a defect."""
 
-    async def run(self, work: Callable[[Cancellation], Result], *, place: int | None = None) -> Result:
+    async def run(self, work: Callable[[Cancellation], Result], *, turn: Turn | None = None) -> Result:
         raise ZeroDivisionError(work)
 
 
@@ -313,7 +383,7 @@ async def test_warming_that_fails_is_in_the_log(
 class LostDevice(GpuThread):
     """The GPU thread of a card that no longer answers."""
 
-    async def run(self, work: Callable[[Cancellation], Result], *, place: int | None = None) -> Result:
+    async def run(self, work: Callable[[Cancellation], Result], *, turn: Turn | None = None) -> Result:
         raise DeviceBroken("the GPU stopped answering")
 
 
@@ -414,7 +484,7 @@ async def test_what_is_too_large_for_the_platform_comes_by_links_where_there_is_
     asked = job(seed=11, num_images=2, output_format="png", response_format="b64_json", cache=cache)
     async with a_worker(settings, tmp_path, is_local=True, models=models, gpu=gpu) as worker:
         inline = await worker.run(asked)
-        monkeypatch.setattr("flux_engine.results.delivery.RUN_LIMIT_BYTES", 40_000)
+        monkeypatch.setattr("flux_engine.results.limit.RUN_LIMIT_BYTES", 40_000)
         linked = await worker.run(asked)
         open_format = await worker.run(job(seed=11, num_images=2, response_format="b64_json", cache=cache))
     assert (inline["warnings"], linked["cached"]) == ([], cache)
@@ -441,15 +511,13 @@ async def test_one_lora_or_picture_by_another_name_is_the_same_file(worker: Work
     folder.mkdir(parents=True)
     shutil.copy(SHIPPED_LORA, folder / "unreleased-product.safetensors")
     inline = base64.b64encode(SHIPPED_LORA.read_bytes()).decode()
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
-    picture = base64.b64encode(buffer.getvalue()).decode()
+    picture = base64.b64encode(a_picture()).decode()
     one = await worker.run(job(seed=3, loras=["unreleased-product"], image=picture, strength=0.5))
     other = await worker.run(job(seed=3, loras=[inline], image=f"data:image/png;base64,{picture}", strength=0.5))
     assert pictures(one) == pictures(other)
     said = json.loads(Image.open(io.BytesIO(pictures(one)[0])).info["parameters"])
     assert said["loras"] == [{"sha256": hashlib.sha256(SHIPPED_LORA.read_bytes()).hexdigest(), "scale": 1.0}]
-    assert said["image"] == hashlib.sha256(buffer.getvalue()).hexdigest()
+    assert said["image"] == hashlib.sha256(a_picture()).hexdigest()
 
 
 async def test_twins_at_once_are_made_once(worker: Worker) -> None:
@@ -463,6 +531,12 @@ async def test_twins_at_once_are_made_once(worker: Worker) -> None:
     assert sorted(result["cached"] for result in results) == [False, True, True, True]
     assert len({pictures(result)[0] for result in results}) == 1
     assert updates
+
+
+def a_picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 async def run_alone(settings: Settings, folder: Path, raw: dict[str, Any]) -> dict[str, Any]:

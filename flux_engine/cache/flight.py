@@ -1,6 +1,6 @@
 """One job's way through the cache: a hit, a wait for a twin, or the claim to generate.
 
-    async with cache.flight(fingerprint, job_id=..., store=...) as flight:
+    async with cache.flight(Lookup(fingerprint, job_id=..., store=...)) as flight:
         entry = flight.hit
         if entry is None:
             ...                                  # generate and store; flight.share_progress(update) on the way
@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Final, Literal
+from typing import Final
 
-from flux_engine.cache.lua import WAKE, Claimed, Hit, Ledger, Wait
+from flux_engine.cache.lua import WAKE, CacheScripts, Claimed, Hit, Wait
 from flux_engine.cache.redis_link import CacheAway
 from flux_engine.errors import FluxError, StorageFailed
 from flux_engine.progress import Update
@@ -33,32 +35,36 @@ AWAY: Final = "the result cache did not answer: this result was made without it"
 WAITED_TOO_LONG: Final = "a job like this one did not finish: this result was made beside it"
 PROGRESS_EVERY_S: Final = 0.25
 
-Use = Literal["result", "status"]  # status: neither read nor write results, as `cache: false` asks
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What one job asks the cache.
+
+    `store` is where its results go: entries of different stores never meet. A store that does not answer is raised as
+    StorageFailed, or, without `needs_store`, taken for no cache. `use_cache=False` neither reads nor writes results and
+    keeps the job's status alone. `on_progress` gets the owner's updates while this job waits for a twin.
+    `before_waiting` is called when the job begins to wait: for a twin, or for the store to confirm a hit.
+    """
+
+    fingerprint: str
+    job_id: str = field(kw_only=True)
+    store: ResultStore = field(kw_only=True)
+    use_cache: bool = field(default=True, kw_only=True)
+    needs_store: bool = field(default=True, kw_only=True)
+    on_progress: Callable[[Update], None] = field(default=lambda update: None, kw_only=True)
+    before_waiting: Callable[[], None] = field(default=lambda: None, kw_only=True)
 
 
 class Flight:
     """See the module. Made by CacheManager.flight; entered once, by one task."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        fingerprint: str,
-        *,
-        job_id: str,
-        store: ResultStore,
-        on_progress: Callable[[Update], None],
-        use: Use,
-        needs_store: bool,
-    ) -> None:
+    def __init__(self, scripts: CacheScripts, lookup: Lookup) -> None:
         self.hit: CacheEntry | None = None
         self.warning: str | None = None
-        self._ledger = ledger
-        self._fingerprint = fingerprint
-        self._job_id = job_id
-        self._store = store
-        self._on_progress = on_progress
-        self._use = use
-        self._needs_store = needs_store
+        self._scripts = scripts
+        self._lookup = lookup
         self._token = secrets.token_hex(16)
         self._started_at = datetime.now(UTC)
         self._slot = ""
@@ -99,31 +105,33 @@ class Flight:
         await self._stop_renewal()
         task = self._task("completed", result=entry)
         try:
-            if self._use == "status" or not self._slot:
-                await self._ledger.set_task(task)
+            if not self._lookup.use_cache or not self._slot:
+                await self._scripts.set_task(task)
             else:
-                await self._ledger.complete(self._slot, self._token, entry=entry, task=task)
+                await self._scripts.complete(self._slot, self._token, entry=entry, task=task)
         except CacheAway:
             self._go_without()
         self._is_closed = True  # not before: a cancellation meanwhile has to free the lease
 
     async def _enter(self) -> None:
-        if self._use == "status":
-            await self._ledger.set_task(self._task("processing"))
+        if not self._lookup.use_cache:
+            await self._scripts.set_task(self._task("processing"))
             return
-        self._slot = self._ledger.slot(await self._place(), self._fingerprint)
+        self._slot = self._scripts.slot(await self._store_identity(), self._lookup.fingerprint)
         outcome = await self._acquire()
         if isinstance(outcome, Wait):
-            async with asyncio.timeout(self._ledger.terms.wait_limit_s):
+            log.info("waiting for a twin")
+            self._lookup.before_waiting()
+            async with asyncio.timeout(self._scripts.terms.wait_limit_s):
                 outcome = await self._wait()
         if isinstance(outcome, Claimed):
-            self._renewal = asyncio.create_task(self._renew(), name=f"lease of {self._job_id}")
+            self._renewal = asyncio.create_task(self._renew(), name=f"lease of {self._lookup.job_id}")
 
-    async def _place(self) -> str:
+    async def _store_identity(self) -> str:
         try:
-            return await self._store.place()
+            return await self._lookup.store.identity()
         except StorageFailed as error:  # delivery will find out for itself whether it can do without
-            raise CacheAway("the result store has no place") from error
+            raise CacheAway("the result store cannot be identified") from error
 
     async def _acquire(self) -> Hit | Claimed | Wait:
         """Look until what is found is of use: an entry that is not is removed, and the next look is a miss.
@@ -131,7 +139,7 @@ class Flight:
         One whose files the store does not show stays: it may be of use to others, and `complete` writes over it.
         """
         while True:
-            outcome = await self._ledger.acquire(
+            outcome = await self._scripts.acquire(
                 self._slot,
                 self._token,
                 task=self._task("processing"),
@@ -140,7 +148,9 @@ class Flight:
             )
             if not isinstance(outcome, Hit):
                 return outcome
-            entry = CacheEntry.parse(outcome.raw, fingerprint=self._fingerprint, prefix=self._store.prefix)
+            entry = CacheEntry.parse(
+                outcome.raw, fingerprint=self._lookup.fingerprint, prefix=self._lookup.store.prefix
+            )
             is_stored = entry is not None and await self._is_stored(entry)
             if is_stored:
                 self.hit = entry
@@ -148,29 +158,30 @@ class Flight:
             if is_stored is None:
                 self._unseen = outcome.raw
             else:
-                await self._ledger.discard(self._slot, outcome.raw)
+                await self._scripts.discard(self._slot, outcome.raw)
 
     async def _is_stored(self, entry: CacheEntry) -> bool | None:
         """None where the store does not say so."""
-        looks = [self._store.exists(stored.key, size=stored.bytes) for stored in entry.objects()]
+        self._lookup.before_waiting()
+        looks = [self._lookup.store.exists(stored.key, size=stored.bytes) for stored in entry.objects()]
         try:
             found = await asyncio.gather(*looks)
             return False if False in found else None if None in found else True
         except StorageFailed as error:
-            if self._needs_store:
+            if self._lookup.needs_store:
                 raise
             raise CacheAway("the result store does not answer") from error
 
     async def _wait(self) -> Hit | Claimed | Wait:
         """Sleep until the owner says something or its lease runs out, then look again."""
-        async with self._ledger.link.subscription(self._ledger.channel(self._slot)) as messages:
+        async with self._scripts.link.subscription(self._scripts.channel(self._slot)) as messages:
             outcome = await self._acquire()  # it may have ended before the subscription began
             while isinstance(outcome, Wait):
                 self._pass_on(outcome.progress)
                 lease_s = outcome.lease_s
                 while (message := await messages.next(lease_s)) is not None and message != WAKE:
                     self._pass_on(message)
-                    lease_s = self._ledger.terms.lease_s  # progress comes with a renewal
+                    lease_s = self._scripts.terms.lease_s  # progress comes with a renewal
                 outcome = await self._acquire()
         return outcome
 
@@ -178,19 +189,19 @@ class Flight:
         with suppress(ValueError, RecursionError):  # of another version, or nothing yet
             update = json.loads(message)
             if isinstance(update, dict):
-                self._on_progress(update)
+                self._lookup.on_progress(update)
 
     async def _renew(self) -> None:
         """Keep the lease while the work goes on; each renewal carries the latest progress."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._ledger.terms.renew_s):
+                async with asyncio.timeout(self._scripts.terms.renew_s):
                     await self._news.wait()
             self._news.clear()
             update, self._latest = self._latest, None
             with suppress(CacheAway):  # tried again at the next renewal
-                await self._ledger.renew(self._slot, self._token, progress=update)
-            await asyncio.sleep(min(PROGRESS_EVERY_S, self._ledger.terms.renew_s))
+                await self._scripts.renew(self._slot, self._token, progress=update)
+            await asyncio.sleep(min(PROGRESS_EVERY_S, self._scripts.terms.renew_s))
 
     async def _stop_renewal(self) -> None:
         renewal, self._renewal = self._renewal, None
@@ -204,7 +215,7 @@ class Flight:
             await self._close(task)
             return
         with suppress(CacheAway):  # the result is stored and shared, but this job could not hand it over
-            await self._ledger.set_task(task)
+            await self._scripts.set_task(task)
 
     async def _close(self, task: TaskStatus) -> None:
         """Free the lease. Goes on where the job is cancelled once more meanwhile."""
@@ -214,21 +225,21 @@ class Flight:
     async def _let_go(self, task: TaskStatus) -> None:
         await self._stop_renewal()
         try:
-            if self._use == "status" or not self._slot:
-                await self._ledger.set_task(task)
+            if not self._lookup.use_cache or not self._slot:
+                await self._scripts.set_task(task)
             else:
-                await self._ledger.release(self._slot, self._token, task=task)
+                await self._scripts.release(self._slot, self._token, task=task)
         except CacheAway:
             self._go_without()  # the lease lapses by itself
 
     def _go_without(self) -> None:
-        if self._use == "result":
+        if self._lookup.use_cache:
             self.warning = AWAY
 
     def _task(self, state: TaskState, *, error: str | None = None, result: CacheEntry | None = None) -> TaskStatus:
         return TaskStatus(
-            job_id=self._job_id.encode(errors="backslashreplace").decode(),  # JSON has no lone surrogates
-            fingerprint=self._fingerprint,
+            job_id=self._lookup.job_id.encode(errors="backslashreplace").decode(),  # JSON has no lone surrogates
+            fingerprint=self._lookup.fingerprint,
             status=state,
             started_at=self._started_at,
             finished_at=None if state == "processing" else datetime.now(UTC),

@@ -3,10 +3,10 @@
 Keys, all under `flux:NAMESPACE:`, made of hashes and of quoted names, so that no prompt, job or namespace reaches
 another's:
 
-    PLACE:FINGERPRINT:entry      the finished job, for CACHE_TTL_SECONDS
-    PLACE:FINGERPRINT:lease      the token of who generates it now, for the length of a lease
-    PLACE:FINGERPRINT:progress   how far that is, for whoever begins to wait later
-    PLACE:FINGERPRINT:events     channel: progress as JSON, or WAKE when the lease is free or the entry there
+    STORE:FINGERPRINT:entry      the finished job, for CACHE_TTL_SECONDS
+    STORE:FINGERPRINT:lease      the token of who generates it now, for the length of a lease
+    STORE:FINGERPRINT:progress   how far that is, for whoever begins to wait later
+    STORE:FINGERPRINT:events     channel: progress as JSON, or WAKE when the lease is free or the entry there
     task:JOB                     a job's status
 
 Every script may be sent twice with the same result, because a call is repeated when its connection breaks. A server
@@ -30,7 +30,7 @@ from flux_engine.results.entry import CacheEntry, TaskStatus
 
 WAKE: Final = b"wake"
 _FINGERPRINT = re.compile(SHA256)
-_PLACE = re.compile(r"[0-9a-f]{16}")
+_STORE = re.compile(r"[0-9a-f]{16}")
 
 # KEYS: entry, lease, progress, task. ARGV: token, lease ms, task under way, task done up to its result, task ms,
 # an entry that is none to the caller, or ''.
@@ -125,19 +125,19 @@ class Terms:
         return self.lease_s / 3
 
 
-class Ledger:
-    """The cache of one namespace on one server. Every method may raise CacheAway."""
+class CacheScripts:
+    """The cache of one namespace on one server, a method for each script. Every method may raise CacheAway."""
 
     def __init__(self, link: RedisLink, *, namespace: str, terms: Terms) -> None:
         self.link: Final = link
         self.terms: Final = terms
         self._root = f"flux:{quote(namespace, safe='', errors='backslashreplace')}"
 
-    def slot(self, place: str, fingerprint: str) -> str:
+    def slot(self, store: str, fingerprint: str) -> str:
         """What the keys of one fingerprint begin with. Raises ValueError for anything but two hashes."""
-        if not _PLACE.fullmatch(place) or not _FINGERPRINT.fullmatch(fingerprint):
+        if not _STORE.fullmatch(store) or not _FINGERPRINT.fullmatch(fingerprint):
             raise ValueError("a slot of the cache is named by two hashes")
-        return f"{self._root}:{place}:{fingerprint}"
+        return f"{self._root}:{store}:{fingerprint}"
 
     def channel(self, slot: str) -> str:
         return f"{slot}:events"

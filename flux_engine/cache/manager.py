@@ -1,19 +1,18 @@
 """The result cache: no picture is made twice, by any worker that shares a Redis server.
 
 `CacheManager` is what the worker holds. `flight` takes one job through it (flight.py), `task_status` answers whoever
-asks for a job later. Values are JSON with a version (entry.py), atomic steps are Lua (ledger.py), and a server that
+asks for a job later. Values are JSON with a version (entry.py), atomic steps are Lua (lua.py), and a server that
 does not answer is no cache, never a failed job (redis_link.py). Without REDIS_URL a server of our own is used
 (embedded.py). Nothing here needs a model or torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from flux_engine.cache.embedded import EmbeddedServer
-from flux_engine.cache.flight import Flight
-from flux_engine.cache.lua import Ledger, Terms
+from flux_engine.cache.flight import Flight, Lookup
+from flux_engine.cache.lua import CacheScripts, Terms
 from flux_engine.cache.redis_link import (
     CALL_TIMEOUT_S,
     RETRY_AFTER_S,
@@ -22,9 +21,7 @@ from flux_engine.cache.redis_link import (
     RedisServer,
     RemoteServer,
 )
-from flux_engine.progress import Update
 from flux_engine.results.entry import TaskStatus
-from flux_engine.results.store import ResultStore
 from flux_engine.settings import Settings
 
 
@@ -41,7 +38,7 @@ class CacheManager:
         retry_after_s: float = RETRY_AFTER_S,
     ) -> None:
         self._link = RedisLink(server, call_timeout_s=call_timeout_s, retry_after_s=retry_after_s)
-        self._ledger = Ledger(self._link, namespace=namespace, terms=terms or Terms())
+        self._scripts = CacheScripts(self._link, namespace=namespace, terms=terms or Terms())
 
     @classmethod
     def from_settings(cls, settings: Settings, *, cache_folder: Path) -> CacheManager:
@@ -50,36 +47,14 @@ class CacheManager:
         server = server_of(settings, cache_folder=cache_folder)
         return cls(server, namespace=settings.cache_namespace or "local", terms=terms)
 
-    def flight(
-        self,
-        fingerprint: str,
-        *,
-        job_id: str,
-        store: ResultStore,
-        on_progress: Callable[[Update], None] = lambda update: None,
-        use_cache: bool = True,
-        needs_store: bool = True,
-    ) -> Flight:
-        """An async context manager; see flight.py.
-
-        `store` is where this job's results go: entries of different stores never meet. `on_progress` is given the
-        owner's updates while this job waits for a twin. `use_cache=False` neither reads nor writes results.
-        A store that does not answer is raised as StorageFailed, or, without `needs_store`, is taken for no cache.
-        """
-        return Flight(
-            self._ledger,
-            fingerprint,
-            job_id=job_id,
-            store=store,
-            on_progress=on_progress,
-            use="result" if use_cache else "status",
-            needs_store=needs_store,
-        )
+    def flight(self, lookup: Lookup) -> Flight:
+        """An async context manager; see flight.py."""
+        return Flight(self._scripts, lookup)
 
     async def task_status(self, job_id: str) -> TaskStatus | None:
         """How far a job is, or None where that is not known (any more) or the cache is away."""
         try:
-            return await self._ledger.task(job_id)
+            return await self._scripts.task(job_id)
         except CacheAway:
             return None
 

@@ -1,8 +1,8 @@
 """The one thread that touches the device, its queue, and how a job leaves it early.
 
-Work runs in the order of the places that its jobs took in the line. A cancelled job is told through `Cancellation`,
-which whoever generates checks at each step; the cancellation is reported only when the thread is free again. No thread
-is made at import nor by the constructor: the platform's ping process is forked before the first job.
+Work runs in the order of the turns that its jobs took (turns.py). `Cancellation` tells a running job that it was
+cancelled; whoever generates checks it at each step, and the cancellation is reported only when the thread is free.
+No thread is made at import nor by the constructor: the platform's ping process is forked before the first job.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from contextvars import copy_context
 from typing import TypeVar
 
 from flux_engine.errors import JobCancelled
-from flux_engine.generate.turns import Line
+from flux_engine.generate.turns import Turn, Turns
 
 Result = TypeVar("Result")
 
@@ -67,59 +67,58 @@ def settle() -> None:
 
 
 class GpuThread:
-    """Runs one piece of device work at a time, in order."""
+    """Runs one piece of device work at a time, in order.
+
+    with gpu.turn() as turn:                              # taken first, so that nobody passes this job
+        ...                                               # prepare; turn.give_up() before anything slow
+        made = await gpu.run(work, turn=turn)
+    """
 
     def __init__(self) -> None:
-        self._line = Line()
+        self._turns = Turns()
         self._executor: ThreadPoolExecutor | None = None
 
-    def place(self) -> AbstractContextManager[int]:
-        """A job's place in the line, to be taken before the job is prepared, and given up where the block is left."""
-        return self._line.place()
+    def turn(self) -> AbstractContextManager[Turn]:
+        """A job's turn, to be taken before the job is prepared; it ends where the block is left."""
+        return self._turns.turn()
 
-    async def run(self, work: Callable[[Cancellation], Result], *, place: int | None = None) -> Result:
-        """Run `work` on the GPU thread, at `place` or behind all that is in the line. When the caller is cancelled,
-        `work` is too, and has ended on return."""
-        if place is not None:
-            return await self._run(work, place)
-        with self.place() as last:
+    async def run(self, work: Callable[[Cancellation], Result], *, turn: Turn | None = None) -> Result:
+        """Run `work` on the GPU thread when its turn comes; without one, behind all turns that are taken. When the
+        caller is cancelled, `work` is too, and has ended on return."""
+        if turn is not None:
+            return await self._run(work, turn)
+        with self.turn() as last:
             return await self._run(work, last)
 
     def close(self) -> None:
-        """Finish what is in the line and end the thread."""
+        """Finish the work that has begun or is due, and end the thread."""
         if self._executor is not None:
             self._executor.shutdown(wait=True)
             self._executor = None
 
-    async def _run(self, work: Callable[[Cancellation], Result], place: int) -> Result:
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpu")
-        cancellation, future = Cancellation(), Future[Result]()
-        self._line.put(partial(_run_into, future, work, cancellation), place=place)
-        self._executor.submit(self._run_next)
-        outcome = asyncio.wrap_future(future)
-        outcome.add_done_callback(_noticed)
+    async def _run(self, work: Callable[[Cancellation], Result], turn: Turn) -> Result:
+        cancellation, context = Cancellation(), copy_context()  # the log knows the job on this thread too
+        due: asyncio.Future[Future[Result]] = asyncio.get_running_loop().create_future()
+
+        def begin() -> None:
+            if not due.done():  # else the job was cancelled while it waited
+                due.set_result(self._thread().submit(context.run, work, cancellation))
+
+        turn.use(begin)
         try:
+            outcome = asyncio.wrap_future(await due)
+            outcome.add_done_callback(_noticed)
             return await asyncio.shield(outcome)
         except asyncio.CancelledError:
             cancellation.request()
-            if not future.cancel():  # it has begun
-                await _ended(future)
+            if not due.cancelled() and not due.result().cancel():  # it has begun
+                await _ended(due.result())
             raise
 
-    def _run_next(self) -> None:
-        self._line.next()()
-
-
-def _run_into(future: Future[Result], work: Callable[[Cancellation], Result], cancellation: Cancellation) -> None:
-    """Run `work`, unless `future` was cancelled before; whatever comes of it is the future's."""
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        cancellation.check()
-        future.set_result(work(cancellation))
-    except BaseException as error:  # noqa: BLE001  (as an executor does: the caller is to know)
-        future.set_exception(error)
+    def _thread(self) -> ThreadPoolExecutor:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpu")
+        return self._executor
 
 
 def _noticed(outcome: asyncio.Future[Result]) -> None:

@@ -1,70 +1,63 @@
-"""The line for the device: who is next, in the order in which jobs were taken.
+"""Turns at the device: a promise that jobs reach it in the order in which they were taken.
 
-A job takes its place before it is prepared, and preparing takes one job longer than the next. The device waits a moment
-for the job whose turn it is, then goes on with the one behind it: a slow download should cost its own job time only.
+A job takes its turn before anything is prepared for it, and keeps it through everything quick: parsing, the cache, the
+volume. However slow the machine, whoever comes later waits. A job that begins something slow, a download or a wait for
+another job, gives its turn up: nobody waits for it any more, and when it is ready it goes behind those that were ready
+before. There is no clock in this, and no thread: whatever becomes due begins within the call that made it due.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-PLACE_HELD_S: Final = 0.25  # a lookup in the cache and on the volume fits in; a download seldom does
-
-Piece = Callable[[], None]
+Begin = Callable[[], None]
 
 
-class Line:
-    """Pieces of work by their places. Places are taken on any thread; one thread asks for the next piece."""
+class Turn:
+    """One job's turn: kept until it is given up, used, or its block is left."""
 
-    def __init__(self, *, place_held_s: float = PLACE_HELD_S) -> None:
-        self._place_held_s = place_held_s
-        self._changed = threading.Condition()
+    def __init__(self, turns: Turns, number: int) -> None:
+        self.number: Final = number
+        self._turns = turns
+
+    def give_up(self) -> None:
+        """Let others pass: this job begins something slow. Giving up twice is giving up once."""
+        self._turns.leave(self.number)
+
+    def use(self, begin: Begin) -> None:
+        """This job is ready: `begin` is called as soon as nobody before it keeps a turn, perhaps at once."""
+        self._turns.use(self.number, begin)
+
+
+class Turns:
+    """Who is next. For one event loop."""
+
+    def __init__(self) -> None:
         self._numbers = itertools.count()
-        self._held_until: dict[int, float] = {}  # the places of those still being prepared
-        self._ready: list[tuple[int, Piece]] = []
+        self._kept: set[int] = set()  # by jobs that are being prepared
+        self._ready: list[tuple[int, Begin]] = []
 
     @contextmanager
-    def place(self) -> Iterator[int]:
-        """A place behind all others, kept until work is put there or the block is left."""
-        with self._changed:
-            number = next(self._numbers)
-            self._held_until[number] = time.monotonic() + self._place_held_s
+    def turn(self) -> Iterator[Turn]:
+        """A turn behind all others. A job that leaves the block without having used it is waited for no more."""
+        turn = Turn(self, next(self._numbers))
+        self._kept.add(turn.number)
         try:
-            yield number
+            yield turn
         finally:
-            self._give_up(number)
+            self.leave(turn.number)
 
-    def put(self, piece: Piece, *, place: int) -> None:
-        """`piece` is ready; a place holds one."""
-        with self._changed:
-            self._held_until.pop(place, None)
-            heapq.heappush(self._ready, (place, piece))
-            self._changed.notify()
+    def use(self, number: int, begin: Begin) -> None:
+        heapq.heappush(self._ready, (number, begin))
+        self.leave(number)
 
-    def next(self) -> Piece:
-        """The piece whose turn it is. To be asked once for each piece that was put: it waits for one."""
-        with self._changed:
-            while True:
-                wait_s = self._wait_s()
-                if wait_s is not None and wait_s <= 0:
-                    return heapq.heappop(self._ready)[1]
-                self._changed.wait(wait_s)
-
-    def _wait_s(self) -> float | None:
-        """How long the first that is ready has to wait for those before it; None where nothing is ready."""
-        if not self._ready:
-            return None
-        first = self._ready[0][0]
-        held_until = (until for place, until in self._held_until.items() if place < first)
-        return max(held_until, default=0.0) - time.monotonic()
-
-    def _give_up(self, place: int) -> None:
-        with self._changed:
-            self._held_until.pop(place, None)
-            self._changed.notify()
+    def leave(self, number: int) -> None:
+        self._kept.discard(number)
+        first_kept = min(self._kept, default=None)
+        while self._ready and (first_kept is None or self._ready[0][0] < first_kept):
+            _, begin = heapq.heappop(self._ready)
+            begin()

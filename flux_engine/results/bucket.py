@@ -16,15 +16,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
-from pydantic import SecretStr
-
 from flux_engine.errors import FluxError, InvalidInput, StorageFailed
-from flux_engine.results.store import Link, is_content, place_of
+from flux_engine.results.bucket_address import Bucket, TimeBounds
+from flux_engine.results.store import Link, identity_of, is_content
 from flux_engine.units import MIB
 
 if TYPE_CHECKING:
@@ -45,32 +44,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bucket:
-    """A bucket and how it is reached. `public_url` stands in place of presigned URLs."""
-
-    endpoint_url: str
-    name: str
-    region: str
-    access_key_id: SecretStr
-    secret_access_key: SecretStr
-    prefix: str = "flux"
-    public_url: str | None = None
-    addressing: Literal["path", "virtual"] = "path"
-    url_expiry_s: int = 86_400
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeBounds:
-    """Seconds for one connection, one answer, an upload with its retries, and a question with its retries."""
-
-    connect_s: float = 5.0
-    read_s: float = 30.0
-    upload_s: float = 120.0
-    lookup_s: float = 20.0
-    attempts: int = 4
-
-
 class BucketStore:
     """A ResultStore in a bucket."""
 
@@ -88,7 +61,7 @@ class BucketStore:
         """`before_connect` runs on a thread before the first request, and may refuse the endpoint by raising;
         `is_allowed` tells of each numeric address that is connected to whether anything may be sent there.
 
-        A client's bucket shares its place only with jobs that bring the same access key.
+        A client's bucket has the same identity only for jobs that bring the same access key.
         """
         self._bucket = bucket
         self._is_clients = is_clients
@@ -104,12 +77,12 @@ class BucketStore:
     def prefix(self) -> str:
         return self._bucket.prefix
 
-    async def place(self) -> str:
+    async def identity(self) -> str:
         parts = ("bucket", self._bucket.endpoint_url, self._bucket.name, self._bucket.prefix)
         if not self._is_clients:
-            return place_of(*parts)
+            return identity_of(*parts)
         # Whoever names another's bucket must not meet its entries: it cannot open it, and would hold its lease.
-        return place_of("client", *parts, self._bucket.access_key_id.get_secret_value())
+        return identity_of("client", *parts, self._bucket.access_key_id.get_secret_value())
 
     async def warm(self) -> None:
         """Import boto3, read its description of S3 and look at the endpoint now, so that no result waits for it."""
@@ -146,7 +119,7 @@ class BucketStore:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(total_s):
-                return await loop.run_in_executor(self._threads, _translated, what, call)
+                return await loop.run_in_executor(self._threads, copy_context().run, _translated, what, call)
         except TimeoutError:
             log.warning("the bucket did not %s within %.0f s", what, total_s)
             raise StorageFailed(f"the bucket did not {what} within {total_s:.0f} s; send the job again") from None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from flux_engine.results.bucket import Bucket
+from pydantic import SecretStr
+
 from flux_engine.settings import BUCKET_NAME, Settings, SettingsError
 
 _AWS_VIRTUAL = re.compile(r"(?P<bucket>.+)\.(?P<service>s3[.-].*amazonaws\.com|s3\.amazonaws\.com)")
@@ -21,6 +22,32 @@ _REGION_IN_HOST: Final = (
     re.compile(r"([a-z0-9]+)\.digitaloceanspaces\.com"),
 )
 DEFAULT_REGION: Final = "us-east-1"  # what MinIO and most compatible stores answer to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """A bucket and how it is reached. `public_url` stands in place of presigned URLs."""
+
+    endpoint_url: str
+    name: str
+    region: str
+    access_key_id: SecretStr
+    secret_access_key: SecretStr
+    prefix: str = "flux"
+    public_url: str | None = None
+    addressing: Literal["path", "virtual"] = "path"
+    url_expiry_s: int = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeBounds:
+    """Seconds for one connection, one answer, an upload with its retries, and a question with its retries."""
+
+    connect_s: float = 5.0
+    read_s: float = 30.0
+    upload_s: float = 120.0
+    lookup_s: float = 20.0
+    attempts: int = 4
 
 
 @dataclass(frozen=True, slots=True)

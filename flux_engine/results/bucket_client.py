@@ -16,7 +16,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import boto3
 import urllib3.exceptions
@@ -32,10 +32,8 @@ from botocore.exceptions import BotoCoreError, ConnectionClosedError, HTTPClient
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
+from flux_engine.results.bucket_address import Bucket, TimeBounds
 from flux_engine.units import MIB
-
-if TYPE_CHECKING:
-    from flux_engine.results.bucket import Bucket, TimeBounds
 
 MAX_ANSWER_BYTES: Final = MIB  # an S3 answer that is not a file has a few kilobytes
 CONNECTIONS: Final = 16

@@ -1,9 +1,8 @@
-"""Pictures that were made but could not be delivered, kept on the volume for the retry of their job.
+"""Results that could not be delivered, kept on the volume for the retry of their job.
 
 A job that the platform runs again has the same fingerprint, finds its files here, and uploads them without generating.
-The folder is bounded: what was kept first goes first.
-Keeping is a second best: where the volume is full or gone too, it says so in the log and the job's error stays what it
-was. Files are checked against their hash when they are read back.
+The folder is bounded: the oldest results go first. Keeping is best effort: where the volume is full or gone too, the
+log says so and the job's error stays what it was. Files are checked against their hash when they are read back.
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +22,9 @@ from pydantic import ValidationError
 
 from flux_engine.job.fingerprint import SHA256
 from flux_engine.results.entry import CacheEntry
-from flux_engine.results.store import NewFile, write_durably
+from flux_engine.results.files import ResultFiles
+from flux_engine.results.folder import write_durably
+from flux_engine.results.store import NewFile
 from flux_engine.units import GIB
 
 KEPT_MAX_AGE_S: Final = 24 * 3600.0  # the platform retries within minutes
@@ -35,29 +34,18 @@ _FINGERPRINT = re.compile(SHA256)
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class KeptResult:
-    """A finished job that waits for its upload: what the cache will say of it, and its files."""
-
-    entry: CacheEntry
-    files: tuple[NewFile, ...]
-
-    def data_by_key(self) -> dict[str, bytes]:
-        return {file.key: file.data for file in self.files}
-
-
-class KeptResults:
+class PendingResults:
     """The folder `pending`, one folder a fingerprint; safe for several workers on one volume."""
 
     def __init__(self, folder: Path, *, max_bytes: int = KEPT_MAX_BYTES) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
 
-    async def keep(self, entry: CacheEntry, files: Sequence[NewFile], *, job_id: str) -> bool:
-        """Keep `files` of the job, one for each object of `entry`; False where the volume does not take them."""
-        return await asyncio.to_thread(self._keep, entry, files, job_id)
+    async def keep(self, files: ResultFiles, *, job_id: str) -> bool:
+        """Keep the files of the job, all of them at hand; False where the volume does not take them."""
+        return await asyncio.to_thread(self._keep, files, job_id)
 
-    async def find(self, fingerprint: str, *, prefix: str, job_id: str | None = None) -> KeptResult | None:
+    async def find(self, fingerprint: str, *, prefix: str, job_id: str | None = None) -> ResultFiles | None:
         """What was kept for `fingerprint`, whole, with keys that begin with `prefix`; or None.
 
         With `job_id` only what that very job left: `cache: false` is answered by no other job's result.
@@ -73,16 +61,16 @@ class KeptResults:
             raise ValueError("not a fingerprint")
         return self._folder / fingerprint
 
-    def _keep(self, entry: CacheEntry, files: Sequence[NewFile], job_id: str) -> bool:
-        target = self._path(entry.fingerprint)
+    def _keep(self, files: ResultFiles, job_id: str) -> bool:
+        target = self._path(files.entry.fingerprint)
         partial = self._folder / f".{uuid.uuid4().hex}.partial"
         try:
-            self._make_room(sum(len(file.data) for file in files))
+            self._make_room(sum(len(file.data) for file in files.at_hand))
             partial.mkdir(parents=True)
-            for file in files:
+            for file in files.at_hand:
                 write_durably(partial / _name(file.data), file.data)
             write_durably(partial / JOB_FILE, _name(_bytes_of(job_id)).encode())
-            write_durably(partial / "entry.json", entry.model_dump_json().encode())
+            write_durably(partial / "entry.json", files.entry.model_dump_json().encode())
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
         except OSError as error:
@@ -91,7 +79,7 @@ class KeptResults:
             return False
         return True
 
-    def _find(self, path: Path, fingerprint: str, prefix: str, job_id: str | None) -> KeptResult | None:
+    def _find(self, path: Path, fingerprint: str, prefix: str, job_id: str | None) -> ResultFiles | None:
         try:
             if job_id is not None and (path / JOB_FILE).read_bytes() != _name(_bytes_of(job_id)).encode():
                 return None
@@ -109,7 +97,7 @@ class KeptResults:
             return None
         entry = entry.under(prefix)
         files = [NewFile(s.key, part, s.content_type) for s, part in zip(entry.objects(), data, strict=True)]
-        return KeptResult(entry, tuple(files))
+        return ResultFiles(entry, tuple(files))
 
     def _make_room(self, needed: int) -> None:
         """Drop what is too old, then what was kept first, until `needed` bytes more are within the bound."""

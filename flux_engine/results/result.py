@@ -1,116 +1,81 @@
-"""One job on its way: what belongs to it alone, where its time goes, and the result that it ends in."""
+"""The result of a job as a value, and its size on the way to the platform."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
 
-from flux_engine.cache.flight import Flight
-from flux_engine.inputs.fetcher import JobInputs
 from flux_engine.job.base import JsonObject
 from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.job.image import ImageJob
 from flux_engine.job.video import VideoJob
-from flux_engine.progress import Progress
-from flux_engine.results.delivery import as_utc
-from flux_engine.results.entry import CacheEntry
-from flux_engine.results.store import NewFile, ResultStore
+from flux_engine.results.delivery import Delivery
 
-TIMINGS: Final = ("total", "load", "lora", "text", "denoise", "decode", "encode", "upload")
 EXECUTION_TIMEOUT_S: Final = 600.0  # the platform's default; what a job's policy says instead is not seen here
 NEAR_TIMEOUT: Final = 0.6
-
-
-@dataclass(slots=True)
-class Clock:
-    """Where a job's time went, in milliseconds by part."""
-
-    began: float = field(default_factory=time.perf_counter)
-    spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TIMINGS, 0.0))
-    cold_start: dict[str, float] = field(default_factory=dict)  # of the job that the model was loaded for
-
-    @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.spent[part] += (time.perf_counter() - began) * 1000
-
-    def total_ms(self) -> int:
-        return round((time.perf_counter() - self.began) * 1000)
-
-    def stop(self) -> JsonObject:
-        """The result's `timings`."""
-        self.spent["total"] = (time.perf_counter() - self.began) * 1000
-        return {f"{part}_ms": round(ms, 1) for part, ms in self.spent.items()}
+ENVELOPE_BYTES: Final = 16_384  # what the SDK and the platform put around a result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One job on its way, with everything that belongs to it alone."""
+class Result:
+    """What a client gets: `facts` is the contract's JSON with each `b64_json` empty, and `inline` holds the bytes that
+    belong there, in order. Bytes become base64 once, in `to_json`; the size is known without it."""
 
-    job: ImageJob | VideoJob
-    inputs: JobInputs
-    model: ModelIdentity  # by the plan; a leaner one makes it where memory runs out
-    fingerprint: str
-    store: ResultStore
-    progress: Progress
-    clock: Clock
-    place: int  # in the line for the GPU
-    said: list[str] = field(default_factory=list)  # warnings that are this job's alone, not its result's
+    facts: JsonObject
+    inline: tuple[bytes, ...] = ()
+
+    def size_bytes(self) -> int:
+        """Bytes of the result on its way to the platform. Raises ValueError for what JSON cannot hold."""
+        text = json.dumps(self.facts, allow_nan=False, ensure_ascii=False)
+        return len(text.encode()) + sum(-(-len(data) // 3) * 4 for data in self.inline) + ENVELOPE_BYTES
+
+    def delivered_as(self, delivery: Delivery, *, parameters: JsonObject, warning: str) -> Result:
+        """The same job's files handed over in another way, with the parameters that changed and why."""
+        changed = {
+            **self.facts,
+            **delivery.said,
+            "parameters": self.facts["parameters"] | parameters,
+            "warnings": [*self.facts["warnings"], warning],
+        }
+        return Result(facts=changed | _expiry(delivery), inline=delivery.inline)
+
+    def to_json(self) -> JsonObject:
+        """A fresh dictionary for the platform. Base64 of megabytes takes time: call it on a thread where there is
+        `inline`."""
+        texts = (base64.b64encode(data).decode() for data in self.inline)
+        if "images" in self.facts:
+            return self.facts | {"images": [_filled(image, texts) for image in self.facts["images"]]}
+        return self.facts | {name: _filled(self.facts[name], texts) for name in ("video", "thumbnail")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MadeBy:
-    """What made a job's files, and how: the plan as it took effect."""
+class Account:
+    """What a result tells of how it came about."""
 
-    identity: ModelIdentity
-    plan: JsonObject
-    can_preview: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A job's files, described and, where they were just made, at hand by their keys."""
-
-    entry: CacheEntry
     model: JsonObject
-    at_hand: Mapping[str, bytes] = field(default_factory=dict)
-
-    def files(self) -> list[NewFile]:
-        """Those that are at hand, to be stored."""
-        objects = {stored.key: stored for stored in self.entry.objects()}
-        return [NewFile(key, data, objects[key].content_type) for key, data in self.at_hand.items()]
+    cached: bool
+    timings: JsonObject
+    warnings: tuple[str, ...]
 
 
-def result_of(
-    run: Run, finished: Finished, flight: Flight, *, files: JsonObject, expires_at: datetime | None
-) -> JsonObject:
-    """The contract's result: a fresh object."""
-    job, timings = run.job, run.clock.stop()
-    said = [*job.warnings, *finished.entry.warnings, *run.said, *([flight.warning] if flight.warning else [])]
-    if isinstance(job, VideoJob):
-        said += timeout_warning(timings["total_ms"] / 1000)
-    phases = {f"{name}_ms": round(ms, 1) for name, ms in run.clock.cold_start.items()}
-    result: JsonObject = {
-        **files,
+def result_of(job: ImageJob | VideoJob, delivery: Delivery, account: Account) -> Result:
+    """The contract's result."""
+    facts: JsonObject = {
+        **delivery.said,
         "seed": job.seed,
-        "model": finished.model | ({"cold_start": phases} if phases else {}),
+        "model": account.model,
         "parameters": job.parameters(),
-        "cached": flight.hit is not None,
-        "timings": timings,
-        "warnings": said,
+        "cached": account.cached,
+        "timings": account.timings,
+        "warnings": list(account.warnings),
     }
     if job.metadata is not None:
-        result["metadata"] = job.metadata
-    if expires_at is not None:
-        result["expires_at"] = as_utc(expires_at)
-    return result
+        facts["metadata"] = job.metadata
+    return Result(facts=facts | _expiry(delivery), inline=delivery.inline)
 
 
 def described(model: ModelIdentity) -> JsonObject:
@@ -125,3 +90,17 @@ def timeout_warning(took_s: float) -> list[str]:
         f"this video took {took_s:.0f} s, and by default the platform ends a job after {EXECUTION_TIMEOUT_S:.0f}; for "
         "longer ones raise `executionTimeout` in the job's `policy`, or lower `generated_fps`"
     ]
+
+
+def _filled(file: JsonObject, texts: Iterator[str]) -> JsonObject:
+    return file | {"b64_json": next(texts)} if "b64_json" in file else file
+
+
+def _expiry(delivery: Delivery) -> dict[str, Any]:
+    if delivery.expires_at is None:
+        return {}
+    return {"expires_at": _as_utc(delivery.expires_at)}
+
+
+def _as_utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 from flux_engine.errors import InvalidInput
 from flux_engine.net.addresses import is_public
-from flux_engine.results.bucket import Bucket, BucketStore, TimeBounds
-from flux_engine.results.bucket_address import bucket_address
+from flux_engine.results.bucket import BucketStore
+from flux_engine.results.bucket_address import Bucket, TimeBounds, bucket_address
 
 FIELD: Final = "s3Config"
 REQUIRED: Final = ("endpointUrl", "accessId", "accessSecret")

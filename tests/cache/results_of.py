@@ -6,6 +6,7 @@ import hashlib
 from datetime import UTC, datetime
 
 from flux_engine.results.entry import CacheEntry, StoredFile
+from flux_engine.results.files import ResultFiles
 from flux_engine.results.store import NewFile, ResultStore, object_key, put_all
 
 
@@ -26,6 +27,11 @@ def entry_of(fingerprint: str, data: bytes, *, prefix: str = "", created_at: dat
 
 def files_of(entry: CacheEntry, data: bytes) -> list[NewFile]:
     return [NewFile(stored.key, data, stored.content_type) for stored in entry.objects()]
+
+
+def held(entry: CacheEntry, data: bytes) -> ResultFiles:
+    """The same with its bytes, as a job has it when it has just been made."""
+    return ResultFiles(entry, tuple(files_of(entry, data)))
 
 
 async def read_back(store: ResultStore, data: bytes, key: str) -> bytes:

@@ -13,9 +13,10 @@ import pytest
 from redis.asyncio import Redis
 
 from flux_engine.cache.embedded import EmbeddedServer, answers, socket_path, wheel_program
+from flux_engine.cache.flight import Lookup
 from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.redis_link import CacheAway
-from flux_engine.results.store import FolderStore
+from flux_engine.results.folder import FolderStore
 from flux_engine.settings import Settings
 from tests.cache.results_of import stored
 
@@ -79,7 +80,7 @@ async def test_a_second_run_of_a_worker_is_a_hit(tmp_path: Path, folder: Path) -
     seen = []
     for run in range(2):
         cache = CacheManager.from_settings(settings, cache_folder=folder.parent)
-        async with cache.flight(ONE, job_id=f"run-{run}", store=store) as flight:
+        async with cache.flight(Lookup(ONE, job_id=f"run-{run}", store=store)) as flight:
             seen.append(flight.hit is not None)
             if flight.hit is None:
                 await flight.complete(await stored(store, ONE, b"picture"))
@@ -136,7 +137,7 @@ async def test_a_cache_mends_itself_when_its_server_is_killed(folder: Path, tmp_
             for pid in servers_of(folder):
                 os.kill(pid, signal.SIGKILL)
             gone_within(folder, 10)
-        async with cache.flight(ONE, job_id=f"run-{run}", store=store) as flight:
+        async with cache.flight(Lookup(ONE, job_id=f"run-{run}", store=store)) as flight:
             outcomes.append((flight.hit is not None, flight.warning is not None))
             if flight.hit is None:
                 await flight.complete(await stored(store, ONE, b"picture"))
@@ -219,7 +220,7 @@ async def test_where_it_cannot_start_the_cache_is_off_with_a_warning(
         await server.url()
     assert time.perf_counter() - began < 30
     cache = CacheManager(server, namespace="local")
-    async with cache.flight(ONE, job_id="job", store=FolderStore(tmp_path / "outputs")) as flight:
+    async with cache.flight(Lookup(ONE, job_id="job", store=FolderStore(tmp_path / "outputs"))) as flight:
         assert flight.hit is None
         assert flight.warning is not None
     assert caplog.text.count("jobs go on without it") == 1

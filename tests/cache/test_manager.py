@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from flux_engine.cache.flight import AWAY
+from flux_engine.cache.flight import AWAY, Lookup
 from flux_engine.cache.lua import Terms
 from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.redis_link import RedisLink, RemoteServer
 from flux_engine.errors import OutOfMemory
 from flux_engine.results.entry import CacheEntry
-from flux_engine.results.store import FolderStore
+from flux_engine.results.folder import FolderStore
 from tests.cache.results_of import entry_of, read_back, stored
 from tests.servers import RedisProcess, S3Process, fetched
 
@@ -51,7 +51,7 @@ async def make(
     cache: CacheManager, store: FolderStore, *, fingerprint: str = ONE, job_id: str = "job-1", **more: Any
 ) -> str:
     """One job: `hit` or `made`."""
-    async with cache.flight(fingerprint, job_id=job_id, store=store, **more) as flight:
+    async with cache.flight(Lookup(fingerprint, job_id=job_id, store=store, **more)) as flight:
         if flight.hit is not None:
             return "hit"
         await asyncio.sleep(0.05)
@@ -76,7 +76,7 @@ async def stored_entry(redis: RedisProcess) -> tuple[str, dict[str, Any]]:
 
 async def test_the_second_job_is_a_hit_with_the_facts_of_the_first(cache: CacheManager, store: FolderStore) -> None:
     assert await make(cache, store) == "made"
-    async with cache.flight(ONE, job_id="job-2", store=store) as flight:
+    async with cache.flight(Lookup(ONE, job_id="job-2", store=store)) as flight:
         assert flight.hit is not None
         (file,) = flight.hit.files
         assert (file.seed, file.width, file.content_type) == (7, 16, "image/png")
@@ -128,12 +128,12 @@ async def test_an_entry_ends_with_its_time(redis: RedisProcess, store: FolderSto
 
 async def test_an_hour_old_hit_is_given_a_url_that_works(cache: CacheManager, s3: S3Process) -> None:
     bucket = s3.store()
-    async with cache.flight(ONE, job_id="job-1", store=bucket) as flight:
+    async with cache.flight(Lookup(ONE, job_id="job-1", store=bucket)) as flight:
         entry = await stored(bucket, ONE, b"an old picture")
         old = entry_of(ONE, b"an old picture", prefix="flux", created_at=datetime.now(UTC) - timedelta(hours=1))
         assert old.files == entry.files
         await flight.complete(old)
-    async with cache.flight(ONE, job_id="job-2", store=bucket) as flight:
+    async with cache.flight(Lookup(ONE, job_id="job-2", store=bucket)) as flight:
         assert flight.hit is not None
         link = await bucket.url(flight.hit.files[0].key)
     assert fetched(link.url)[:2] == (200, b"an old picture")
@@ -179,7 +179,7 @@ async def test_a_value_of_no_use_is_a_miss_and_is_removed(
             await client.sadd(key, "x")
         else:
             await client.set(key, bad[damage])
-    async with cache.flight(ONE, job_id="job-2", store=bucket_like) as flight:
+    async with cache.flight(Lookup(ONE, job_id="job-2", store=bucket_like)) as flight:
         assert (flight.hit, flight.warning) == (None, None)
         assert await keys(redis, "*:entry") == []
     assert await make(cache, bucket_like) == "made"
@@ -271,10 +271,26 @@ async def until_waiting(redis: RedisProcess, count: int) -> None:
                 await asyncio.sleep(0.02)
 
 
+async def test_a_job_is_told_before_it_waits_and_only_then(
+    cache: CacheManager, store: FolderStore, redis: RedisProcess
+) -> None:
+    told = asyncio.Event()
+    async with cache.flight(Lookup(ONE, job_id="owner", store=store, before_waiting=told.set)) as owner:
+        assert not told.is_set()
+        waiter = asyncio.create_task(make(cache, store, job_id="waiter", before_waiting=told.set))
+        await told.wait()
+        told.clear()
+        await owner.complete(await stored(store, ONE, b"x"))
+    assert await waiter == "hit"
+    told.clear()
+    assert await make(cache, store, before_waiting=told.set) == "hit"
+    assert told.is_set()  # the store is asked for the file
+
+
 async def test_waiters_sleep_until_they_are_woken(cache: CacheManager, store: FolderStore, redis: RedisProcess) -> None:
     patient = cache_at(redis.url, terms=Terms(lease_s=15))
     seen: list[dict[str, Any]] = []
-    async with patient.flight(ONE, job_id="owner", store=store) as owner:
+    async with patient.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
         waiter = asyncio.create_task(make(patient, store, job_id="waiter", on_progress=seen.append))
         await until_waiting(redis, 1)
         owner.share_progress({"stage": "denoising", "progress": 0.5})
@@ -302,7 +318,7 @@ async def test_when_the_owner_does_not_finish_one_waiter_takes_over_at_once(
     claimed = asyncio.Event()
 
     async def own() -> None:
-        async with cache.flight(ONE, job_id="owner", store=store):
+        async with cache.flight(Lookup(ONE, job_id="owner", store=store)):
             claimed.set()
             if way == "cancelled":
                 await asyncio.sleep(60)
@@ -334,7 +350,7 @@ async def test_when_the_owner_does_not_finish_one_waiter_takes_over_at_once(
 async def test_a_cancelled_waiter_leaves_the_owner_alone(
     cache: CacheManager, store: FolderStore, redis: RedisProcess
 ) -> None:
-    async with cache.flight(ONE, job_id="owner", store=store) as owner:
+    async with cache.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
         waiter = asyncio.create_task(make(cache, store, job_id="waiter"))
         await until_waiting(redis, 1)
         waiter.cancel()
@@ -378,7 +394,7 @@ async def run_to(
     """One job that sets `reached` when it comes to `stage`."""
     if stage == "entering":
         reached.set()
-    async with cache.flight(fingerprint, job_id=fingerprint, store=store) as flight:
+    async with cache.flight(Lookup(fingerprint, job_id=fingerprint, store=store)) as flight:
         if stage == "generating":
             reached.set()
             await asyncio.sleep(60)
@@ -405,7 +421,7 @@ async def test_no_cancellation_is_lost_on_the_way_to_redis(redis: RedisProcess) 
 
 
 async def test_a_lease_outlives_its_length_while_the_work_goes_on(cache: CacheManager, store: FolderStore) -> None:
-    async with cache.flight(ONE, job_id="owner", store=store) as owner:
+    async with cache.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
         waiter = asyncio.create_task(make(cache, store, job_id="waiter"))
         await asyncio.sleep(3 * QUICK.lease_s)
         assert not waiter.done()
@@ -415,8 +431,8 @@ async def test_a_lease_outlives_its_length_while_the_work_goes_on(cache: CacheMa
 
 async def test_an_owner_that_hangs_is_not_waited_for_for_ever(redis: RedisProcess, store: FolderStore) -> None:
     cache = cache_at(redis.url, terms=replace(QUICK, wait_limit_s=0.5))
-    async with cache.flight(ONE, job_id="owner", store=store):
-        async with cache.flight(ONE, job_id="waiter", store=store) as waiter:
+    async with cache.flight(Lookup(ONE, job_id="owner", store=store)):
+        async with cache.flight(Lookup(ONE, job_id="waiter", store=store)) as waiter:
             assert waiter.hit is None
             assert waiter.warning is not None
     await cache.close()
@@ -427,7 +443,7 @@ async def test_an_owner_that_hangs_is_not_waited_for_for_ever(redis: RedisProces
 
 async def test_the_status_of_a_task(cache: CacheManager, store: FolderStore) -> None:
     assert await cache.task_status("job-1") is None
-    async with cache.flight(ONE, job_id="job-1", store=store) as flight:
+    async with cache.flight(Lookup(ONE, job_id="job-1", store=store)) as flight:
         under_way = await cache.task_status("job-1")
         assert under_way is not None
         assert (under_way.status, under_way.finished_at, under_way.result) == ("processing", None, None)
@@ -467,7 +483,7 @@ async def test_redis_is_away_from_the_start_and_comes_later(
 @pytest.mark.parametrize("stage", ["generating", "waiting"])
 async def test_redis_goes_away_during_a_job(redis: RedisProcess, store: FolderStore, stage: str, fault: str) -> None:
     cache = cache_at(redis.url, call_timeout_s=0.5)
-    async with cache.flight(ONE, job_id="owner", store=store) as owner:
+    async with cache.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
         waiter = None
         if stage == "waiting":
             waiter = asyncio.create_task(make(cache, store, job_id="waiter"))
@@ -493,7 +509,7 @@ async def test_redis_goes_away_during_a_job(redis: RedisProcess, store: FolderSt
 
 async def test_redis_restarts_during_a_job_without_anyone_noticing(redis: RedisProcess, store: FolderStore) -> None:
     cache = cache_at(redis.url, terms=replace(QUICK, lease_s=3))
-    async with cache.flight(ONE, job_id="owner", store=store) as owner:
+    async with cache.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
         async with Redis.from_url(redis.url) as client:
             await client.flushall()  # a server without a disk forgets the lease
         redis.kill()
@@ -539,7 +555,7 @@ async def test_a_server_that_refuses_writes_still_gives_hits(
     await refuse_writes(redis, way)
     for _ in range(2):
         assert await make(cache, store, fingerprint=TWO) == "made without the cache"
-        async with cache.flight(ONE, job_id="job-2", store=store) as flight:
+        async with cache.flight(Lookup(ONE, job_id="job-2", store=store)) as flight:
             assert flight.hit is not None
             assert flight.warning is None
     assert caplog.text.count("the result cache refuses a call") == 1
@@ -556,7 +572,7 @@ async def test_a_server_that_is_full_meanwhile_keeps_no_lease(
     cache = cache_at(redis.url, terms=Terms(lease_s=300))
 
     async def own() -> None:
-        async with cache.flight(ONE, job_id="owner", store=store) as owner:
+        async with cache.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
             await refuse_writes(redis, "full")
             if ends == "failed":
                 raise OutOfMemory("it did not fit")
@@ -585,7 +601,7 @@ async def test_an_entry_whose_files_are_not_shown_is_a_miss_and_stays_for_the_ot
 ) -> None:
     assert await make(cache, store) == "made"
     _, before = await stored_entry(redis)
-    async with cache.flight(ONE, job_id="reserved", store=Reserved(tmp_path / "results")) as flight:
+    async with cache.flight(Lookup(ONE, job_id="reserved", store=Reserved(tmp_path / "results"))) as flight:
         assert (flight.hit, flight.warning) == (None, None)
         assert (await stored_entry(redis))[1] == before
         assert await make(cache, store) == "hit"

@@ -16,10 +16,11 @@ import sys
 import time
 from pathlib import Path
 
+from flux_engine.cache.flight import Lookup
 from flux_engine.cache.lua import Terms
 from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.redis_link import RemoteServer
-from flux_engine.results.store import FolderStore
+from flux_engine.results.folder import FolderStore
 from tests.cache.results_of import stored
 
 FINGERPRINT = hashlib.sha256(b"one job").hexdigest()
@@ -36,9 +37,8 @@ async def run(cache: CacheManager, folder: Path, job_id: str, work_s: float) -> 
     seen: list[float] = []
     store = FolderStore(folder / "results")
     began = time.time()
-    async with cache.flight(
-        FINGERPRINT, job_id=job_id, store=store, on_progress=lambda update: seen.append(update["progress"])
-    ) as flight:
+    lookup = Lookup(FINGERPRINT, job_id=job_id, store=store, on_progress=lambda update: seen.append(update["progress"]))
+    async with cache.flight(lookup) as flight:
         entry = flight.hit
         if entry is None:
             with (folder / "generated").open("a") as log:

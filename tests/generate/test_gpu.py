@@ -30,13 +30,13 @@ async def test_work_runs_in_the_order_it_was_given_on_one_thread() -> None:
     assert len(set(threads)) == 1
 
 
-async def test_a_place_taken_earlier_comes_first_though_its_work_was_handed_over_last() -> None:
+async def test_a_turn_taken_earlier_comes_first_though_its_work_was_handed_over_last() -> None:
     gpu, seen, release = GpuThread(), list[str](), threading.Event()
     busy = asyncio.create_task(gpu.run(lambda _: release.wait()))
-    with gpu.place() as first, gpu.place() as second:
-        later = asyncio.create_task(gpu.run(lambda _: seen.append("second"), place=second))
+    with gpu.turn() as first, gpu.turn() as second:
+        later = asyncio.create_task(gpu.run(lambda _: seen.append("second"), turn=second))
         await asyncio.sleep(0)
-        earlier = asyncio.create_task(gpu.run(lambda _: seen.append("first"), place=first))
+        earlier = asyncio.create_task(gpu.run(lambda _: seen.append("first"), turn=first))
         await asyncio.sleep(0)
         release.set()
         await asyncio.gather(busy, later, earlier)

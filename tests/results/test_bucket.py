@@ -17,7 +17,8 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from flux_engine.errors import StorageFailed
-from flux_engine.results.bucket import MULTIPART_FROM_BYTES, Bucket, BucketStore
+from flux_engine.results.bucket import MULTIPART_FROM_BYTES, BucketStore
+from flux_engine.results.bucket_address import Bucket
 from flux_engine.results.store import NewFile, object_key, put_all
 from tests.cache.results_of import read_back
 from tests.servers import QUICK, SECRET_KEY, S3Process, fetched
@@ -284,7 +285,7 @@ async def test_no_thread_waits_for_a_slow_endpoint_longer_than_its_store_lives()
 
 def test_torch_and_boto3_are_not_imported_before_they_are_needed() -> None:
     program = (
-        "import sys, flux_engine.cache.manager, flux_engine.results.destination, flux_engine.results.pending\n"
+        "import sys, flux_engine.cache.manager, flux_engine.results.folder, flux_engine.results.pending\n"
         "import flux_engine.job.fingerprint, flux_engine.results.s3_config\n"
         "print([m for m in ('torch', 'diffusers', 'transformers', 'boto3', 'botocore') if m in sys.modules])"
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from flux_engine.errors import StorageFailed
-from flux_engine.results.pending import KEPT_MAX_AGE_S, KeptResults
+from flux_engine.results.pending import KEPT_MAX_AGE_S, PendingResults
 from flux_engine.results.store import put_all
-from tests.cache.results_of import entry_of, files_of, read_back
+from tests.cache.results_of import entry_of, files_of, held, read_back
 from tests.servers import S3Process
 
 ONE, TWO = "1" * 64, "2" * 64
@@ -17,25 +17,25 @@ ONE, TWO = "1" * 64, "2" * 64
 
 async def test_what_was_kept_is_found_by_another_worker_and_dropped(tmp_path: Path) -> None:
     entry = entry_of(ONE, b"picture", prefix="flux")
-    assert await KeptResults(tmp_path / "pending").keep(entry, files_of(entry, b"picture"), job_id="job-1")
-    found = await KeptResults(tmp_path / "pending").find(ONE, prefix="flux")
+    assert await PendingResults(tmp_path / "pending").keep(held(entry, b"picture"), job_id="job-1")
+    found = await PendingResults(tmp_path / "pending").find(ONE, prefix="flux")
     assert found is not None
     assert found.entry == entry
-    assert found.files[0].key == entry.files[0].key
-    elsewhere = await KeptResults(tmp_path / "pending").find(ONE, prefix="art/2026")
+    assert found.at_hand[0].key == entry.files[0].key
+    elsewhere = await PendingResults(tmp_path / "pending").find(ONE, prefix="art/2026")
     assert elsewhere is not None
-    assert elsewhere.files[0].key == elsewhere.entry.files[0].key == f"art/2026/{entry.files[0].sha256}.png"
-    assert [file.data for file in found.files] == [b"picture"]
-    await KeptResults(tmp_path / "pending").drop(ONE)
-    assert await KeptResults(tmp_path / "pending").find(ONE, prefix="flux") is None
+    assert elsewhere.at_hand[0].key == elsewhere.entry.files[0].key == f"art/2026/{entry.files[0].sha256}.png"
+    assert [file.data for file in found.at_hand] == [b"picture"]
+    await PendingResults(tmp_path / "pending").drop(ONE)
+    assert await PendingResults(tmp_path / "pending").find(ONE, prefix="flux") is None
     assert list((tmp_path / "pending").iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["shortened", "another's", "no JSON", "one is missing"])
 async def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str) -> None:
-    kept = KeptResults(tmp_path)
+    kept = PendingResults(tmp_path)
     entry = entry_of(ONE, b"picture")
-    await kept.keep(entry, files_of(entry, b"picture"), job_id="job-1")
+    await kept.keep(held(entry, b"picture"), job_id="job-1")
     picture = tmp_path / ONE / entry.files[0].sha256
     match damage:
         case "shortened":
@@ -52,15 +52,15 @@ async def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str) -> Non
 async def test_a_volume_that_takes_nothing_is_not_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "pending").write_text("a file")
     entry = entry_of(ONE, b"picture")
-    assert not await KeptResults(tmp_path / "pending").keep(entry, files_of(entry, b"picture"), job_id="job-1")
+    assert not await PendingResults(tmp_path / "pending").keep(held(entry, b"picture"), job_id="job-1")
     assert "could not be kept either" in caplog.text
 
 
 async def test_what_nobody_came_back_for_goes(tmp_path: Path) -> None:
-    kept = KeptResults(tmp_path)
+    kept = PendingResults(tmp_path)
     for fingerprint in (ONE, TWO):
         entry = entry_of(fingerprint, b"picture")
-        await kept.keep(entry, files_of(entry, b"picture"), job_id="job-1")
+        await kept.keep(held(entry, b"picture"), job_id="job-1")
         os.utime(tmp_path / fingerprint, (time.time() - (KEPT_MAX_AGE_S + 1 if fingerprint == ONE else 0),) * 2)
     assert await kept.find(ONE, prefix="flux") is None
     assert await kept.find(TWO, prefix="flux") is not None
@@ -68,20 +68,20 @@ async def test_what_nobody_came_back_for_goes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("job_id", ["job-1", "\ud800", "../x"])
 async def test_what_one_job_left_is_found_by_that_job_alone_where_it_asks_so(tmp_path: Path, job_id: str) -> None:
-    kept = KeptResults(tmp_path)
+    kept = PendingResults(tmp_path)
     entry = entry_of(ONE, b"picture")
-    await kept.keep(entry, files_of(entry, b"picture"), job_id=job_id)
+    await kept.keep(held(entry, b"picture"), job_id=job_id)
     assert await kept.find(ONE, prefix="flux", job_id=job_id) is not None
     assert await kept.find(ONE, prefix="flux", job_id="job-2") is None
     assert await kept.find(ONE, prefix="flux") is not None
 
 
 async def test_the_folder_is_bounded_and_what_was_kept_first_goes_first(tmp_path: Path) -> None:
-    kept = KeptResults(tmp_path, max_bytes=5000)
+    kept = PendingResults(tmp_path, max_bytes=5000)
     for number in range(8):
         data = bytes([number]) * 1000
         entry = entry_of(f"{number:064x}", data)
-        assert await kept.keep(entry, files_of(entry, data), job_id="job-1")
+        assert await kept.keep(held(entry, data), job_id="job-1")
         os.utime(tmp_path / entry.fingerprint, (time.time() - 100 + number,) * 2)
     found = [await kept.find(f"{number:064x}", prefix="") is not None for number in range(8)]
     assert found == sorted(found)
@@ -91,23 +91,23 @@ async def test_the_folder_is_bounded_and_what_was_kept_first_goes_first(tmp_path
 
 async def test_a_path_is_no_fingerprint(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a fingerprint"):
-        await KeptResults(tmp_path).find("../" + "1" * 61, prefix="flux")
+        await PendingResults(tmp_path).find("../" + "1" * 61, prefix="flux")
 
 
 async def test_storage_is_away_and_the_retry_uploads_what_was_kept(tmp_path: Path) -> None:
     server = S3Process(tmp_path)
     server.start()
-    store, kept = server.store(), KeptResults(tmp_path / "pending")
+    store, kept = server.store(), PendingResults(tmp_path / "pending")
     entry = entry_of(ONE, b"picture", prefix="flux")
     server.kill()
     with pytest.raises(StorageFailed):
         await put_all(store, files_of(entry, b"picture"))
-    await kept.keep(entry, files_of(entry, b"picture"), job_id="job-1")
+    await kept.keep(held(entry, b"picture"), job_id="job-1")
 
     server.start()
     found = await kept.find(ONE, prefix="flux")
     assert found is not None
-    await put_all(store, found.files)
+    await put_all(store, found.at_hand)
     await kept.drop(ONE)
     assert await read_back(store, b"picture", entry.files[0].key) == b"picture"
     store.close()

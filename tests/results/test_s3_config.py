@@ -119,7 +119,7 @@ async def test_the_results_of_a_job_go_to_its_own_bucket(s3: S3Process) -> None:
     await store.put(b"mine", key=key, content_type="image/png")
     assert fetched((await store.url(key)).url)[1] == b"mine"
     assert checked == [("127.0.0.1", s3.port)]
-    assert await store.place() != await s3.store(prefix="other").place()
+    assert await store.identity() != await s3.store(prefix="other").identity()
     store.close()
 
 
@@ -129,7 +129,7 @@ async def test_a_client_who_names_the_operators_bucket_shares_nothing_with_it(s3
         return store_from_s3_config(config, url_expiry_s=60, check_host=lambda host, port: None)
 
     stores = [s3.store(), store(), store(accessId="somebody-else"), store()]
-    own, client, other, again = [await each.place() for each in stores]
+    own, client, other, again = [await each.identity() for each in stores]
     assert len({own, client, other}) == 3
     assert client == again
     for each in stores:

@@ -11,10 +11,11 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from flux_engine.build import build_store
 from flux_engine.errors import StorageFailed
 from flux_engine.results.bucket import BucketStore
-from flux_engine.results.destination import store_from_settings
-from flux_engine.results.store import FolderStore, make_room, object_key
+from flux_engine.results.folder import FolderStore, make_room
+from flux_engine.results.store import object_key
 from flux_engine.settings import Settings
 
 SHA = hashlib.sha256(b"picture").hexdigest()
@@ -78,7 +79,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     program = (
         "import asyncio, resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from flux_engine.results.store import FolderStore\n"
+        "from flux_engine.results.folder import FolderStore\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"  # the kernel's refusal in the middle of a write
         "store = FolderStore(Path(sys.argv[1]))\n"
@@ -100,14 +101,14 @@ async def test_a_folder_that_cannot_be_made_is_storage_failed(tmp_path: Path) ->
         await FolderStore(tmp_path / "outputs").put(b"x", key=KEY, content_type="image/png")
 
 
-async def test_a_place_goes_with_the_disk_and_not_with_the_path(tmp_path: Path) -> None:
+async def test_an_identity_goes_with_the_disk_and_not_with_the_path(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
-    places = await asyncio.gather(*(FolderStore(one).place() for _ in range(8)))
-    assert len(set(places)) == 1
-    assert await FolderStore(other).place() not in places
+    identities = await asyncio.gather(*(FolderStore(one).identity() for _ in range(8)))
+    assert len(set(identities)) == 1
+    assert await FolderStore(other).identity() not in identities
     one.rename(tmp_path / "moved")
-    assert await FolderStore(tmp_path / "moved").place() in places
-    assert await FolderStore(tmp_path / "moved", prefix="v2").place() not in places
+    assert await FolderStore(tmp_path / "moved").identity() in identities
+    assert await FolderStore(tmp_path / "moved", prefix="v2").identity() not in identities
 
 
 def test_the_files_used_longest_ago_make_room(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_where_results_go(
     tmp_path: Path, environment: dict[str, str], is_local_run: bool, kind: type, has_urls: bool
 ) -> None:
     settings = Settings.from_environment(environment | {"MODEL_VOLUME": str(tmp_path / "no-volume")})
-    store = store_from_settings(settings, cache_folder=tmp_path, is_local_run=is_local_run)
+    store = build_store(settings, cache_folder=tmp_path, is_local=is_local_run)
     assert isinstance(store, kind)
     assert store.has_urls is has_urls
     store.close()

@@ -22,7 +22,7 @@ import pytest
 import pytest_asyncio
 
 from flux_engine.job.base import derived_seed
-from flux_engine.results.delivery import RUN_LIMIT_BYTES, RUNSYNC_LIMIT_BYTES
+from flux_engine.results.limit import RUN_LIMIT_BYTES, RUNSYNC_LIMIT_BYTES
 from tests.runpod.endpoint import PATIENCE_S
 from tests.runpod.faults import FaultKind, FaultPlan
 from tests.runpod.job import Job, Limits, Status

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 import handler
 from flux_engine.build import build_worker
 from flux_engine.generate.gpu import Cancellation, GpuThread, Result
+from flux_engine.generate.turns import Turn
 from flux_engine.logs import set_up_logs
 from flux_engine.settings import Settings
 
@@ -19,7 +20,7 @@ from flux_engine.settings import Settings
 class LostDevice(GpuThread):
     """The GPU thread of a card that has fallen off the bus."""
 
-    async def run(self, work: Callable[[Cancellation], Result], *, place: int | None = None) -> Result:
+    async def run(self, work: Callable[[Cancellation], Result], *, turn: Turn | None = None) -> Result:
         def lost(cancellation: Cancellation) -> Result:
             import torch
             from torch import nn
@@ -33,7 +34,7 @@ class LostDevice(GpuThread):
             finally:
                 hook.remove()
 
-        return await super().run(lost, place=place)
+        return await super().run(lost, turn=turn)
 
 
 if __name__ == "__main__":

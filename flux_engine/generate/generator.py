@@ -1,0 +1,156 @@
+"""From a job and its inputs to pictures or a film: behind one call the model, its LoRAs, the GPU thread, cancellation.
+
+    with generator.turn() as turn:                        # first, so that no later job passes this one
+        identity = await generator.identity(job)          # what the result will be made by, without loading it
+        made = await generator.make(job, inputs, progress=progress, clock=clock, turn=turn)
+
+A cancelled call ends once the device is free. Files, stores and the platform are unknown here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from flux_engine.generate.gpu import Cancellation, GpuThread
+from flux_engine.generate.image import Generated, ImageGenerator, can_preview
+from flux_engine.generate.interruption import interruptible
+from flux_engine.generate.turns import Turn
+from flux_engine.generate.video.film import Film, film
+from flux_engine.generate.video.generator import VideoGenerator, check_model
+from flux_engine.inputs.fetcher import JobInputs
+from flux_engine.job.fingerprint import ModelIdentity
+from flux_engine.job.image import ImageJob
+from flux_engine.job.video import VideoJob
+from flux_engine.models.manager import FluxModelManager, LoadedModel
+from flux_engine.progress import Progress
+from flux_engine.timings import Clock
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+NO_PREVIEW: Final = "`preview` has no effect: this GPU would move the model out and in again for each one"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a job was made into, and by what: `pictures` in the order of its seeds, or an encoded `video`.
+
+    `plan` is the plan as it took effect. `warnings` are about the pixels, whoever gets them; `notes` about this job.
+    """
+
+    identity: ModelIdentity
+    plan: dict[str, Any]
+    pictures: tuple[Image, ...] = ()
+    video: bytes = b""
+    thumbnail: bytes = b""  # WebP
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Generator:
+    """Makes what jobs ask for, one at a time, in the order of their turns."""
+
+    def __init__(self, models: FluxModelManager, gpu: GpuThread) -> None:
+        self._models = models
+        self._gpu = gpu
+        self._looking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="look")  # one at a time; begins when used
+        self._images = ImageGenerator()
+        self._videos = VideoGenerator()
+
+    def turn(self) -> AbstractContextManager[Turn]:
+        """A job's turn on the device; see turns.py."""
+        return self._gpu.turn()
+
+    async def identity(self, job: ImageJob | VideoJob) -> ModelIdentity:
+        """What results of `job` are made by; a leaner plan may turn out to make it where memory runs out.
+
+        Raises ModelUnavailable, and InvalidInput for a video of a model that makes none. The first look at the GPU
+        takes seconds: it has a thread of its own, since on the GPU thread a hit would wait for another job.
+        """
+        spec = self._models.served.named(job.model)
+        if isinstance(job, VideoJob):
+            check_model(spec)
+        context = copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._looking, context.run, self._models.identity, spec)
+
+    async def make(
+        self, job: ImageJob | VideoJob, inputs: JobInputs, *, progress: Progress, clock: Clock, turn: Turn
+    ) -> Made:
+        """Load the model if it is cold, apply the job's LoRAs and generate, when its turn comes.
+
+        Raises ModelUnavailable, OutOfMemory, LoraInvalid, LoraIncompatible, InputFetchFailed and DeviceBroken.
+        """
+
+        def on_gpu_thread(cancellation: Cancellation) -> Made:
+            return self._loaded_and_made(_Order(job, inputs, progress, clock, cancellation))
+
+        return await self._gpu.run(on_gpu_thread, turn=turn)
+
+    async def warm(self) -> None:
+        """Load the default model before the first job asks for it. Raises as `make`."""
+        spec = self._models.served.default()
+        await asyncio.get_running_loop().run_in_executor(self._looking, self._models.identity, spec)
+        await self._gpu.run(lambda _: self._models.use(spec, lambda model: None))
+
+    def close(self) -> None:
+        """The GPU thread is its owner's to end."""
+        self._looking.shutdown(wait=False)
+
+    def _loaded_and_made(self, order: _Order) -> Made:
+        """The model itself stays here: a job that is still being uploaded would keep it from being unloaded."""
+        began = time.perf_counter()
+        spec = self._models.served.named(order.job.model)
+        is_cold = not self._models.is_warm(spec)
+        if is_cold:
+            order.progress.stage("loading")
+
+        def with_model(model: LoadedModel) -> Made:
+            order.clock.spent_ms["load"] = (time.perf_counter() - began) * 1000
+            if is_cold:
+                order.clock.cold_start_ms |= model.phases_ms
+            return self._made_by(model, order)
+
+        return self._models.use(spec, with_model)
+
+    def _made_by(self, model: LoadedModel, order: _Order) -> Made:
+        job = order.job
+        with order.clock.measure("lora"):
+            scales = (lora.scale for lora in job.loras)
+            warnings = model.apply_loras(zip(order.inputs.loras, scales, strict=True))
+        with interruptible(model, order.cancellation):
+            made = self._film(model, job, order) if isinstance(job, VideoJob) else self._pictures(model, job, order)
+        order.clock.spent_ms |= made.spent_ms()
+        return Made(
+            identity=model.identity,
+            plan=model.tuned.applied.to_dict(),
+            pictures=tuple(made.images) if isinstance(made, Generated) else (),
+            video=made.data if isinstance(made, Film) else b"",
+            thumbnail=made.thumbnail if isinstance(made, Film) else b"",
+            warnings=tuple(warnings),
+            notes=(NO_PREVIEW,) if isinstance(job, ImageJob) and job.preview and not can_preview(model) else (),
+        )
+
+    def _pictures(self, model: LoadedModel, job: ImageJob, order: _Order) -> Generated:
+        pictures = order.inputs.pictures
+        return self._images.generate(model, job, order.progress, order.cancellation, pictures=pictures)
+
+    def _film(self, model: LoadedModel, job: VideoJob, order: _Order) -> Film:
+        first_frame = order.inputs.pictures.image
+        return film(self._videos, model, job, order.progress, order.cancellation, first_frame=first_frame)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """One job as the GPU thread gets it."""
+
+    job: ImageJob | VideoJob
+    inputs: JobInputs
+    progress: Progress
+    clock: Clock
+    cancellation: Cancellation
