@@ -57,6 +57,7 @@ def build_worker(
         inputs=inputs or InputFetcher(LoraStore.from_settings(settings), PictureSource(Fetcher())),
         url_expiry_s=settings.url_expiry_seconds,
         max_video_work=settings.max_video_work,
+        gpu_price_per_hour=settings.gpu_price_per_hour,
     )
 
 

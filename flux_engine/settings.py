@@ -155,6 +155,9 @@ class Settings(BaseModel):
         1, ge=1, le=8, description="Jobs in flight; with 2 or more, transfers overlap with the GPU"
     )
     max_video_work: float = Field(2_000, gt=0, description="Bound of a video's frames x steps x megapixels")
+    gpu_price_per_hour: float | None = Field(
+        None, gt=0, description="Price of this GPU in US dollars, for `usage.cost_usd`"
+    )
     lora_max_bytes: int = Field(2 * GIB, ge=1, description="Largest LoRA file")
     lora_cache_bytes: int = Field(20 * GIB, ge=1, description="LoRAs kept on the volume, least recently used go")
     lora_hosts: Hosts = Field(

@@ -17,6 +17,7 @@ class Clock:
 
     began: float = field(default_factory=time.perf_counter)
     spent_ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    gpu_s: float = 0.0  # of the GPU thread, whatever the job did there
     cold_start_ms: dict[str, float] = field(default_factory=dict)  # only of the job that the model is loaded for
 
     @contextmanager
@@ -26,6 +27,14 @@ class Clock:
             yield
         finally:
             self.spent_ms[part] += (time.perf_counter() - began) * 1000
+
+    @contextmanager
+    def holding_gpu(self) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.gpu_s += time.perf_counter() - began
 
     def total_ms(self) -> int:
         return round((time.perf_counter() - self.began) * 1000)

@@ -33,7 +33,7 @@ from flux_engine.results.files import Origin, ResultFiles, picture_files, video_
 from flux_engine.results.keeping import Keeping
 from flux_engine.results.limit import fitted
 from flux_engine.results.pending import PendingResults
-from flux_engine.results.result import Account, described, result_of, timeout_warning
+from flux_engine.results.result import Finished, Reuse, account_of, described, result_of
 from flux_engine.results.s3_config import store_from_s3_config
 from flux_engine.results.store import ResultStore, put_all
 from flux_engine.timings import Clock
@@ -69,15 +69,6 @@ class Run:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A job's files, the result's description of what made them, and what is to be said to this client alone."""
-
-    files: ResultFiles
-    model: JsonObject
-    notes: tuple[str, ...] = ()
-
-
 class Worker:
     """Runs jobs. One a process; holds the generator, the cache and the store for results."""
 
@@ -92,6 +83,7 @@ class Worker:
         inputs: InputFetcher,
         url_expiry_s: int,
         max_video_work: float = MAX_VIDEO_WORK,
+        gpu_price_per_hour: float | None = None,
     ) -> None:
         self.is_broken = False  # the device is lost: this process should take no further job
         self._generator = generator
@@ -102,6 +94,7 @@ class Worker:
         self._inputs = inputs
         self._url_expiry_s = url_expiry_s
         self._max_video_work = max_video_work
+        self._gpu_price_per_hour = gpu_price_per_hour
 
     async def run(self, raw: object, send: Send | None = None, *, min_interval_s: float = MIN_INTERVAL_S) -> JsonObject:
         """Run one job to its result; `send` carries its progress. Raises nothing but a cancellation."""
@@ -176,8 +169,9 @@ class Worker:
                     finished = await self._finished(run, flight)  # 4 generate, 5 encode
                 with clock.measure("upload"):
                     delivery = await delivered(finished.files, store, job.response_format)  # 6 deliver
-        result = result_of(job, delivery, _account(run, finished, flight))
-        result = await fitted(result, finished.files, job, store)
+        reuse = Reuse(cached=flight.hit is not None, warning=flight.warning)
+        account = account_of(job, finished, clock, reuse=reuse, gpu_price_per_hour=self._gpu_price_per_hour)
+        result = await fitted(result_of(job, delivery, account), finished.files, job, store)
         answer = await asyncio.to_thread(result.to_json) if result.inline else result.to_json()
         log.info("job done", extra={"model": job.model, "ms": clock.total_ms()})
         return answer
@@ -268,21 +262,6 @@ async def _encoded(run: Run, made: Made) -> ResultFiles:
     run.progress.stage("encoding")
     with run.clock.measure("encode"):
         return await picture_files(made.pictures, run.job, origin)
-
-
-def _account(run: Run, finished: Finished, flight: Flight) -> Account:
-    timings, cold_start = run.clock.timings(), run.clock.cold_start()
-    said = (*run.job.warnings, *finished.files.entry.warnings, *finished.notes)
-    if flight.warning is not None:
-        said = (*said, flight.warning)
-    if isinstance(run.job, VideoJob):
-        said = (*said, *timeout_warning(timings["total_ms"] / 1000))
-    return Account(
-        model=finished.model | ({"cold_start": cold_start} if cold_start else {}),
-        cached=flight.hit is not None,
-        timings=timings,
-        warnings=said,
-    )
 
 
 def _reference() -> str:

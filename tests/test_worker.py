@@ -65,7 +65,7 @@ def pictures(result: dict[str, Any]) -> list[bytes]:
 async def test_an_image_job_gives_the_contracts_result(worker: Worker) -> None:
     result = await worker.run(job(seed=7, metadata={"order": 5}))
     assert set(result) == {
-        "images", "seed", "model", "parameters", "cached", "timings", "warnings", "metadata",
+        "images", "seed", "model", "parameters", "cached", "timings", "usage", "warnings", "metadata",
     }  # fmt: skip
     (image,) = result["images"]
     data = base64.b64decode(image["b64_json"])
@@ -80,6 +80,9 @@ async def test_an_image_job_gives_the_contracts_result(worker: Worker) -> None:
         "load_ms", "lora_ms", "text_ms", "denoise_ms", "decode_ms", "encode_ms", "upload_ms",
     }  # fmt: skip
     assert result["timings"]["total_ms"] >= max(parts.values())
+    assert result["usage"].keys() == {"work", "gpu_seconds"}
+    assert result["usage"]["work"] == 4 / 64
+    assert parts["denoise_ms"] / 1000 < result["usage"]["gpu_seconds"] < result["timings"]["total_ms"] / 1000
     json.dumps(result, allow_nan=False)
 
 
@@ -501,6 +504,7 @@ async def test_the_same_job_again_is_a_hit_that_says_so(worker: Worker) -> None:
     assert (first["cached"], again["cached"]) == (False, True)
     assert pictures(first) == pictures(again)
     assert again["timings"]["denoise_ms"] == 0
+    assert again["usage"] == {"work": 0, "gpu_seconds": 0.0}
     assert again["metadata"] == {"try": 2}
     other = await worker.run(job("three", seed=10, cache=True))
     assert not other["cached"]

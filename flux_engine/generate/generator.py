@@ -88,7 +88,8 @@ class Generator:
         """
 
         def on_gpu_thread(cancellation: Cancellation) -> Made:
-            return self._loaded_and_made(_Order(job, inputs, progress, clock, cancellation))
+            with clock.holding_gpu():
+                return self._loaded_and_made(_Order(job, inputs, progress, clock, cancellation))
 
         return await self._gpu.run(on_gpu_thread, turn=turn)
 

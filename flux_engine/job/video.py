@@ -52,6 +52,12 @@ class VideoJob(Job):
         """Seconds."""
         return self.num_frames / self.fps
 
+    @property
+    def frames_generated(self) -> int:
+        """Frames that the model makes, with those that `feedback` makes from a keyframe's prompt alone."""
+        anchors = len(self.keyframes) - 1 if self.mode == "feedback" else 0
+        return self.frames_made + anchors
+
     def positions(self) -> list[float]:
         """The positions of the generated frames among the played ones: evenly spaced, from the first to the last, or
         in a loop up to the point where the first comes round again."""
@@ -164,8 +170,7 @@ def _check_mode(given: VideoFields) -> None:
 
 
 def _check_work(job: VideoJob, bound: float) -> None:
-    anchors = len(job.keyframes) - 1 if job.mode == "feedback" else 0
-    frames = job.frames_made + anchors
+    frames = job.frames_generated
     megapixels = job.width * job.height / PIXELS_PER_MEGAPIXEL
     work = frames * job.num_inference_steps * megapixels
     if work > bound:

@@ -13,7 +13,10 @@ from flux_engine.job.base import JsonObject
 from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.job.image import ImageJob
 from flux_engine.job.video import VideoJob
+from flux_engine.job.work import work_of
 from flux_engine.results.delivery import Delivery
+from flux_engine.results.files import ResultFiles
+from flux_engine.timings import Clock
 
 EXECUTION_TIMEOUT_S: Final = 600.0  # the platform's default; what a job's policy says instead is not seen here
 NEAR_TIMEOUT: Final = 0.6
@@ -53,13 +56,49 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A job's files, the result's description of what made them, and what is to be said to this client alone."""
+
+    files: ResultFiles
+    model: JsonObject
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reuse:
+    """What the cache did for a job."""
+
+    cached: bool
+    warning: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """What a result tells of how it came about."""
 
     model: JsonObject
     cached: bool
     timings: JsonObject
+    usage: JsonObject
     warnings: tuple[str, ...]
+
+
+def account_of(
+    job: ImageJob | VideoJob, finished: Finished, clock: Clock, *, reuse: Reuse, gpu_price_per_hour: float | None
+) -> Account:
+    timings, cold_start = clock.timings(), clock.cold_start()
+    said = [*job.warnings, *finished.files.entry.warnings, *finished.notes]
+    if reuse.warning is not None:
+        said.append(reuse.warning)
+    if isinstance(job, VideoJob):
+        said += timeout_warning(timings["total_ms"] / 1000)
+    return Account(
+        model=finished.model | ({"cold_start": cold_start} if cold_start else {}),
+        cached=reuse.cached,
+        timings=timings,
+        usage=_usage(work_of(job) if clock.gpu_s else 0, clock.gpu_s, gpu_price_per_hour),
+        warnings=tuple(said),
+    )
 
 
 def result_of(job: ImageJob | VideoJob, delivery: Delivery, account: Account) -> Result:
@@ -71,6 +110,7 @@ def result_of(job: ImageJob | VideoJob, delivery: Delivery, account: Account) ->
         "parameters": job.parameters(),
         "cached": account.cached,
         "timings": account.timings,
+        "usage": account.usage,
         "warnings": list(account.warnings),
     }
     if job.metadata is not None:
@@ -90,6 +130,14 @@ def timeout_warning(took_s: float) -> list[str]:
         f"this video took {took_s:.0f} s, and by default the platform ends a job after {EXECUTION_TIMEOUT_S:.0f}; for "
         "longer ones raise `executionTimeout` in the job's `policy`, or lower `generated_fps`"
     ]
+
+
+def _usage(work: float, gpu_s: float, gpu_price_per_hour: float | None) -> JsonObject:
+    """The result's `usage`: what was generated for this job, and the time that it held the GPU."""
+    usage: JsonObject = {"work": work, "gpu_seconds": round(gpu_s, 3)}
+    if gpu_price_per_hour is not None:
+        usage["cost_usd"] = round(gpu_s / 3600 * gpu_price_per_hour, 8)
+    return usage
 
 
 def _filled(file: JsonObject, texts: Iterator[str]) -> JsonObject:

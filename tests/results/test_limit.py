@@ -26,7 +26,9 @@ from flux_engine.results.result import ENVELOPE_BYTES, Account, Result, result_o
 from flux_engine.results.store import put_all
 
 ORIGIN = Origin(fingerprint="1" * 64, model={"id": "flux-tiny"}, content={}, prefix="")
-ACCOUNT = Account(model={"id": "flux-tiny"}, cached=False, timings={"total_ms": 1}, warnings=("first",))
+ACCOUNT = Account(
+    model={"id": "flux-tiny"}, cached=False, timings={"total_ms": 1}, usage={"work": 0}, warnings=("first",)
+)
 
 
 @pytest.fixture
