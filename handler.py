@@ -26,7 +26,7 @@ import runpod
 from flux_engine.build import build_checks, build_worker
 from flux_engine.cli.local import TestInputError, print_summary, with_test_input
 from flux_engine.logs import set_up_logs
-from flux_engine.runpod_sdk import GracefulStop, progress_sender, retry_results
+from flux_engine.runpod_sdk import GracefulStop, Unprinted, progress_sender, retry_results, wake_on_events
 from flux_engine.settings import Settings, SettingsError
 from flux_engine.worker import Worker
 
@@ -58,7 +58,7 @@ def _serve(worker: Worker, settings: Settings) -> None:
     async def handler(job: dict[str, Any]) -> dict[str, Any]:
         result = await worker.run(job, progress_sender(job))
         end_if_broken()
-        return result
+        return Unprinted(result)
 
     async def warm() -> None:
         await worker.warm()
@@ -77,6 +77,7 @@ def _serve(worker: Worker, settings: Settings) -> None:
     for check in build_checks(settings):
         runpod.serverless.register_fitness_check(check)
     retry_results()
+    wake_on_events()
     stop.install()
     with contextlib.suppress(asyncio.CancelledError):  # the end of GracefulStop
         runpod.serverless.start({"handler": handler, "concurrency_modifier": concurrency})

@@ -34,6 +34,7 @@ SHARES: Final[dict[Stage, tuple[float, float]]] = {  # of the whole job, from an
 }
 RELAYED: Final = ("step", "total_steps", "frame", "total_frames", "eta_seconds")
 MIN_INTERVAL_S: Final = 1.0
+QUIET_S: Final = 0.1  # `queued` waits that long: a job that the cache answers at once posts no progress
 CLOSE_WITHIN_S: Final = 12.0  # longer than the sender's own time-out, so that it ends by itself
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Progress:
         self._seq = 0
         self._sent_at = float("-inf")
         self._preview_at = float("-inf")
-        self._stage_began_at = time.monotonic()
+        self._began_at = self._stage_began_at = time.monotonic()
         self._wake = asyncio.Event()
         self._closing = False
         self._sender = self._loop.create_task(self._send_all(send)) if send is not None else None
@@ -135,16 +136,19 @@ class Progress:
         """The next update that may leave now; or None and the seconds until one may, if one is waiting."""
         with self._lock:
             while self._waiting:
-                wait_s = self._due_in_s() if self._waiting[0]["stage"] == last_stage else 0.0
+                is_latest = len(self._waiting) == 1
+                wait_s = self._due_at(self._waiting[0]["stage"], last_stage, is_latest=is_latest) - time.monotonic()
                 if wait_s <= 0:
                     return self._waiting.pop(0), None
-                if len(self._waiting) == 1:
+                if is_latest:
                     return None, wait_s
                 self._waiting.pop(0)  # a later stage has begun: this one is old news
         return None, None
 
-    def _due_in_s(self) -> float:
-        return self._sent_at + self._min_interval_s - time.monotonic()
+    def _due_at(self, stage: Stage, last_stage: str | None, *, is_latest: bool) -> float:
+        if stage == last_stage:
+            return self._sent_at + self._min_interval_s
+        return self._began_at + QUIET_S if stage == "queued" and is_latest else float("-inf")
 
     async def _woken_within(self, wait_s: float | None) -> None:
         with contextlib.suppress(TimeoutError):

@@ -114,6 +114,24 @@ async def test_what_a_twin_says_that_is_no_progress_is_dropped(stage: Any, reach
     assert platform.updates == [{"stage": "denoising", "progress": 0.5, "step": 3, "seq": 1}]
 
 
+async def test_a_job_that_is_over_at_once_posts_nothing() -> None:
+    platform = Platform()
+    progress = Progress(platform.send)
+    progress.stage("queued")
+    await asyncio.sleep(0)
+    await progress.close()
+    assert platform.updates == []
+
+
+async def test_a_job_that_waits_says_so() -> None:
+    platform = Platform()
+    progress = Progress(platform.send)
+    progress.stage("queued")
+    await platform.until(stage="queued")
+    await progress.close()
+    assert [update["stage"] for update in platform.updates] == ["queued"]
+
+
 async def test_without_a_platform_nothing_is_sent() -> None:
     progress = Progress(None)
     await run_job(progress, steps=2)
