@@ -14,7 +14,7 @@
         '-- Internal               internal
             '-- DeviceBroken       internal; this process takes no further job
 
-    JobCancelled (BaseException)   the platform took the job back; nobody reads a result
+    JobCancelled (BaseException)   the job was cancelled; nobody reads a result
 
 A message says what to do next. It never holds a path, a host name, an address or a secret.
 """
@@ -49,7 +49,7 @@ class FluxError(Exception):
         self.field: Final = field
 
     def to_json(self, job_id: str) -> str:
-        """The JSON text that stands under `error` in the job's result."""
+        """The JSON text under `error` in the job's result."""
         body: dict[str, object] = {"code": self.code, "message": self.message}
         if self.field is not None:
             body["field"] = self.field
@@ -114,25 +114,25 @@ class OutOfMemory(WorkerError):
 
 
 class StorageFailed(WorkerError):
-    """The upload failed after its retries, or the volume does not take or give a file."""
+    """The upload failed after its retries, or a file of the volume could not be written or read."""
 
     code = "storage_failed"
     retryable = True
 
 
 class Internal(WorkerError):
-    """Anything unforeseen; the message holds a reference that stands in the worker's log too."""
+    """Anything unforeseen; its message has a reference that the worker's log has too."""
 
     code = "internal"
     retryable = True
 
 
 class DeviceBroken(Internal):
-    """The GPU's context is lost: nothing but a new process brings it back."""
+    """The GPU's context is lost; only a new process restores it."""
 
 
 class JobCancelled(BaseException):
     """Raised on the GPU thread at the next step of a cancelled job.
 
-    Not an Exception: it has to pass every handler of a library on its way out.
+    Not an Exception, so that no library's handler catches it on its way out.
     """

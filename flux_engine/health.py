@@ -1,10 +1,10 @@
-"""What a worker looks at before it takes its first job: its GPU and the driver, its disk, the volume, and its model.
+"""Checks before the first job: GPU and driver, disk, volume, model.
 
-A check that raises ends the worker, and the platform starts it anew, elsewhere or in the same place: so only what is
-this machine's own fault does, a GPU or a driver that the installed torch cannot use and a disk without room. The volume
-and the model are the same for every worker of the endpoint, and a worker without them still has jobs that it can do:
-those that name another model, and those whose results go to a bucket or come inline. What is wrong with them stands in
-the log, and a job that needs them says so. Nothing here reads weights or imports torch.
+A check that raises ends the worker, and the platform starts another, on this machine or elsewhere. So only a fault of
+the machine raises: a GPU or a driver that the installed torch cannot use, or a disk without room. Volume and model are
+the same for every worker of the endpoint, and a worker without them can still do jobs that name another model and
+deliver results to a bucket or inline: their faults are logged, and a job that needs them fails with a clear error.
+Nothing here reads weights or imports torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Unfit(Exception):
-    """This machine cannot do the worker's work; the text says what to change."""
+    """This machine is not fit for the worker; the text says what to change."""
 
 
 def fitness_checks(
@@ -49,8 +49,8 @@ def fitness_checks(
 ) -> list[Check]:
     """The checks, those that may raise Unfit first.
 
-    `driver` tells of the GPU's driver, None where there is no GPU or nobody to ask, and raises
-    subprocess.SubprocessError where it does not answer. `torch_cuda` is the CUDA that torch is built for.
+    `driver` reads the GPU's driver: None where there is no GPU or no way to ask, subprocess.SubprocessError where it
+    does not answer. `torch_cuda` is the CUDA version that torch is built for.
     """
 
     def gpu_can_be_used() -> None:
@@ -86,8 +86,7 @@ def cuda_in(version_file: Path) -> str | None:
 
 
 def _check_gpu(read_driver: Callable[[], Driver | None], torch_cuda: str | None) -> None:
-    """torch sees no GPU with too old a driver, and fails at the first product of matrices on too old a card; no job
-    should find that out after its load."""
+    """With an old driver torch finds no GPU; on an old card it fails at the first matrix product, after the load."""
     try:
         driver = read_driver()
     except subprocess.SubprocessError as error:
@@ -114,7 +113,7 @@ def _written(capability: tuple[int, int]) -> str:
 
 
 def _fault_of_volume(folder: Path, min_free_bytes: int) -> str | None:
-    """What is wrong with the volume. One that is not attached is no fault in itself: the model may be in the image."""
+    """What is wrong with the volume. A missing one is no fault: the model may be in the image."""
     if not folder.exists():
         return None
     if not folder.is_dir():

@@ -1,9 +1,9 @@
 """A job's progress, as the platform shows it while the job runs.
 
-One sender a job: updates leave in order, at most one a second and one at each change of stage, the latest wins, and
-none leaves after `close`. Sending cannot fail a job: an update that does not get through is dropped. `close` waits
-for one that is on its way, since an update that the platform reads after the result reopens the job for ever
-(docs/facts.md): a network that holds an update up delays the result by seconds, which is the lesser evil.
+Each job has one sender: updates leave in order, at most one a second and one at each change of stage, the latest wins,
+and none leaves after `close`. Sending cannot fail a job: an update that cannot be sent is dropped. `close` waits for an
+update that is being sent, because one that reaches the platform after the result reopens the job for ever
+(docs/facts.md). So a slow network may delay a result by seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Send = Callable[[Update], Awaitable[None]]
 
 SHARES: Final[dict[Stage, tuple[float, float]]] = {  # of the whole job, from and to
     "queued": (0.0, 0.0),
-    "lora": (0.0, 0.04),  # fetching; it comes before the model is known to be warm
+    "lora": (0.0, 0.04),  # fetching, before it is known whether the model is warm
     "loading": (0.04, 0.08),
     "text": (0.08, 0.10),
     "denoising": (0.10, 0.90),
@@ -35,13 +35,13 @@ SHARES: Final[dict[Stage, tuple[float, float]]] = {  # of the whole job, from an
 RELAYED: Final = ("step", "total_steps", "frame", "total_frames", "eta_seconds")
 MIN_INTERVAL_S: Final = 1.0
 QUIET_S: Final = 0.1  # `queued` waits that long: a job that the cache answers at once posts no progress
-CLOSE_WITHIN_S: Final = 12.0  # longer than the sender's own time-out, so that it ends by itself
+CLOSE_WITHIN_S: Final = 12.0  # longer than the sender's own time-out, which ends it first
 
 log = logging.getLogger(__name__)
 
 
 class Progress:
-    """What has been done of one job. `stage` and `step` may be called from any thread."""
+    """How far one job is. `stage` and `step` may be called from any thread."""
 
     def __init__(
         self, send: Send | None, *, min_interval_s: float = MIN_INTERVAL_S, close_within_s: float = CLOSE_WITHIN_S
@@ -69,7 +69,7 @@ class Progress:
         self._put({"stage": stage}, SHARES[stage][0])
 
     def step(self, done: int, total: int, *, preview: str | None = None, **frames: int) -> None:
-        """`done` of `total` denoising steps are over; `frames` may hold `frame` and `total_frames`."""
+        """`done` of `total` denoising steps are done; `frames` may hold `frame` and `total_frames`."""
         low, high = SHARES["denoising"]
         elapsed_s = time.monotonic() - self._stage_began_at
         update: Update = {"stage": "denoising", "step": done, "total_steps": total, **frames}
@@ -80,18 +80,18 @@ class Progress:
         self._put({k: v for k, v in update.items() if v is not None}, low + (high - low) * done / total)
 
     def relay(self, update: Update) -> None:
-        """Show a twin's progress as this job's own. It came through Redis: what is no progress is dropped."""
+        """Report a twin's progress as this job's own. It came through Redis: what is no progress is dropped."""
         stage, reached = update.get("stage"), update.get("progress")
         if isinstance(stage, str) and stage in SHARES and _is_number(reached) and 0 <= reached <= 1:
             counts = {name: update[name] for name in RELAYED if _is_number(update.get(name))}
             self._put({"stage": stage, **counts}, float(reached))
 
     def also_tell(self, listener: Callable[[Update], None]) -> None:
-        """Hand every further update to `listener` too, without its preview, on the event loop."""
+        """Pass every further update to `listener` too, without its preview, on the event loop."""
         self._listener = listener
 
     def wants_preview(self) -> bool:
-        """Whether the last preview is old enough for another: it leaves with the next update."""
+        """Whether the last preview is old enough for another, which leaves with the next update."""
         return self._send is not None and time.monotonic() - self._preview_at >= self._min_interval_s
 
     async def close(self) -> None:
@@ -133,7 +133,7 @@ class Progress:
                 await self._deliver(send, update)
 
     def _take(self, last_stage: str | None) -> tuple[Update | None, float | None]:
-        """The next update that may leave now; or None and the seconds until one may, if one is waiting."""
+        """The next update that may leave now; or None and the seconds until the waiting one may leave."""
         with self._lock:
             while self._waiting:
                 is_latest = len(self._waiting) == 1
@@ -142,7 +142,7 @@ class Progress:
                     return self._waiting.pop(0), None
                 if is_latest:
                     return None, wait_s
-                self._waiting.pop(0)  # a later stage has begun: this one is old news
+                self._waiting.pop(0)  # a later stage has begun
         return None, None
 
     def _due_at(self, stage: Stage, last_stage: str | None, *, is_latest: bool) -> float:
@@ -160,10 +160,10 @@ class Progress:
         self._seq += 1
         try:
             await send({**update, "seq": self._seq})
-        except (OSError, TimeoutError, ValueError) as error:  # aiohttp's errors of the network are OSErrors or these
+        except (OSError, TimeoutError, ValueError) as error:  # all that aiohttp raises for the network
             log.debug("progress update dropped", extra={"detail": type(error).__name__})
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
-    """Whether it can stand in an update: JSON has no NaN and no infinity."""
+    """Whether an update can hold it: JSON has no NaN and no infinity."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9

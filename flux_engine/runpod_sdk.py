@@ -1,7 +1,7 @@
 """What the RunPod SDK leaves open, closed: loops without idling, delivery that is retried, progress, a prompt end.
 
-Each piece asks first whether the SDK still has what it builds on; where it does not, the SDK's own way stays. The SDK
-is imported by `handler.py` before anything here is called.
+Each piece first checks that the SDK still has what it builds on; otherwise it logs so and leaves the SDK as it is. The
+SDK is imported by `handler.py` before anything here is called.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ def progress_sender(job: Mapping[str, Any]) -> Send | None:
 
 
 def retry_results() -> bool:
-    """Make the SDK try a result's delivery again after a reset connection, 408, 425 and 429, not after 5xx alone.
+    """Make the SDK retry the delivery of a result after a reset connection, 408, 425 and 429, not only after a 5xx.
 
-    Its own retries know the 5xx only, and three of them: anything else loses a finished job (measured, docs/facts.md).
-    A result that arrives twice is harmless. Returns whether the SDK still has the place for it.
+    On its own it retries only a 5xx, three times, and any other failure loses a finished job (measured, docs/facts.md).
+    A result that arrives twice is harmless. Returns whether the SDK still has what this replaces.
     """
     import aiohttp
     from aiohttp_retry import ExponentialRetry
     from runpod.serverless.modules import rp_http
 
     if not hasattr(rp_http, "FibonacciRetry"):
-        log.warning("this version of the runpod SDK has its own retries; results are delivered by them")
+        log.warning("runpod SDK changed: results are delivered with its own retries")
         return False
 
     def patient(**_: object) -> ExponentialRetry:
@@ -96,13 +96,13 @@ def wake_on_events() -> bool:
 
     The SDK looks every 0.1 s for a job that it has taken, and once a second whether there is room for another one: on
     average a job waits 50 ms for its start, and a worker with one slot idles half a second after each (measured).
-    Returns whether the SDK still has the places that this builds on.
+    Returns whether the SDK still has what this replaces.
     """
     from runpod.serverless.modules import rp_scale
 
     scaler = getattr(rp_scale, "JobScaler", None)
     if scaler is None or not all(hasattr(scaler, name) for name in SCALER_METHODS):
-        log.warning("this version of the runpod SDK looks for jobs at intervals of its own")
+        log.warning("runpod SDK changed: it looks for jobs at its own intervals")
         return False
     rp_scale.JobScaler = _woken_by_events(scaler)
     return True
@@ -183,11 +183,11 @@ async def _set_within(event: asyncio.Event, seconds: float) -> None:
 
 
 class GracefulStop:
-    """What is in hand is finished and delivered, nothing new is taken, and the process ends.
+    """Draining: running jobs are finished and delivered, no job is taken, and the process ends.
 
-    It begins at SIGTERM, and by `begin` where this process should take no further job. The SDK alone goes on waiting
-    for a job for up to 90 s, is killed by then, and loses a job that is handed over meanwhile. Here its wait for jobs
-    ends at once, and the process as soon as no job is in hand; a model that is being loaded is loaded to its end first.
+    It begins at SIGTERM, or by `begin` where this process should take no further job. The SDK alone waits up to 90 s
+    for another job, is killed by then, and loses a job that it takes meanwhile. Here its wait for jobs ends at once,
+    and the process ends when no job is running; a model that is being loaded is loaded first.
     """
 
     def __init__(self) -> None:
@@ -198,21 +198,21 @@ class GracefulStop:
         self._is_watching = False
 
     def install(self) -> bool:
-        """To be called before the SDK starts. Returns whether it still has the places that this builds on."""
+        """To be called before the SDK starts. Returns whether it still has what this replaces."""
         from runpod.serverless.modules import rp_scale, worker_state
 
         if not hasattr(rp_scale, "get_job") or not hasattr(worker_state.JobsProgress, "get_job_count"):
-            log.warning("this version of the runpod SDK ends workers in its own way, which may take 90 s")
+            log.warning("runpod SDK changed: it ends workers in its own way, which may take 90 s")
             return False
         rp_scale.get_job = self._until_asked(rp_scale.get_job)
         self._is_installed = True
         return True
 
     def concurrency(self, usual: int) -> int:
-        """What the SDK's `concurrency_modifier` is to answer; it is called from the SDK's loop before each take.
+        """The answer of the SDK's `concurrency_modifier`, which its loop calls before each take.
 
-        While stopping, the number of jobs in hand, so that none more is asked for. Not 0: the SDK begins a job that it
-        holds only while fewer run than this says, and one that arrived last would wait for ever (measured).
+        While draining it is the number of jobs that were taken, so that the SDK asks for no other. Not 0: the SDK
+        begins a job only while fewer run than this, so a job that arrived last would wait for ever (measured).
         """
         if not self._is_installed:
             return 0 if self.is_stopping else usual
@@ -222,20 +222,20 @@ class GracefulStop:
         return _jobs_in_hand() if self.is_stopping else usual
 
     def begin(self, reason: str) -> None:
-        """End this process once what is in hand is delivered; from the SDK's loop."""
+        """End this process once its jobs are delivered. To be called from the SDK's loop."""
         if self.is_stopping:
             return
-        log.info("finishing what is in hand", extra={"detail": reason})
+        log.info("draining: finishing running jobs", extra={"detail": reason})
         self.is_stopping = True
         self._asked.set()
         if self._is_installed:
             self._ending = asyncio.get_running_loop().create_task(self._end())
 
     def _until_asked(self, take: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        """`take`, the SDK's wait for jobs, given up when the stop begins, and not begun again after it.
+        """`take`, the SDK's wait for jobs, abandoned when draining begins, and not begun again afterwards.
 
         The SDK decides how many jobs to ask for, waits until its last job is done, and only then asks: with a second
-        slot it would ask once more, and a request that is given up may already have been answered with a job.
+        slot it would ask once more, and an abandoned request may already have been answered with a job.
         """
 
         async def take_until_asked(*arguments: Any, **named: Any) -> Any:
@@ -253,8 +253,8 @@ class GracefulStop:
         return take_until_asked
 
     async def _end(self) -> None:
-        """Cancel the SDK's loops, more than once: `wait_for` of Python 3.11 swallows a cancellation that comes together
-        with what it waits for, and that may be a job."""
+        """Cancel the SDK's loops, more than once: `wait_for` of Python 3.11 swallows a cancellation that arrives
+        together with its result, which may be a job."""
         while True:
             while _jobs_in_hand() > 0:  # noqa: ASYNC110  (the SDK has no event for it)
                 await asyncio.sleep(IDLE_POLL_S)

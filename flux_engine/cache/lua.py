@@ -1,17 +1,17 @@
-"""The steps of the cache that must be atomic, each one Lua script and one round trip.
+"""The atomic steps of the cache: each is one Lua script and one round trip.
 
 Keys, all under `flux:NAMESPACE:`, made of hashes and of quoted names, so that no prompt, job or namespace reaches
 another's:
 
     STORE:FINGERPRINT:entry      the finished job, for CACHE_TTL_SECONDS
-    STORE:FINGERPRINT:lease      the token of who generates it now, for the length of a lease
-    STORE:FINGERPRINT:progress   how far that is, for whoever begins to wait later
-    STORE:FINGERPRINT:events     channel: progress as JSON, or WAKE when the lease is free or the entry there
+    STORE:FINGERPRINT:lease      the token of the job that generates it now, for the length of a lease
+    STORE:FINGERPRINT:progress   how far that job is, for those that begin to wait later
+    STORE:FINGERPRINT:events     channel: progress as JSON, or WAKE when the lease is free or the entry is written
     task:JOB                     a job's status
 
-Every script may be sent twice with the same result, because a call is repeated when its connection breaks. A server
-that is full or read-only still gives hits, and leases are freed before anything is written: a task's status is second
-best. The keys of a call lie in different slots of a Redis Cluster, which is not supported.
+Every script gives the same result when it is sent twice, because a call is repeated when its connection breaks. A
+server that is full or read-only still gives hits; leases are freed before anything is written, and a task's status may
+fail to be written. Redis Cluster is not supported: the keys of one call lie in different slots.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ redis.pcall('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
 return is_owner and 1 or 0
 """
 
-# KEYS: entry. ARGV: the value that turned out to be of no use.
+# KEYS: entry. ARGV: the value that turned out to be unusable.
 DISCARD: Final = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
@@ -94,19 +94,19 @@ SET_TASK: Final = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Somebody finished this before; `raw` is not parsed yet."""
+    """The result exists; `raw` is not parsed yet."""
 
     raw: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The caller's token holds the lease now."""
+    """The caller holds the lease now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Another holds the lease for `lease_s` more, and had come as far as `progress`."""
+    """Another job holds the lease for `lease_s` more and has come as far as `progress`."""
 
     lease_s: float
     progress: bytes
@@ -145,10 +145,8 @@ class CacheScripts:
     async def acquire(
         self, slot: str, token: str, *, task: TaskStatus, done: TaskStatus, except_for: bytes = b""
     ) -> Hit | Claimed | Wait:
-        """Look, and claim where there is nothing: `task` is the job's status then, and `done` after a hit.
-
-        `except_for` is an entry that the caller has seen and cannot use, though others may.
-        """
+        """Look up the entry and claim the lease where there is none. The job's status becomes `task`, or `done` after a
+        hit. `except_for` is an entry that the caller has seen and cannot use, though others may."""
         head = done.model_dump_json(exclude={"result"})[:-1] + ',"result":'
         reply = await self.link.eval(
             ACQUIRE,
@@ -164,7 +162,7 @@ class CacheScripts:
                 return Claimed()
 
     async def renew(self, slot: str, token: str, *, progress: Mapping[str, Any] | None) -> bool:
-        """Keep the lease, and tell the waiters how far it is; False where another holds it."""
+        """Renew the lease and publish progress; False where another job holds the lease."""
         text = json.dumps(progress, allow_nan=False) if progress is not None else ""
         keys = [f"{slot}:lease", f"{slot}:progress"]
         return bool(await self.link.eval(RENEW, keys, [token, _ms(self.terms.lease_s), text, self.channel(slot)]))
@@ -184,14 +182,14 @@ class CacheScripts:
         await self.link.eval(COMPLETE, keys, arguments)
 
     async def release(self, slot: str, token: str, *, task: TaskStatus) -> None:
-        """Free the lease, if it is the caller's, for one of the waiters to take over."""
+        """Free the lease if it is the caller's, so that a waiter takes over."""
         keys = [f"{slot}:lease", f"{slot}:progress", self._task_key(task.job_id)]
         await self.link.eval(
             RELEASE, keys, [token, task.model_dump_json(), _ms(self.terms.entry_s), self.channel(slot)]
         )
 
     async def discard(self, slot: str, raw: bytes) -> None:
-        """Remove an entry of no use, unless a better one has taken its place."""
+        """Remove an unusable entry, unless another has replaced it."""
         await self.link.eval(DISCARD, [f"{slot}:entry"], [raw])
 
     async def set_task(self, task: TaskStatus) -> None:

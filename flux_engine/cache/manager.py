@@ -1,9 +1,9 @@
-"""The result cache: no picture is made twice, by any worker that shares a Redis server.
+"""The result cache: workers that share a Redis server make no picture twice.
 
-`CacheManager` is what the worker holds. `flight` takes one job through it (flight.py), `task_status` answers whoever
-asks for a job later. Values are JSON with a version (entry.py), atomic steps are Lua (lua.py), and a server that
-does not answer is no cache, never a failed job (redis_link.py). Without REDIS_URL a server of our own is used
-(embedded.py). Nothing here needs a model or torch.
+`CacheManager.flight` takes one job through the cache (flight.py); `task_status` tells how far a job is. Values are JSON
+with a version (results/entry.py), and atomic steps are Lua (lua.py). Without an answer from the server a job goes on
+without the cache and does not fail (redis_link.py). Without REDIS_URL an embedded server is used (embedded.py). Nothing
+here needs a model or torch.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class CacheManager:
         return Flight(self._scripts, lookup)
 
     async def task_status(self, job_id: str) -> TaskStatus | None:
-        """How far a job is, or None where that is not known (any more) or the cache is away."""
+        """How far a job is; None where that is unknown, forgotten, or the server does not answer."""
         try:
             return await self._scripts.task(job_id)
         except CacheAway:

@@ -1,10 +1,10 @@
-"""One Redis server, reached within time or said to be away.
+"""Calls to one Redis server, each bounded in time.
 
-Every call has a time-out and at most one repeat on a fresh connection, which mends the sockets of a worker that was
-frozen and woken. A call that fails for any reason of the server's raises CacheAway, the log says so once, and for
-`retry_after_s` no further call is tried, so that a server that is down costs a job milliseconds and not time-outs. The
-first call that works again says so too. A server that answers with an error, such as one that is full, is not down: the
-next call is tried at once, since it may be one that it takes. Knows nothing of what is stored.
+A call is repeated at most once, on a fresh connection, which mends the sockets of a worker that was frozen and woken. A
+call that fails because of the server raises CacheAway, the log says so once, and no further call is tried for
+`retry_after_s`: a server that is down costs a job milliseconds, not time-outs. The first call that succeeds again is
+logged too. A server that answers with an error, for instance because it is full, is not down: the next call is tried at
+once, since the server may accept it. What is stored is unknown here.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ KNOWN_REFUSALS: Final = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM", "
 
 
 class CacheAway(Exception):
-    """The server cannot be used now; whoever sees this goes on without it."""
+    """The server cannot be used now; the caller goes on without it."""
 
 
 class RedisServer(Protocol):
     """Where the server is. Two kinds: one that the operator runs, and the embedded one (embedded.py)."""
 
     async def url(self) -> str:
-        """A URL to connect to, the server started first where that is ours to do. Raises CacheAway."""
+        """A URL to connect to; an embedded server is started first. Raises CacheAway."""
         ...
 
     def close(self) -> None:
-        """No more use of it from here."""
+        """This process uses the server no more."""
         ...
 
 
@@ -130,7 +130,7 @@ class RedisLink:
 
     async def _connected(self) -> Redis:
         if self._away_since is not None and time.monotonic() < self._next_try:
-            raise CacheAway("the result cache is away")
+            raise CacheAway("result cache unreachable")
         async with self._connecting:
             if self._client is None or self._away_since is not None:
                 try:
@@ -152,25 +152,25 @@ class RedisLink:
         return Redis.from_pool(pool)
 
     def lost(self, error: Exception) -> CacheAway:
-        """Note that the server is away because of `error`; what to raise."""
+        """Record that `error` made the server unreachable; returns what to raise."""
         if self._away_since is None:
             self._away_since = time.monotonic()
-            # The kind of the error, not its text, which may hold an address with a password.
+            # Log the kind of the error only: its text may hold an address with a password.
             reason = str(error) if isinstance(error, CacheAway) else type(error).__name__
-            log.warning("the result cache is away (%s): jobs go on without it", reason)
+            log.warning("result cache unreachable, jobs go on without it", extra={"detail": reason})
         self._next_try = time.monotonic() + self._retry_after_s
-        return CacheAway("the result cache is away")
+        return CacheAway("result cache unreachable")
 
     def _refused(self, error: ResponseError) -> CacheAway:
-        """Note, now and then, that the server takes a call for an error; what to raise."""
+        """Log, at most once a minute, that the server refused a call; returns what to raise."""
         if time.monotonic() >= self._next_refusal:
             self._next_refusal = time.monotonic() + REFUSALS_EVERY_S
-            log.warning("the result cache refuses a call (%s): jobs go on without it", _kind_of(error))
-        return CacheAway("the result cache refuses a call")
+            log.warning("result cache refused a call, jobs go on without it", extra={"detail": _kind_of(error)})
+        return CacheAway("result cache refused a call")
 
     def _found(self) -> None:
         if self._away_since is not None:
-            log.info("the result cache is back after %.0f s", time.monotonic() - self._away_since)
+            log.info("result cache reachable again", extra={"ms": round((time.monotonic() - self._away_since) * 1000)})
             self._away_since = None
 
 
@@ -197,17 +197,17 @@ class Subscription:
 
 
 def _kind_of(error: ResponseError) -> str:
-    """The server's own word for `error`: redis-py takes it off some errors and leaves it in others."""
+    """The server's own word for `error`, which redis-py removes from some errors and leaves in others."""
     words = str(error).replace("-", " ").split()
     return next((word for word in KNOWN_REFUSALS if word in words), type(error).__name__)
 
 
 @asynccontextmanager
 async def _within(seconds: float) -> AsyncIterator[None]:
-    """A time-out, after which no cancellation is lost.
+    """A time-out that loses no cancellation.
 
-    redis-py sends through `asyncio.wait_for`, and that of Python 3.11 drops a cancellation that comes in the same
-    turn as its result: a cancelled job would go on, and a renewal that was ended would renew for ever.
+    redis-py sends through `asyncio.wait_for`, which on Python 3.11 drops a cancellation that arrives together with its
+    result: a cancelled job would go on, and a cancelled renewal would renew for ever.
     """
     task = asyncio.current_task()
     known = task.cancelling() if task is not None else 0

@@ -32,13 +32,9 @@ if TYPE_CHECKING:
 MULTIPART_FROM_BYTES: Final = 16 * MIB
 PART_BYTES: Final = 8 * MIB
 UPLOAD_THREADS: Final = 8
-A_YEAR: Final = "max-age=31536000, immutable"  # a key names its content, which therefore never changes
+A_YEAR: Final = "max-age=31536000, immutable"  # a key is a hash of its content, which never changes
 NOT_THERE: Final = ("404", "NoSuchKey", "NotFound")
-NOT_SHOWN: Final = (
-    "403",
-    "AccessDenied",
-    "Forbidden",
-)  # AWS also says it of nothing, to whoever may not list the bucket
+NOT_SHOWN: Final = ("403", "AccessDenied", "Forbidden")  # AWS: also a missing key, without the ListBucket permission
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -58,8 +54,8 @@ class BucketStore:
         is_allowed: Callable[[str], bool] | None = None,
         is_clients: bool = False,
     ) -> None:
-        """`before_connect` runs on a thread before the first request, and may refuse the endpoint by raising;
-        `is_allowed` tells of each numeric address that is connected to whether anything may be sent there.
+        """`before_connect` runs on a thread before the first request and may refuse the endpoint by raising.
+        `is_allowed` decides for each connected numeric address whether anything may be sent there.
 
         A client's bucket has the same identity only for jobs that bring the same access key.
         """
@@ -81,15 +77,16 @@ class BucketStore:
         parts = ("bucket", self._bucket.endpoint_url, self._bucket.name, self._bucket.prefix)
         if not self._is_clients:
             return identity_of(*parts)
-        # Whoever names another's bucket must not meet its entries: it cannot open it, and would hold its lease.
+        # A client that names another client's bucket must not meet its entries: it cannot open the bucket, and it could
+        # hold the lease.
         return identity_of("client", *parts, self._bucket.access_key_id.get_secret_value())
 
     async def warm(self) -> None:
-        """Import boto3, read its description of S3 and look at the endpoint now, so that no result waits for it."""
+        """Import boto3, load its description of S3 and check the endpoint now, so that no result waits for them."""
         await self._run("set up", self._connected, self._bounds.lookup_s)
 
     async def put(self, data: bytes, *, key: str, content_type: str) -> None:
-        await self._run("take the result", lambda: self._upload(data, key, content_type), self._bounds.upload_s)
+        await self._run("accept the result", lambda: self._upload(data, key, content_type), self._bounds.upload_s)
 
     async def url(self, key: str) -> Link:
         if self._bucket.public_url is not None:
@@ -98,30 +95,32 @@ class BucketStore:
         return Link(await self._run("sign a URL", lambda: self._presigned(key), self._bounds.lookup_s), expires_at)
 
     async def exists(self, key: str, *, size: int) -> bool | None:
-        return await self._run("say what it holds", lambda: self._holds(key, size), self._bounds.lookup_s)
+        return await self._run(
+            "answer whether it holds the result", lambda: self._holds(key, size), self._bounds.lookup_s
+        )
 
     async def get(self, key: str, *, size: int, sha256: str) -> bytes:
-        data = await self._run("give the result back", lambda: self._download(key, size), self._bounds.upload_s)
+        data = await self._run("return the result", lambda: self._download(key, size), self._bounds.upload_s)
         if not is_content(data, size=size, sha256=sha256):
-            log.warning("the bucket gave back other bytes than were stored")
-            raise StorageFailed("the bucket gave back other bytes than were stored; send the job again")
+            log.warning("bucket returned other bytes than were stored")
+            raise StorageFailed("the bucket returned other bytes than were stored; send the job again")
         return data
 
     def close(self) -> None:
-        """Ends what is under way too: a thread does not outlive the store."""
+        """Also ends running calls: no thread outlives the store."""
         self._is_closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             self._client.close()
 
     async def _run(self, what: str, call: Callable[[], T], total_s: float) -> T:
-        """Run `call` on a thread. A thread that is cut off here ends by itself, at its own time-outs."""
+        """Run `call` on a thread. After a time-out here, the thread ends at its own time-outs."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(total_s):
                 return await loop.run_in_executor(self._threads, copy_context().run, _translated, what, call)
         except TimeoutError:
-            log.warning("the bucket did not %s within %.0f s", what, total_s)
+            log.warning("bucket timed out", extra={"detail": f"did not {what} within {total_s:.0f} s"})
             raise StorageFailed(f"the bucket did not {what} within {total_s:.0f} s; send the job again") from None
 
     def _upload(self, data: bytes, key: str, content_type: str) -> None:
@@ -179,15 +178,15 @@ class BucketStore:
 
                 try:
                     self._client = BucketClient(self._bucket, self._bounds, is_allowed=self._is_allowed)
-                except ValueError:  # boto3's on a host or a region that it takes for none; its text holds the value
+                except ValueError:  # boto3 refuses the host or the region, and its text quotes it
                     raise self._unusable() from None
-                if self._is_closed:  # meanwhile: its first call ends at once
+                if self._is_closed:  # meanwhile: let the first call end at once
                     self._client.close()
             return self._client.s3
 
 
 def _translated(what: str, call: Callable[[], T]) -> T:
-    """`call` with boto3's errors as StorageFailed, which names a short code and no address."""
+    """`call`, with boto3's errors raised as StorageFailed, whose message has a short code and no address."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
@@ -195,8 +194,8 @@ def _translated(what: str, call: Callable[[], T]) -> T:
         return call()
     except (Boto3Error, BotoCoreError, ClientError, HTTPClientError, OSError) as error:
         reason = _reason(error)
-        log.warning("the bucket did not %s: %s", what, reason)
-        # The cause is left behind: its text holds the endpoint, and of a signed request the whole URL.
+        log.warning("bucket failed", extra={"detail": f"did not {what}: {reason}"})
+        # Without the cause: its text holds the endpoint, and for a signed request the whole URL.
         raise StorageFailed(f"the bucket did not {what} ({reason}); check the bucket and send the job again") from None
 
 

@@ -1,10 +1,9 @@
 """boto3's client for one bucket, on connections whose answers are bounded.
 
-botocore reads an answer whole into memory, whatever its length, and its time-outs begin anew with every byte. The
-endpoint may be one that a client named, so here an answer that is not a file ends at MAX_ANSWER_BYTES, every connection
-leads to an address that is allowed, and `close` ends the connections under way, and with them the threads that wait for
-them. Importing this takes 0.3 s: bucket.py
-does it at the first use.
+botocore reads an answer whole into memory, whatever its length, and its time-outs restart with every byte. A client may
+have named the endpoint, so here an answer that is not a file ends at MAX_ANSWER_BYTES, every connection leads to an
+allowed address, and `close` ends running connections and with them the threads that wait for them. Importing this takes
+0.3 s: bucket.py does it at the first use.
 """
 
 from __future__ import annotations
@@ -40,19 +39,19 @@ CONNECTIONS: Final = 16
 
 
 class AnswerTooLarge(BotoCoreError):  # type: ignore[misc] # botocore has no types
-    """The endpoint sends more than any S3 server has to say. Not tried again."""
+    """The answer is longer than any of an S3 server. Not tried again."""
 
     fmt = "the answer is longer than {max_bytes} bytes"
 
 
 class AddressRefused(BotoCoreError):  # type: ignore[misc]
-    """The endpoint's name led to an address that is not allowed. Nothing was sent there, and it is not tried again."""
+    """The endpoint's name resolved to an address that is not allowed. Nothing was sent there. Not tried again."""
 
     fmt = "the endpoint has an address that is not allowed"
 
 
 class EndpointClosed(BotoCoreError):  # type: ignore[misc]
-    """The store was closed while a call of it was under way."""
+    """The store was closed during a call."""
 
     fmt = "the store is closed"
 
@@ -61,11 +60,16 @@ class BucketClient:
     """`s3` is boto3's client."""
 
     def __init__(self, bucket: Bucket, bounds: TimeBounds, *, is_allowed: Callable[[str], bool] | None = None) -> None:
-        """`is_allowed` tells of a numeric address whether the endpoint may have it; without one, it may have any.
+        """`is_allowed` decides whether the endpoint may have a numeric address; without it every address is allowed.
 
-        Raises ValueError for an endpoint that boto3 takes for no URL.
+        Raises ValueError for an endpoint that boto3 does not accept as a URL.
         """
-        for library in ("boto3", "botocore", "s3transfer", "urllib3"):  # at DEBUG they log signatures and signed URLs
+        for library in (
+            "boto3",
+            "botocore",
+            "s3transfer",
+            "urllib3",
+        ):  # their DEBUG lines hold signatures and signed URLs
             logging.getLogger(library).setLevel(logging.INFO)
         config = Config(
             signature_version="s3v4",
@@ -97,7 +101,7 @@ class BucketClient:
 
 
 class BoundedSession(URLLib3Session):  # type: ignore[misc]
-    """botocore's HTTP session with bounds on what is read, which ends what is under way when it is closed."""
+    """botocore's HTTP session with bounds on what is read; closing it ends running requests."""
 
     def __init__(self, is_allowed: Callable[[str], bool] | None = None, **options: Any) -> None:
         super().__init__(**options)
@@ -139,7 +143,7 @@ class BoundedSession(URLLib3Session):  # type: ignore[misc]
 
 
 class _Whole(AWSResponse):  # type: ignore[misc]
-    """An answer that has been read."""
+    """An answer that was read to its end."""
 
     def __init__(self, url: str, status_code: int, headers: Any, body: bytes) -> None:
         super().__init__(url, status_code, headers, None)
@@ -147,7 +151,7 @@ class _Whole(AWSResponse):  # type: ignore[misc]
 
 
 class _Sockets:
-    """The open sockets of one session, to be shut while other threads wait for them."""
+    """The open sockets of one session, shut while other threads wait for them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -173,18 +177,18 @@ class _Sockets:
 
 
 def _shut(opened: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it had ended by itself
-        socket.socket.shutdown(opened, socket.SHUT_RDWR)  # past TLS, whose goodbye would wait
+    with contextlib.suppress(OSError):  # it has ended already
+        socket.socket.shutdown(opened, socket.SHUT_RDWR)  # not TLS's own shutdown, which waits for an answer
 
 
 def _pool_class(base: type[Any], sockets: _Sockets, is_allowed: Callable[[str], bool] | None) -> type[Any]:
-    """botocore's pool of connections, which looks where every socket leads and notes it."""
+    """botocore's pool of connections, which checks the address of each socket and keeps track of it."""
     connection: type[Any] = AWSHTTPSConnection if base is AWSHTTPSConnectionPool else AWSHTTPConnection
 
     class Connection(connection):  # type: ignore[misc]
         def _new_conn(self) -> socket.socket:
             opened: socket.socket = super()._new_conn()
-            # The name may have had another address when it was looked at. A proxy looks names up for itself.
+            # The name may resolve to another address now than when it was checked. A proxy resolves names itself.
             if is_allowed is not None and self.proxy is None and not is_allowed(opened.getpeername()[0]):
                 opened.close()
                 raise AddressRefused

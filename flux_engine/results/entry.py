@@ -1,8 +1,8 @@
 """What the cache knows of a finished job, and of a job under way, as JSON with a version.
 
-An entry names objects by key and says the facts of each file. It holds no URL: those are signed when they are handed
-out. Whatever is read back is hostile until parsed: `CacheEntry.parse` gives None for anything that this version of
-the worker could not have written for this fingerprint.
+An entry names objects by key and describes each file. It holds no URL: those are signed when they are delivered. What
+is read back is untrusted until parsed: `CacheEntry.parse` returns None for anything that this version of the worker
+cannot have written for this fingerprint.
 """
 
 from __future__ import annotations
@@ -83,12 +83,12 @@ class CacheEntry(_Stored):
         return self.model_copy(update={"files": tuple(f.under(prefix) for f in self.files), "thumbnail": thumbnail})
 
     def objects(self) -> tuple[StoredFile, ...]:
-        """Every object that has to be there for this entry to be a hit."""
+        """Every object that must exist for this entry to be a hit."""
         return self.files if self.thumbnail is None else (*self.files, self.thumbnail)
 
 
 class TaskStatus(_Stored):
-    """How far a job is, for whoever asks later. `error` is a code of the tree of errors, or `cancelled`."""
+    """How far a job is. `error` is a code of the tree of errors, or `cancelled`."""
 
     version: Literal[1] = ENTRY_VERSION
     job_id: str

@@ -1,4 +1,4 @@
-"""Results as files of a folder, for local runs and for reuse; and how a file is written so that it is there whole."""
+"""Results as files of a folder, for local runs and for reuse. Files appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FolderStore:
         return self._identity
 
     async def warm(self) -> None:
-        """There is nothing to get ready."""
+        """Nothing to prepare."""
 
     async def put(self, data: bytes, *, key: str, content_type: str) -> None:
         await asyncio.to_thread(self._write, self._path(key), data)
@@ -63,7 +63,7 @@ class FolderStore:
             raise StorageFailed("the stored result could not be read; send the job again") from error
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to end."""
 
     def _path(self, key: str) -> Path:
         if not OBJECT_KEY.fullmatch(key):
@@ -103,7 +103,7 @@ class FolderStore:
         with path.open("rb") as file:
             data = file.read(size + 1)
         if not is_content(data, size=size, sha256=sha256):
-            path.unlink(missing_ok=True)  # so that the next job like it finds nothing, and makes it again
+            path.unlink(missing_ok=True)  # so that the next job like it makes the file again
             raise StorageFailed("the stored result is damaged; send the job again")
         return data
 
@@ -111,14 +111,14 @@ class FolderStore:
         try:
             is_whole = path.stat().st_size == size
             if is_whole:
-                os.utime(path)  # used now: the last to make room
-        except OSError:  # gone, or on a disk that cannot give it back: it is made again
+                os.utime(path)  # used now, so among the last to make room
+        except OSError:  # gone or unreadable: the file is made again
             return False
         return is_whole
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write and flush to the disk, so that a rename after it never shows an empty file. Raises OSError."""
+    """Write and flush to the disk, so that a file renamed afterwards is never empty. Raises OSError."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -126,7 +126,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def make_room(folder: Path, max_bytes: int) -> None:
-    """Remove the files of `folder` used longest ago until at most `max_bytes` stay, and partial files left behind."""
+    """Remove the least recently used files of `folder` until at most `max_bytes` stay, and abandoned partial files."""
     files = []
     for path in folder.rglob("*"):
         with suppress(OSError):  # another worker may have removed it

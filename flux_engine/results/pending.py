@@ -53,7 +53,7 @@ class PendingResults:
         return await asyncio.to_thread(self._find, self._path(fingerprint), fingerprint, prefix, job_id)
 
     async def drop(self, fingerprint: str) -> None:
-        """Forget it: it has been delivered."""
+        """Remove what was kept: it has been delivered."""
         await asyncio.to_thread(shutil.rmtree, self._path(fingerprint), ignore_errors=True)
 
     def _path(self, fingerprint: str) -> Path:
@@ -74,7 +74,7 @@ class PendingResults:
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
         except OSError as error:
-            log.warning("a result that could not be delivered could not be kept either: %s", error.strerror)
+            log.warning("undelivered result could not be kept", extra={"detail": error.strerror})
             shutil.rmtree(partial, ignore_errors=True)
             return False
         return True
@@ -88,7 +88,7 @@ class PendingResults:
         except FileNotFoundError:
             return None
         except (OSError, ValidationError):
-            log.warning("a kept result cannot be read; it is made again")
+            log.warning("kept result unreadable, making it again")
             shutil.rmtree(path, ignore_errors=True)
             return None
         is_whole = all(stored.sha256 == _name(part) for stored, part in zip(entry.objects(), data, strict=True))
@@ -100,7 +100,7 @@ class PendingResults:
         return ResultFiles(entry, tuple(files))
 
     def _make_room(self, needed: int) -> None:
-        """Drop what is too old, then what was kept first, until `needed` bytes more are within the bound."""
+        """Remove what is too old, then the oldest, until `needed` bytes more are within the bound."""
         there = []
         for path in self._folder.glob("*"):
             with suppress(OSError):  # delivered by another worker meanwhile

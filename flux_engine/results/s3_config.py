@@ -1,7 +1,7 @@
 """A job's own bucket (`s3Config`): checked, used for that job, and forgotten.
 
-It names a host, so it is as hostile as any URL of a client: https only, and the host must have public addresses only.
-That is looked at before anything is made for the job, and again at each connection, before anything is sent: a name
+It names a host, so it is as untrusted as any URL of a client: https only, and all addresses of the host must be public.
+That is checked before anything is made for the job, and again at each connection, before anything is sent: a name
 server may answer differently the second time.
 """
 

@@ -44,20 +44,20 @@ class ResultStore(Protocol):
 
     @property
     def prefix(self) -> str:
-        """What every key begins with, without a slash at its ends; may be empty."""
+        """The beginning of every key, without slashes at its ends; may be empty."""
         ...
 
     @property
     def has_urls(self) -> bool:
-        """Whether `url` gives something that a client can open."""
+        """Whether a client can open what `url` returns."""
         ...
 
     async def identity(self) -> str:
-        """Which store this is, as 16 hexadecimal digits: the same for every worker that sees the same files."""
+        """The store's name as 16 hexadecimal digits, the same for every worker that sees the same files."""
         ...
 
     async def warm(self) -> None:
-        """Get ready for the first file, without contacting anything; refuse what can never be used.
+        """Prepare for the first file, without contacting anything; refuse a store that can never be used.
 
         Raises StorageFailed, and InvalidInput for what a client named.
         """
@@ -68,22 +68,22 @@ class ResultStore(Protocol):
         ...
 
     async def url(self, key: str) -> Link:
-        """A URL for `key`, made now; whether the file is there is not asked."""
+        """A URL for `key`, made now, without asking whether the file exists."""
         ...
 
     async def exists(self, key: str, *, size: int) -> bool | None:
-        """Whether `key` is there with `size` bytes; None where the store does not say so to whoever asks.
+        """Whether `key` exists with `size` bytes; None where the store does not tell this caller.
 
         Raises StorageFailed where it does not answer.
         """
         ...
 
     async def get(self, key: str, *, size: int, sha256: str) -> bytes:
-        """The file's bytes; StorageFailed where it is gone, cannot be read, or is not what was stored."""
+        """The file's bytes. Raises StorageFailed where it is gone, unreadable, or not what was stored."""
         ...
 
     def close(self) -> None:
-        """Give threads and connections back."""
+        """End threads and connections."""
         ...
 
 
@@ -96,7 +96,7 @@ def object_key(prefix: str, sha256: str, extension: str) -> str:
 
 
 def identity_of(*parts: str) -> str:
-    """A short name for a store, made of what tells it from others."""
+    """A short name for a store, derived from what distinguishes it from others."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
