@@ -68,6 +68,13 @@ class Run:
             before_waiting=self.turn.give_up,
         )
 
+    def finished(self, files: ResultFiles, made: Made | None = None) -> Finished:
+        """The job with its `files`, described by what was `made` now, or by the plan where they were there before."""
+        if made is None:
+            return Finished(files=files, model=described(self.model), notes=self.inputs.warnings)
+        model = described(made.identity) | {"plan": made.plan}
+        return Finished(files=files, model=model, notes=(*self.inputs.warnings, *made.notes))
+
 
 class Worker:
     """Runs jobs. One a process; holds the generator, the cache and the store for results."""
@@ -164,7 +171,7 @@ class Worker:
             async with self._cache.flight(run.lookup()) as flight:  # 3 reuse
                 progress.also_tell(flight.share_progress)
                 if flight.hit is not None:
-                    finished = Finished(files=ResultFiles(flight.hit), model=described(run.model))
+                    finished = run.finished(ResultFiles(flight.hit))
                 else:
                     finished = await self._finished(run, flight)  # 4 generate, 5 encode
                 with clock.measure("upload"):
@@ -207,13 +214,11 @@ class Worker:
         left = await self._pending.find(run.fingerprint, prefix=run.store.prefix, job_id=only_of)
         if left is not None:
             run.turn.give_up()
-            finished, keeping = Finished(files=left, model=described(run.model)), run.keeping.found_pending()
+            finished, keeping = run.finished(left), run.keeping.found_pending()
         else:
             job, progress, clock = run.job, run.progress, run.clock
             made = await self._generator.make(job, run.inputs, progress=progress, clock=clock, turn=run.turn)
-            model = described(made.identity)
-            files = await _encoded(run, made)
-            finished = Finished(files=files, model=model | {"plan": made.plan}, notes=made.notes)
+            finished = run.finished(await _encoded(run, made), made)
             keeping = run.keeping if made.identity == run.model else run.keeping.made_otherwise()
         run.progress.stage("uploading")
         if keeping.may_store:

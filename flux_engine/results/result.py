@@ -86,6 +86,7 @@ class Account:
 def account_of(
     job: ImageJob | VideoJob, finished: Finished, clock: Clock, *, reuse: Reuse, gpu_price_per_hour: float | None
 ) -> Account:
+    """`clock` stops here."""
     timings, cold_start = clock.timings(), clock.cold_start()
     said = [*job.warnings, *finished.files.entry.warnings, *finished.notes]
     if reuse.warning is not None:
