@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from flux_engine.results.destination import store_from_settings
+from flux_engine.build import build_store
 from flux_engine.settings import Settings, SettingsError
 
 BUCKET = {
@@ -230,7 +230,7 @@ PASTED = (
 
 def _refusal(environment: dict[str, str], folder: Path) -> str | None:
     try:
-        store_from_settings(Settings.from_environment(environment), cache_folder=folder, is_local_run=True).close()
+        build_store(Settings.from_environment(environment), cache_folder=folder, is_local=True).close()
     except SettingsError as error:
         return str(error)
     return None
@@ -262,7 +262,7 @@ def test_made_up_environments_start_or_name_a_variable(tmp_path: Path) -> None:
         assert all(secret.isprintable() and secret.isascii() for secret in secrets), environment
         assert settings.model_volume.is_dir() in (True, False)
         if settings.has_bucket and started % 40 == 0:
-            store = store_from_settings(settings, cache_folder=tmp_path, is_local_run=True)
+            store = build_store(settings, cache_folder=tmp_path, is_local=True)
             asyncio.run(store.warm())  # boto3 takes endpoint, region and keys
             store.close()
     assert 200 < started < 1900

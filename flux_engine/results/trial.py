@@ -16,14 +16,14 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
-from flux_engine.results.bucket import Bucket, TimeBounds
+from flux_engine.results.bucket_address import Bucket, TimeBounds
 
 CONTENT: Final = b"tried by flux-engine at start; safe to delete\n"
 BOUNDS: Final = TimeBounds(connect_s=5.0, read_s=10.0, attempts=1)
 PAUSES_S: Final = (1.0, 3.0)  # before the second and the third try
 
 _KEY: Final = "BUCKET_ACCESS_KEY_ID is not known to the store, or no longer; set a valid pair of keys"
-_SECRET: Final = "BUCKET_SECRET_ACCESS_KEY does not belong to BUCKET_ACCESS_KEY_ID; set both keys anew"
+_SECRET: Final = "BUCKET_SECRET_ACCESS_KEY does not belong to BUCKET_ACCESS_KEY_ID; set both keys anew"  # noqa: S105 - a message
 _REGION: Final = "BUCKET_REGION is not the bucket's region; set it to {region}"
 _BUCKET: Final = "the bucket does not exist; correct BUCKET_NAME or BUCKET_ENDPOINT_URL, or create it"
 _CLOCK: Final = "this machine's clock differs from the store's; correct the clock"
@@ -107,7 +107,7 @@ def _told(permission: str, call: Callable[[], Any]) -> Any:
 def _cause(response: dict[str, Any], permission: str) -> BucketRefuses | BucketSilent:
     error, status = response.get("Error", {}), response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     code = str(error.get("Code", ""))
-    shown = code if _PLAIN.fullmatch(code) else f"status {status}"
+    shown = code if _PLAIN.fullmatch(code) and not code.isdigit() else f"status {status}"
     if code in _PASSING or status >= 500 or status == 429:
         return BucketSilent(f"the store answers {shown}; check its status page if this lasts")
     region = str(error.get("Region", ""))

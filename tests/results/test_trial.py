@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from flux_engine.results.bucket import Bucket
+from flux_engine.results.bucket_address import Bucket
 from flux_engine.results.trial import CONTENT, BucketRefuses, BucketSilent, try_bucket
 from tests.servers import ACCESS_KEY, QUICK, SECRET_KEY, S3Process, free_port
 from tests.web_server import server_thread
