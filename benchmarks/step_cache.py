@@ -17,7 +17,8 @@ from benchmarks.fleet import table
 from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.loading import Source, Tuned, load_tuned
 from flux_engine.models.planning.gpus import cpu_machine
-from flux_engine.models.planning.optimizer import STEP_CACHE_THRESHOLDS, ModelOptimizer
+from flux_engine.models.planning.optimizer import ModelOptimizer
+from flux_engine.models.planning.way import STEP_CACHE_THRESHOLDS
 from flux_engine.models.tuning.step_cache import cached_steps
 from flux_engine.models.weights import BUNDLED_FOLDER
 from flux_engine.units import GIB

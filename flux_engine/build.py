@@ -75,6 +75,7 @@ def build_models(settings: Settings) -> FluxModelManager:
             compile=settings.compile,
             step_cache=settings.step_cache,
             attention_slicing=settings.attention_slicing,
+            is_kept_warm=settings.warmup == "eager",
         ),
         lora_max_bytes=settings.lora_max_bytes,
     )

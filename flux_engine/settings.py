@@ -30,7 +30,7 @@ from flux_engine.units import GIB
 
 Profile = Literal["quality", "balanced", "speed", "memory"]
 Quantisation = Literal["none", "int8_weight_only", "int8_dynamic", "fp8_dynamic"]
-Offload = Literal["none", "balanced", "model", "group", "sequential"]
+Offload = Literal["none", "text", "balanced", "model", "group", "sequential"]
 
 
 class SettingsError(Exception):

@@ -3,6 +3,7 @@
 python -m flux_engine plan                                          this machine, the default model
 python -m flux_engine plan --gpu A10G --model FLUX.1-dev --profile speed
 python -m flux_engine plan --gpu "RTX 4090" --json                  for scripts
+python -m flux_engine plan --gpu l40s --compare --price 0.79         all profiles side by side, with the price a picture
 python -m flux_engine plan --all                                    every card and model as a table
 python -m flux_engine plan --gpu A40 --offload model --no-compile    what a wish would cost, or why it is declined
 
@@ -13,28 +14,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
-from typing import Final, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import get_args
 
+from flux_engine.cli import plan_tables
 from flux_engine.models.catalog import CATALOG, FLUX_1_SCHNELL, FLUX_TINY, ModelSpec, find
+from flux_engine.models.planning.cold_start import cold_start
 from flux_engine.models.planning.device import read_gpu
-from flux_engine.models.planning.gpus import CARDS, GpuProperties, find_card, short_name
+from flux_engine.models.planning.gpus import CARDS, GpuProperties, cards_named, nearest_cards, short_name
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import PROFILES, Plan, Preferences
-from flux_engine.settings import Offload, Profile, Quantisation
+from flux_engine.settings import Offload, Quantisation
 from flux_engine.units import GIB
-
-SHORT_SCHEMES: Final = {
-    "none": "",
-    "int8_weight_only": "int8",
-    "int8_dynamic": "int8",
-    "fp8_dynamic": "fp8",
-}
-TABLE_MODELS: Final = tuple(
-    spec for spec in CATALOG if spec.name not in ("FLUX.1-Krea-dev", "FLUX.1-Kontext-dev", "flux-tiny")
-)  # Krea and Kontext run as dev does, and flux-tiny runs anywhere
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,22 +36,46 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.all:
-        sys.stdout.write("\n".join(table(options.profile)) + "\n")
+        sys.stdout.write("\n".join(plan_tables.cards_by_models(options.profile)) + "\n")
         return 0
-    gpu = find_card(options.gpu) if options.gpu else read_gpu()
-    if gpu is None:
-        parser.error(f"--gpu: no such card; one of {', '.join(short_name(card) for card in CARDS)}")
+    gpu = _gpu(options.gpu, parser) if options.gpu else read_gpu()
     spec = _spec(options.model, gpu)
     if spec is None:
         parser.error(f"--model: no such model; one of {', '.join(model.name for model in CATALOG)}")
+    if options.compare:
+        return _compare(gpu, spec, options)
     plan = ModelOptimizer().plan(gpu, spec, _wishes(options))
-    text = json.dumps(plan.to_dict(), indent=2) if options.json else "\n".join(describe(plan, spec))
+    price = price_per_hour(options.price, os.environ)
+    text = json.dumps(plan.to_dict(), indent=2) if options.json else "\n".join(describe(plan, spec, price))
     sys.stdout.write(text + "\n")
     return 0 if plan.fits else 1
 
 
-def describe(plan: Plan, spec: ModelSpec) -> Iterator[str]:
-    """The plan for a reader, a line for each choice with its reason."""
+def price_per_hour(given: float | None, environment: Mapping[str, str]) -> float | None:
+    """What an hour of the GPU costs: as given, or GPU_PRICE_PER_HOUR. None where neither is a price."""
+    try:
+        price = given if given is not None else float(environment.get("GPU_PRICE_PER_HOUR", ""))
+    except ValueError:
+        return None
+    return price if price > 0 else None
+
+
+def _compare(gpu: GpuProperties, spec: ModelSpec, options: argparse.Namespace) -> int:
+    """All profiles side by side, with the same wishes."""
+    wishes = _wishes(options)
+    plans = [ModelOptimizer().plan(gpu, spec, replace(wishes, profile=profile)) for profile in PROFILES]
+    if options.json:
+        text = json.dumps([plan.to_dict() for plan in plans], indent=2)
+    else:
+        price = price_per_hour(options.price, os.environ)
+        table = plan_tables.side_by_side(plans, spec, price_per_hour=price)
+        text = "\n".join((f"{spec.name} on {gpu.name}", "", *table))
+    sys.stdout.write(text + "\n")
+    return 0 if any(plan.fits for plan in plans) else 1
+
+
+def describe(plan: Plan, spec: ModelSpec, price: float | None = None) -> Iterator[str]:
+    """The plan for a reader, a line for each choice with its reason. `price` is that of an hour of the GPU."""
     yield f"{plan.model} on {plan.gpu}, profile {plan.profile}: {plan.line()}"
     yield ""
     values = {
@@ -76,6 +94,10 @@ def describe(plan: Plan, spec: ModelSpec) -> Iterator[str]:
     for choice, reason in plan.reasons.items():
         yield f"  {choice:<20} {values.get(choice, ''):<28} {reason}"
     yield ""
+    yield from _figures(plan, spec, price)
+
+
+def _figures(plan: Plan, spec: ModelSpec, price: float | None) -> Iterator[str]:
     for part in plan.parts:
         yield f"  {part.component:<20} {part.bytes / GIB:6.2f} GiB"
     if plan.lora_bytes:
@@ -83,34 +105,31 @@ def describe(plan: Plan, spec: ModelSpec) -> Iterator[str]:
     yield f"  {'activations':<20} {plan.activation_bytes / GIB:6.2f} GiB at the most"
     yield f"  {'peak on the device':<20} {plan.peak_bytes / GIB:6.2f} GiB of {plan.limit_bytes / GIB:.2f}"
     if plan.seconds is not None:
-        yield f"  {'expected':<20} {plan.seconds:6.1f} s an image (an estimate from arithmetic, not a measurement)"
+        basis = plan.origin or "no run of this model on this card is published: interpolated between others"
+        yield f"  {'expected':<20} {plan.seconds:6.1f} s an image (an estimate, not a measurement; {basis})"
+        if plan.lora_seconds:
+            yield f"  {'with a LoRA':<20} {plan.seconds + plan.lora_seconds:6.1f} s an image"
+        if price is not None:
+            yield f"  {'price':<20} {plan_tables.price_of(plan, price):>8} a warm image at ${price:g} an hour"
+    first, later = (cold_start(plan, spec, storage="volume", is_first=is_first).total for is_first in (True, False))
+    disk = cold_start(plan, spec, storage="disk", is_first=False).total
+    yield f"  {'cold start':<20} {later:6.0f} s from a network volume, {disk:.0f} s from a disk; first {first:.0f} s"
     ladder, below = 0, plan.leaner()
     while below is not None:
         ladder, below = ladder + 1, below.leaner()
     yield f"  {'if memory runs out':<20} {ladder:>6} leaner plans"
 
 
-def table(profile: Profile) -> Iterator[str]:
-    """All cards against all models under one profile, in Markdown."""
-    yield "| GPU | GiB | " + " | ".join(spec.name for spec in TABLE_MODELS) + " |"
-    yield "|---|---|" + "---|" * len(TABLE_MODELS)
-    optimizer = ModelOptimizer()
-    for card in CARDS:
-        plans = [optimizer.plan(card, spec, Preferences(profile=profile)) for spec in TABLE_MODELS]
-        cells = " | ".join(_cell(plan, spec) for plan, spec in zip(plans, TABLE_MODELS, strict=True))
-        yield f"| {short_name(card)} | {card.total_bytes / GIB:.1f} | {cells} |"
-
-
-def _cell(plan: Plan, spec: ModelSpec) -> str:
-    if not plan.fits:
-        return "does not fit"
-    transformer = SHORT_SCHEMES[plan.transformer_quantisation]
-    text = SHORT_SCHEMES[plan.quantisation_of(spec.largest_text_encoder.name)]
-    short_dtype = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}[plan.dtype]
-    words = [transformer or short_dtype, f"text {text}" if text and text != transformer else ""]
-    words += [f"{plan.offload} offload" if plan.offload != "none" else ""]
-    seconds = f"{plan.seconds:.1f} s" if plan.seconds is not None else ""
-    return ", ".join(word for word in (*words, f"{plan.peak_bytes / GIB:.0f} GiB", seconds) if word)
+def _gpu(name: str, parser: argparse.ArgumentParser) -> GpuProperties:
+    """The card that `name` means; ends the command where it means none or several."""
+    cards = cards_named(name)
+    if len(cards) == 1:
+        return cards[0]
+    if cards:
+        parser.error(f"--gpu: {name} may be any of {', '.join(short_name(card) for card in cards)}; name one")
+    near = nearest_cards(name)
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    parser.error(f"--gpu: no such card; {meant}one of {', '.join(short_name(card) for card in CARDS)}")
 
 
 def _spec(name: str | None, gpu: GpuProperties) -> ModelSpec | None:
@@ -137,6 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     wishes.add_argument("--attention-slicing", action="store_true", help="says what stands in its place")
     wishes.add_argument("--max-batch", type=int, default=Preferences().max_batch, help="pictures in one call")
     wishes.add_argument("--steps", type=int, dest="num_inference_steps", help="denoising steps to estimate for")
+    wishes.add_argument("--kept-warm", action="store_true", dest="is_kept_warm", help="as WARMUP=eager")
     parser.add_argument("--json", action="store_true", help="the plan as JSON")
+    parser.add_argument("--compare", action="store_true", help="all profiles side by side")
+    parser.add_argument("--price", type=float, help="of an hour of the GPU; by default GPU_PRICE_PER_HOUR")
     parser.add_argument("--all", action="store_true", help="a table of all cards and models")
     return parser

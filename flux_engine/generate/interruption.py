@@ -1,7 +1,7 @@
 """Leaving a job in the middle of a step: a cancellation is looked for before each block of the model.
 
-A step of FLUX takes up to seconds, and a block a small part of it. Compiled blocks take no hooks and offloaded ones
-would be left between two places, so there a cancellation waits for the end of the step.
+A step of FLUX takes up to seconds, and a block a small part of it. Compiled blocks take no hooks, and blocks that are
+offloaded would stay between two devices: there a cancellation waits for the end of the step.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+
+from flux_engine.models.planning.way import STAYING
 
 if TYPE_CHECKING:
     from flux_engine.generate.gpu import Cancellation
@@ -24,13 +26,13 @@ def interruptible(model: LoadedModel, cancellation: Cancellation) -> Iterator[No
 
     applied = model.tuned.applied
     with ExitStack() as hooks:
-        if not applied.is_compiled and applied.offload == "none":
+        if not applied.is_compiled and applied.offload in STAYING:
             for block in _blocks(model.pipeline):
                 hooks.callback(block.register_forward_pre_hook(check).remove)
         try:
             yield
         except BaseException:
-            if applied.offload == "model":  # else the part that was at work stays on the device beside the next one
+            if applied.offload == "model":  # otherwise the part that ran stays on the device beside the next one
                 model.pipeline.maybe_free_model_hooks()
             raise
 

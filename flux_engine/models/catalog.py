@@ -35,6 +35,18 @@ def _component(name: str, parameters: int, *, linear: int, largest_layer: int) -
     return Component(name=name, parameters=parameters, linear_parameters=linear, largest_layer=largest_layer)
 
 
+def _flux_2_shape(*, width: int, blocks: int, token_weights: float, linear_sides: int) -> TransformerShape:
+    """One layer makes queries, keys, values and the gated MLP's input, nine channels wide; blocks lie in two lists."""
+    return TransformerShape(
+        width=width,
+        blocks=blocks,
+        token_weights=token_weights,
+        linear_sides=linear_sides,
+        block_values=18,
+        block_lists=2,
+    )
+
+
 def _renamed(spec: ModelSpec, identity: str, *, aliases: tuple[str, ...]) -> ModelSpec:
     """`spec` under another id; the caller replaces what else differs."""
     return replace(
@@ -148,7 +160,7 @@ FLUX_2_DEV: Final = ModelSpec(
         ),
     ),
     vae=_component("vae", 84_046_115, linear=2_097_152, largest_layer=2_359_296),
-    shape=TransformerShape(width=6144, blocks=56, token_weights=2.748e10, linear_sides=6_491_904),
+    shape=_flux_2_shape(width=6144, blocks=56, token_weights=2.748e10, linear_sides=6_491_904),
 )
 _KLEIN_4B: Final = _renamed(
     FLUX_2_DEV, "black-forest-labs/FLUX.2-klein-4B", aliases=("klein-4B", "klein", "flux-2-klein-4b")
@@ -170,7 +182,7 @@ FLUX_2_KLEIN_4B: Final = replace(
     is_gated=False,
     transformer=_component("transformer", 3_875_544_576, linear=3_875_536_896, largest_layer=84_934_656),
     text_encoders=(_component("text_encoder", 4_022_468_096, linear=3_633_315_840, largest_layer=388_956_160),),
-    shape=TransformerShape(width=3072, blocks=25, token_weights=3.067e9, linear_sides=1_596_416),
+    shape=_flux_2_shape(width=3072, blocks=25, token_weights=3.067e9, linear_sides=1_596_416),
 )
 _KLEIN_9B: Final = _renamed(
     FLUX_2_KLEIN_4B, "black-forest-labs/FLUX.2-klein-9B", aliases=("klein-9B", "flux-2-klein-9b")
@@ -181,7 +193,7 @@ FLUX_2_KLEIN_9B: Final = replace(
     is_gated=True,
     transformer=_component("transformer", 9_078_581_248, linear=9_078_571_008, largest_layer=150_994_944),
     text_encoders=(_component("text_encoder", 8_190_735_360, linear=6_945_767_424, largest_layer=622_329_856),),
-    shape=TransformerShape(width=4096, blocks=32, token_weights=6.979e9, linear_sides=2_843_136),
+    shape=_flux_2_shape(width=4096, blocks=32, token_weights=6.979e9, linear_sides=2_843_136),
 )
 FLUX_3_KLEIN: Final = ModelSpec(
     id="black-forest-labs/flux-3-image-klein",
@@ -216,7 +228,7 @@ FLUX_3_KLEIN: Final = ModelSpec(
         ),
     ),
     vae=FLUX_2_DEV.vae,
-    shape=TransformerShape(width=3072, blocks=33, token_weights=4.049e9, linear_sides=2_644_864),
+    shape=_flux_2_shape(width=3072, blocks=33, token_weights=4.049e9, linear_sides=2_644_864),
 )
 FLUX_TINY: Final = ModelSpec(
     id="flux-tiny",

@@ -25,13 +25,16 @@ class TransformerShape:
     `token_weights` counts the weights that multiply one token on its way through all blocks. It is less than the
     parameters: a double block has one set for image tokens and one for text tokens, and modulation runs once a step.
     `linear_sides` is the sum of input and output features of all Linear layers: a LoRA of rank r on all of them has r
-    times as many weights.
+    times as many weights. `block_values` counts the values that a block keeps for each token and channel at its widest
+    point. `block_lists` are wrapped one by one by a step cache.
     """
 
     width: int
     blocks: int
     token_weights: float
     linear_sides: int
+    block_values: int = 12
+    block_lists: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,22 @@ import pytest
 
 from builder.gpus_table import PAGE, page
 from flux_engine.cli.plan import main
+from flux_engine.models.planning.plan import PROFILES
 
 
 def test_a_plan_for_a_card_gives_each_choice_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--gpu", "A10G", "--model", "FLUX.1-dev", "--profile", "speed"]) == 0
     out = capsys.readouterr().out
     assert "FLUX.1-dev on NVIDIA A10G, profile speed" in out
-    for word in ("int8_dynamic", "compile", "step_cache", "peak on the device", "an estimate"):
+    for word in (
+        "int8_dynamic",
+        "compile",
+        "step_cache",
+        "peak on the device",
+        "an estimate",
+        "next best",
+        "cold start",
+    ):
         assert word in out
 
 
@@ -56,6 +65,45 @@ def test_a_wish_that_a_rule_forbids_is_declined_with_its_reason(capsys: pytest.C
         assert words in out
 
 
+@pytest.mark.parametrize(("written", "gpu"), [("A100 40GB", "NVIDIA A100-SXM4-40GB"), ("a10", "NVIDIA A10")])
+def test_a_card_is_named_loosely(written: str, gpu: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--gpu", written, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gpu"] == gpu
+
+
+def test_profiles_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--gpu", "L40S", "--model", "dev", "--compare", "--price", "0.79"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert len(rows) == 2 + len(PROFILES)
+    assert "a picture costs" in rows[0]
+    assert all(row.count("|") == rows[0].count("|") for row in rows)
+    assert main(["--gpu", "L40S", "--model", "dev", "--compare", "--json"]) == 0
+    assert [plan["profile"] for plan in json.loads(capsys.readouterr().out)] == list(PROFILES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "is_priced"),
+    [
+        (["--price", "3.6"], {}, True),
+        ([], {"GPU_PRICE_PER_HOUR": "3.6"}, True),
+        ([], {"GPU_PRICE_PER_HOUR": "much"}, False),
+        ([], {}, False),
+    ],
+)
+def test_a_picture_has_its_price_where_the_card_has_one(
+    arguments: list[str],
+    environment: dict[str, str],
+    is_priced: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GPU_PRICE_PER_HOUR", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    main(["--gpu", "H100 80GB HBM3", "--model", "dev", "--quantisation", "none", "--no-step-cache", *arguments])
+    assert ("$0.0042 a warm image at $3.6 an hour" in capsys.readouterr().out) is is_priced  # 4.2 s
+
+
 def test_the_table_has_every_card(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--all", "--profile", "memory"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2 + 24
@@ -63,7 +111,12 @@ def test_the_table_has_every_card(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["--gpu", "GTX 970"], "no such card; one of"), (["--gpu", "L4", "--model", "SDXL"], "no such model; one of")],
+    [
+        (["--gpu", "GTX 970"], "no such card; one of T4"),
+        (["--gpu", "RTX 4099"], "did you mean RTX 4090"),
+        (["--gpu", "A100"], "A100 may be any of A100-SXM4-40GB, A100 80GB PCIe; name one"),
+        (["--gpu", "L4", "--model", "SDXL"], "no such model; one of"),
+    ],
 )
 def test_unknown_names_are_refused_with_the_known_ones(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]

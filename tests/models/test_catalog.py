@@ -11,10 +11,10 @@ from accelerate import init_empty_weights
 
 from flux_engine.models.catalog import CATALOG, ModelSpec, find
 from flux_engine.models.lora.names import linear_shapes
-from flux_engine.models.planning.estimate import step_flop
 from flux_engine.models.planning.gpus import find_card
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Preferences
+from flux_engine.models.planning.seconds import step_flop
 from flux_engine.settings import Profile
 from tests.models.architectures import ARCHITECTURES
 

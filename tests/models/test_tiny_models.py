@@ -18,6 +18,7 @@ from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Plan, Preferences
 from flux_engine.models.tuning.apply import apply
 from flux_engine.models.tuning.quantisation import loading
+from flux_engine.settings import Offload
 from flux_engine.units import GIB
 from tests.models.tiny_models import call_arguments, tiny_model
 
@@ -43,18 +44,22 @@ def test_a_model_goes_through_load_plan_generate_and_unload(spec: ModelSpec, tmp
     assert picture.shape == (32, 32, 3)
     assert np.isfinite(picture).all()
 
-    _is_the_same_under_group_offload(tmp_path, spec, plan, picture)
+    offloads: tuple[Offload, ...] = ("group", "text")
+    for offload in offloads:
+        _is_the_same_under(offload, tmp_path, spec, plan, picture)
     transformer = weakref.ref(pipeline.transformer)
     del pipeline
     gc.collect()
     assert transformer() is None
 
 
-def _is_the_same_under_group_offload(folder: Path, spec: ModelSpec, plan: Plan, picture: NDArray[np.float32]) -> None:
-    offloading = replace(plan, offload="group")
+def _is_the_same_under(
+    offload: Offload, folder: Path, spec: ModelSpec, plan: Plan, picture: NDArray[np.float32]
+) -> None:
+    offloading = replace(plan, offload=offload)
     how = loading(offloading, device="cpu")
     pipeline = getattr(diffusers, spec.pipeline_class).from_pretrained(folder, **how.arguments)
     applied = apply(pipeline, offloading, device="cpu", fallbacks=how.fallbacks)
-    assert (applied.offload, applied.fallbacks) == ("group", ())
+    assert (applied.offload, applied.fallbacks) == (offload, ())
     pipeline.set_progress_bar_config(disable=True)
     assert np.array_equal(pipeline(prompt="a red sun", **call_arguments(spec)).images[0], picture)

@@ -1,6 +1,6 @@
-"""A Plan: how one model runs on one GPU, as data, with a reason for each choice.
+"""A Plan: how one model runs on one GPU, as data, with a reason for each choice and what the next best would cost.
 
-It is made by `optimizer.py`, which is pure, and carried out by `apply.py`, which says what really took effect.
+`optimizer.py`, which is pure, makes it; `apply.py` carries it out and says what really took effect.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ SLOT_RANK: Final = 64  # of the LoRA slot around a compiled transformer's layers
 class Preferences:
     """What the operator wishes. None leaves a choice to the plan; a wish that breaks a rule is declined, with a reason.
 
-    `max_batch` in images; `num_inference_steps` is what seconds are estimated for, by default the model's own.
+    `max_batch` in images; `num_inference_steps` is what seconds are estimated for, by default the model's own. A worker
+    that `is_kept_warm` makes enough pictures to win back any compilation.
     """
 
     profile: Profile = "balanced"
@@ -37,6 +38,7 @@ class Preferences:
     offload: Offload | None = None
     max_batch: int = 4
     num_inference_steps: int | None = None
+    is_kept_warm: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,15 @@ class PartPlan:
     component: str
     quantisation: Quantisation
     bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """The best way to run the model with another value of one choice, and what it would have cost."""
+
+    value: str
+    seconds: float | None
+    peak_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +82,15 @@ class Plan:
     peak_bytes: int
     limit_bytes: int  # what the plan may use: the device's free memory less a margin
     host_bytes: int  # of the host's memory, while the model runs
-    seconds: float | None
+    seconds: float | None  # None: the card's rates are not known
+    lora_seconds: float | None  # what a job with LoRAs takes beyond
+    origin: str | None  # which runs of this card the seconds rest on; None: they are interpolated between other cards
     reasons: dict[str, str] = field(hash=False)
+    alternatives: dict[str, Alternative] = field(default_factory=dict, hash=False)  # by choice; none where nothing fits
     next_leaner: Plan | None = field(default=None, repr=False, compare=False)
 
     def leaner(self) -> Plan | None:
-        """The next plan down the ladder, for when memory ran out under this one; None at its end."""
+        """The best plan that needs less memory, for when it ran out under this one; None where there is none."""
         return self.next_leaner
 
     def uncompiled(self, why: str) -> Plan:
@@ -115,7 +129,7 @@ class Plan:
         return {part.component: part.quantisation for part in self.parts}
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan for a log, a file or a script; the ladder is left out."""
+        """The plan for a log, a file or a script, without the leaner ones."""
         values = asdict(replace(self, next_leaner=None))
         del values["next_leaner"]
         return values
@@ -141,19 +155,19 @@ def precision_of(dtype: str, quantisations: Mapping[str, Quantisation]) -> str:
 def pixel_way_of(
     quantisations: Mapping[str, Quantisation], step_cache_threshold: float | None, vae_tile_side: int
 ) -> str:
-    """What a plan decides that can be seen in a picture, beside the dtype; part of a result's fingerprint.
+    """The choices that can be seen in a picture, beside the dtype; part of a result's fingerprint.
 
-    Left out is what moves the last bits of a number only, so that the cards of one endpoint share their results: the
-    card itself, the attention kernel, compilation and offload.
+    The card, the attention kernel, compilation and offload only move the last bits of a number and are left out, so
+    that the cards of one endpoint share their results.
     """
     schemes = ",".join(f"{part}:{scheme}" for part, scheme in sorted(quantisations.items()) if scheme != "none")
     return f"{schemes or 'plain'} step-cache:{step_cache_threshold or 0:g} tile:{vae_tile_side}"
 
 
 def fit_together(plans: Iterable[Plan]) -> bool:
-    """Whether the models of `plans` can stand on one device at the same time, while one of them works.
+    """Whether the models of `plans` fit one device at the same time, while one of them works.
 
-    A plan that offloads has the device to itself: that memory was short is why it offloads.
+    A plan that offloads has the device to itself: it offloads because memory is short.
     """
     standing = list(plans)
     if len(standing) < 2:

@@ -1,26 +1,30 @@
-"""Why a plan is as it is, in one sentence for each choice."""
+"""Why a plan is as it is, in one sentence for each choice, with what the next best way would have cost."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from flux_engine.models.planning.gpus import GpuProperties
 from flux_engine.models.planning.plan import DYNAMIC, MIN_CACHED_STEPS, Plan, Preferences
+from flux_engine.models.planning.way import FEW_STEPS, STAYING, steps_of
 from flux_engine.models.spec import ModelSpec
 from flux_engine.units import GIB
 
-DTYPES = {
+DTYPES: Final = {
     "bfloat16": "bfloat16 runs at full rate from compute capability 8.0",
     "float16": "no bfloat16 before compute capability 8.0, and this model's blocks clip what float16 cannot hold",
     "float32": "exact, and a small model on a CPU is as quick in it",
 }
-QUANTISATIONS = {
-    "none": "the weights fit as they are",
+QUANTISATIONS: Final = {
+    "none": "the weights stay as they are",
     "int8_weight_only": "half the bytes, each product at full precision",
-    "int8_dynamic": "half the bytes, and int8 matrix units, which this card has and fp8 ones it has not",
+    "int8_dynamic": "half the bytes, and this card's int8 matrix units",
     "fp8_dynamic": "half the bytes, and fp8 matrix units, from compute capability 8.9",
 }
-OFFLOADS = {
+OFFLOADS: Final = {
     "none": "everything stays on the device",
-    "balanced": "one GPU does not hold the model: its parts are spread over all of them",
+    "text": "the largest text encoder comes layer by layer for each prompt; the transformer and the VAE stay",
+    "balanced": "the model is spread over all GPUs",
     "model": "the parts take turns on the device",
     "group": "the blocks come to the device one after the other, the next one while one runs",
     "sequential": "layer by layer: slow, but it needs least",
@@ -42,18 +46,27 @@ def reasons_of(plan: Plan, gpu: GpuProperties, model: ModelSpec, wishes: Prefere
         "lora_mode": "compiled blocks take LoRAs into one slot of fixed shape"
         if plan.lora_mode == "slot"
         else "adapters come and go freely where nothing is compiled",
-        "largest_batch": "a step cache decides for all pictures of a call at once"
-        if plan.step_cache_threshold
-        else "one by one on a CPU, which gains nothing by more"
-        if gpu.is_cpu
-        else "frames of a video that are made in one call, as many as fit beside the weights",
+        "largest_batch": _largest_batch(plan, gpu),
     }
+    if wishes.profile == "quality" and plan.is_quantised and plan.fits:
+        reasons["precision"] = "precision is given up: no way without loss fits"
     if wishes.attention_slicing:
         reasons["attention_slicing"] = (
             "FLUX has no sliced attention: its attention never holds the whole matrix. "
             "The VAE is sliced and tiled instead, which is where memory peaks"
         )
-    return reasons | _declined(plan, wishes)
+    priced = {choice: f"{reason}{_next_best(plan, choice)}" for choice, reason in reasons.items()}
+    return priced | _declined(plan, wishes)
+
+
+def _next_best(plan: Plan, choice: str) -> str:
+    other = plan.alternatives.get(choice)
+    if other is None:
+        return ""
+    cost = f"{other.peak_bytes / GIB:.1f} GiB" if plan.seconds is None else ""
+    if plan.seconds is not None and other.seconds is not None:
+        cost = f"{other.seconds:.1f} s and {other.peak_bytes / GIB:.1f} GiB"
+    return f" (next best: {other.value}, {cost})"
 
 
 def _quantisation(plan: Plan, component: str) -> str:
@@ -78,27 +91,37 @@ def _is_widened(plan: Plan, gpu: GpuProperties) -> bool:
 
 def _compile(plan: Plan, gpu: GpuProperties, model: ModelSpec, wishes: Preferences) -> str:
     if plan.compile:
-        return "asked for" if wishes.compile else "repeated blocks are compiled once, in about ten seconds"
-    if wishes.compile is False:
-        return "asked not to"
-    if plan.offload not in ("none", "model"):
-        return "offloaded blocks move while they run"
-    if plan.offload == "model" and plan.transformer_quantisation != "none":
-        return "quantised weights that are compiled cannot be moved"
-    if gpu.is_cpu or not gpu.has_capability(8, 0):
-        return "it gains little on this device"
-    return "the memory profile starts quickest without" if wishes.profile == "memory" else "the model is too small"
+        return "asked for" if wishes.compile else "the repeated blocks are compiled before the first picture"
+    has_few_steps = steps_of(model, wishes) <= FEW_STEPS and not wishes.is_kept_warm
+    is_quantised = plan.transformer_quantisation != "none"
+    causes = {
+        "asked not to": wishes.compile is False,
+        "offloaded blocks move while they run": plan.offload not in (*STAYING, "model"),
+        "quantised weights that are compiled cannot be moved": plan.offload == "model" and is_quantised,
+        "it gains little on this device": gpu.is_cpu or not gpu.has_capability(8, 0),
+        "the memory profile starts quickest without": wishes.profile == "memory",
+        "so few steps win back no compilation, unless the worker is kept warm": has_few_steps and not is_quantised,
+    }
+    return next((why for why, holds in causes.items() if holds), "the model is too small")
 
 
 def _step_cache(plan: Plan, model: ModelSpec, wishes: Preferences) -> str:
     if plan.step_cache_threshold:
         return f"blocks that change less than {plan.step_cache_threshold:g} from step to step are reused"
-    steps = wishes.num_inference_steps or model.limits.num_inference_steps
+    steps = steps_of(model, wishes)
     if steps < MIN_CACHED_STEPS:
         return f"{steps} steps are too few: from {MIN_CACHED_STEPS} on"
-    if plan.offload != "none":
-        return "not together with offloading"
+    if plan.offload not in STAYING:
+        return "not together with offloading the transformer"
     return "every step is computed in this profile"
+
+
+def _largest_batch(plan: Plan, gpu: GpuProperties) -> str:
+    if plan.step_cache_threshold:
+        return "a step cache decides for all pictures of a call at once"
+    if gpu.is_cpu:
+        return "one by one on a CPU, which gains nothing by more"
+    return "frames of a video that are made in one call, as many as fit beside the weights"
 
 
 def _declined(plan: Plan, wishes: Preferences) -> dict[str, str]:
@@ -112,5 +135,5 @@ def _declined(plan: Plan, wishes: Preferences) -> dict[str, str]:
     if wishes.compile and not plan.compile:
         declined["declined_compile"] = "not together with this offload, or on this card"
     if wishes.step_cache and plan.step_cache_threshold is None:
-        declined["declined_step_cache"] = f"only from {MIN_CACHED_STEPS} steps, without offloading"
+        declined["declined_step_cache"] = f"only from {MIN_CACHED_STEPS} steps, where the transformer stays"
     return declined

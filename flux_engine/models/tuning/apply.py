@@ -19,6 +19,7 @@ from flux_engine.settings import Offload, Quantisation
 
 OFFLOAD_CHAIN: Final[dict[Offload, tuple[Offload, ...]]] = {
     "none": ("none",),
+    "text": ("text", "none"),
     "balanced": ("balanced",),
     "model": ("model", "group", "none"),
     "group": ("group", "model", "none"),
@@ -141,13 +142,14 @@ def _apply_offload(pipeline: Any, wanted: Offload, *, device: str, fallbacks: li
 
 
 def _place(pipeline: Any, offload: Offload, *, device: str) -> None:
-
     if device == "cpu" and offload in ("model", "sequential"):
         raise ValueError("a machine without a GPU has nothing to offload from")
     match offload:
         case "none":
             if getattr(pipeline, "hf_device_map", None) is None:
                 pipeline.to(device)
+        case "text":
+            _stream_text(pipeline, device=device)
         case "balanced":
             pass  # `from_pretrained` has spread the parts already
         case "model":
@@ -164,19 +166,42 @@ def _offload_groups(pipeline: Any, *, device: str) -> None:
     By blocks a text encoder would come whole, since its layers are no direct children; and the decoder of FLUX.2's VAE
     would not come at all, since it is called past `forward`, where the hooks are.
     """
-    import torch
+    pipeline.transformer.enable_group_offload(**_between(device), offload_type="block_level", num_blocks_per_group=1)
+    for encoder in _text_encoders(pipeline):
+        _stream(encoder, device=device)
+    pipeline.vae.to(device)
+
+
+def _stream_text(pipeline: Any, *, device: str) -> None:
+    """The largest text encoder comes layer by layer while a prompt is encoded; all else stays on the device."""
+    from torch import nn
+
+    largest = max(_text_encoders(pipeline), key=lambda encoder: sum(weight.numel() for weight in encoder.parameters()))
+    for component in pipeline.components.values():
+        if isinstance(component, nn.Module) and component is not largest:
+            nn.Module.to(component, device)  # the libraries' own `to` rejects some quantised components
+    _stream(largest, device=device)
+
+
+def _stream(encoder: Any, *, device: str) -> None:
     from diffusers.hooks import apply_group_offloading
 
-    how: dict[str, Any] = {
+    apply_group_offloading(encoder, **_between(device), offload_type="leaf_level")
+
+
+def _between(device: str) -> dict[str, Any]:
+    """Where offloaded layers run and where they rest; on a GPU they are copied while the layer before runs."""
+    import torch
+
+    return {
         "onload_device": torch.device(device),
         "offload_device": torch.device("cpu"),
         "use_stream": device == "cuda",
     }
-    pipeline.transformer.enable_group_offload(**how, offload_type="block_level", num_blocks_per_group=1)
-    for name, component in pipeline.components.items():
-        if name.startswith("text_encoder") and component is not None:
-            apply_group_offloading(component, **how, offload_type="leaf_level")
-    pipeline.vae.to(device)
+
+
+def _text_encoders(pipeline: Any) -> list[Any]:
+    return [part for name, part in pipeline.components.items() if name.startswith("text_encoder") and part is not None]
 
 
 def _apply_step_cache(pipeline: Any, plan: Plan, fallbacks: list[Fallback]) -> bool:

@@ -61,11 +61,13 @@ def loaded(folder: Path, plan: Plan) -> tuple[Any, AppliedPlan]:
         (Preferences(), {}, float("inf")),
         (Preferences(attention_slicing=True), {}, float("inf")),
         (Preferences(offload="group"), {}, float("inf")),
+        (Preferences(offload="text"), {}, float("inf")),
+        (Preferences(offload="text", text_quantisation="int8_weight_only"), {}, 40),
         (Preferences(), {"dtype": "bfloat16"}, 30),
         (Preferences(quantisation="int8_weight_only"), {}, 40),
         (Preferences(profile="memory"), {}, 40),
     ],
-    ids=["plain", "slicing", "group", "bfloat16", "int8", "memory"],
+    ids=["plain", "slicing", "group", "text", "text in int8", "bfloat16", "int8", "memory"],
 )
 def test_a_plan_on_the_cpu_paints_the_plain_picture(
     folder: Path, plain: Pixels, wishes: Preferences, changes: dict[str, Any], least_psnr: float
@@ -78,6 +80,25 @@ def test_a_plan_on_the_cpu_paints_the_plain_picture(
     assert applied.offload == plan.offload
     assert applied.dtype == plan.dtype
     assert applied.quantisations["transformer"] == plan.transformer_quantisation
+
+
+def test_a_streamed_text_encoder_leaves_the_transformer_free_for_step_cache_and_hooks(folder: Path) -> None:
+    pipeline, applied = loaded(folder, plan_of(Preferences(offload="text"), step_cache_threshold=0.5))
+    streamed = [name for name, part in pipeline.components.items() if _has_offloading_hooks(part)]
+    assert streamed == ["text_encoder_2"]  # T5, the largest
+    assert applied.has_step_cache
+    applied.begin_call(pipeline, num_inference_steps=24)
+    first = paint(pipeline, steps=24)
+    assert cached_steps(pipeline) > 0
+    applied.begin_call(pipeline, num_inference_steps=24)
+    assert psnr(paint(pipeline, steps=24), first) == float("inf")  # the hooks stay from picture to picture
+
+
+def _has_offloading_hooks(part: Any) -> bool:
+    modules = part.modules() if isinstance(part, torch.nn.Module) else ()
+    return any(hasattr(module, "_diffusers_hook") for module in modules) and type(part).__name__ != (
+        "FluxTransformer2DModel"
+    )
 
 
 def test_tiles_are_as_small_as_the_plan_says(folder: Path) -> None:
