@@ -22,6 +22,7 @@ from tests.servers import RedisProcess, S3Process
 
 ROOT = Path(__file__).parents[1]
 LONGEST = (
+    "tests/runpod/test_worker_ends.py",
     "tests/runpod/test_worker.py",
     "tests/models/tuning/test_compilation.py",
     "tests/models/test_manager.py",

@@ -7,15 +7,9 @@ second of silence.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import signal
 import sys
-from base64 import b64decode
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,46 +19,27 @@ from flux_engine.job.base import derived_seed
 from flux_engine.results.limit import RUN_LIMIT_BYTES, RUNSYNC_LIMIT_BYTES
 from tests.runpod.endpoint import PATIENCE_S
 from tests.runpod.faults import FaultKind, FaultPlan
-from tests.runpod.job import Job, Limits, Status
+from tests.runpod.job import Limits, Status
+from tests.runpod.live import (
+    IN_HAND,
+    LEASE_S,
+    LONG,
+    REFUSED,
+    SLOW_S,
+    SUN,
+    Live,
+    error,
+    last_step,
+    output,
+    picture,
+    updates,
+)
 from tests.runpod.server import Platform
-from tests.runpod.workers import REPOSITORY, WorkerPool, WorkerProcess
+from tests.runpod.workers import REPOSITORY, WorkerPool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SUN = {"prompt": "a red sun on the left over purple mountains", "seed": 7, "num_inference_steps": 2, "cache": False}
-LONG = {"prompt": "a white moon over a lake", "size": "512x512", "num_inference_steps": 50, "cache": False}
-REFUSED = {"prompt": "a sun", "width": 1}
 STAGES = ["queued", "loading", "lora", "text", "denoising", "decoding", "encoding", "uploading"]
-SLOW_S = 3.0
-LEASE_S = 4.0
-GRACE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """A platform with one real worker, and what one asks of them."""
-
-    platform: Platform
-    pool: WorkerPool
-
-    @property
-    def worker(self) -> WorkerProcess:
-        return self.pool.workers[-1]
-
-    def job(self, job_id: str) -> Job:
-        return self.platform.endpoint.queue[job_id]
-
-    def submit(self, job_input: dict[str, Any], *, is_sync: bool = False) -> str:
-        return self.platform.endpoint.submit({"input": job_input}, is_sync=is_sync).id
-
-    async def result(self, job_id: str) -> Job:
-        return await self.platform.endpoint.finished(job_id)
-
-    async def run(self, job_input: dict[str, Any], *, is_sync: bool = False) -> Job:
-        return await self.result(self.submit(job_input, is_sync=is_sync))
-
-    async def until_step(self, job_id: str, step: int) -> None:
-        await self.platform.endpoint.until(lambda: last_step(self.job(job_id)) >= step)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="live")
@@ -79,35 +54,6 @@ async def _live() -> AsyncIterator[Live]:
                 await worker.wait()  # whatever it had to post has arrived
             late = [job.id for job in platform.endpoint.queue.jobs if job.events_of("late_progress")]
             assert late == [], "progress arrived after the result of these jobs"
-
-
-def last_step(job: Job) -> int:
-    updates: list[Any] = [event.detail for event in job.events_of("progress")]
-    return max((update.get("step", 0) for update in updates), default=0)
-
-
-def output(job: Job) -> dict[str, Any]:
-    """The result of a job that must have succeeded."""
-    assert job.status is Status.COMPLETED, job.result
-    made = job.result["output"]
-    assert isinstance(made, dict)
-    return made
-
-
-def error(job: Job) -> dict[str, Any]:
-    """The error of a job that must have failed."""
-    assert job.status is Status.FAILED, job.result
-    told = json.loads(str(job.result["error"]))
-    assert isinstance(told, dict)
-    return told
-
-
-def picture(job: Job) -> str:
-    """The hash of a job's picture, having checked the one it came with."""
-    image = output(job)["images"][0]
-    digest = hashlib.sha256(b64decode(image["b64_json"])).hexdigest()
-    assert digest == image["sha256"]
-    return digest
 
 
 # ---------------------------------------------------------------------------------------------- results
@@ -179,13 +125,12 @@ async def test_trouble_with_takes_and_stops_is_waited_out(live: Live) -> None:
 async def test_progress_as_a_client_sees_it(live: Live) -> None:
     job = await live.run(LONG)
     output(job)
-    events = job.events_of("progress")
-    updates: list[Any] = [event.detail for event in events]
-    stages = [update["stage"] for update in updates]
-    assert [update["seq"] for update in updates] == list(range(1, len(updates) + 1))
+    told = updates(job)
+    stages = [update["stage"] for update in told]
+    assert [update["seq"] for update in told] == list(range(1, len(told) + 1))
     assert stages == sorted(stages, key=STAGES.index)
     assert {"queued", "denoising"} <= set(stages)
-    shares = [update["progress"] for update in updates]
+    shares = [update["progress"] for update in told]
     assert shares == sorted(shares)
     assert 0 <= shares[0] <= shares[-1] < 1
     assert job.started_at is not None
@@ -196,8 +141,7 @@ async def test_progress_as_a_client_sees_it(live: Live) -> None:
 
 async def test_previews_arrive(live: Live) -> None:
     job = await live.run({**LONG, "preview": True})
-    updates: list[Any] = [event.detail for event in job.events_of("progress")]
-    previews = [update["preview"] for update in updates if "preview" in update]
+    previews = [update["preview"] for update in updates(job) if "preview" in update]
     assert previews
     assert all(preview.startswith("data:image/webp;base64,") for preview in previews)
 
@@ -268,17 +212,6 @@ async def test_importing_the_handler_starts_nothing() -> None:
     assert printed.split() == [b"1", b"False"]
 
 
-async def test_a_missing_default_model_costs_no_job_for_another(tmp_path: Path) -> None:
-    environment = {"FLUX_MODEL": "FLUX.1-schnell", "MODEL_VOLUME": str(tmp_path)}
-    async with Platform() as platform, WorkerPool(platform, environment=environment) as pool:
-        (worker,) = await pool.start()
-        live = Live(platform, pool)
-        missing = error(await live.run({"prompt": "a sun"}))
-        assert (missing["code"], missing["retryable"]) == ("model_unavailable", False)
-        picture(await live.run({**SUN, "model": "flux-tiny"}))
-        assert "the default model is missing" in worker.text
-
-
 # --------------------------------------------------------------------------------------- ends of workers
 
 
@@ -295,8 +228,8 @@ async def test_a_killed_worker_s_job_gives_the_same_picture_elsewhere(live: Live
 
 
 async def test_sigterm_delivers_the_job_in_hand_and_loses_none(live: Live) -> None:
-    in_hand = live.submit(LONG)
-    await live.until_step(in_hand, 1)
+    in_hand = live.submit(IN_HAND)
+    await live.until_stage(in_hand, "denoising")
     old = live.worker
     old.terminate()
     later = live.submit(REFUSED)
@@ -310,83 +243,3 @@ async def test_an_idle_worker_ends_promptly_on_sigterm(live: Live) -> None:
     (worker,) = await live.pool.start()
     worker.terminate()
     assert await worker.wait(timeout_s=30) == 0  # its take would be held for a minute
-
-
-async def test_at_sigterm_every_job_that_was_taken_is_delivered_and_no_other_is_taken() -> None:
-    """With two jobs in flight, one of them waiting behind the other for the GPU."""
-    async with Platform() as platform, WorkerPool(platform, environment={"WORKER_CONCURRENCY": "2"}) as pool:
-        (worker,) = await pool.start()
-        live = Live(platform, pool)
-        running, waiting = live.submit(LONG), live.submit(SUN)
-        await live.until_step(running, 1)
-        await platform.endpoint.until(lambda: live.job(waiting).worker is not None)
-        assert not live.job(waiting).status.is_final
-        worker.terminate()
-        later = live.submit(REFUSED)
-        output(await live.result(running))
-        picture(await live.result(waiting))
-        assert await worker.wait(timeout_s=PATIENCE_S) == 0
-        assert live.job(later).worker is None
-
-
-async def test_a_job_that_arrives_with_sigterm_is_not_stranded_in_the_second_slot() -> None:
-    """The second slot waits for a job when SIGTERM comes: what is handed over then is answered, or never taken."""
-    async with Platform(limits=Limits(lease_s=LEASE_S)) as platform:
-        async with WorkerPool(platform, environment={"WORKER_CONCURRENCY": "2"}) as pool:
-            (worker,) = await pool.start()
-            live = Live(platform, pool)
-            in_hand = live.submit(LONG)
-            await live.until_step(in_hand, 1)
-            later = live.submit(REFUSED)
-            worker.terminate()
-            output(await live.result(in_hand))
-            assert await worker.wait(timeout_s=PATIENCE_S) == 0
-            await pool.start()
-            assert error(await live.result(later))["code"] == "invalid_input"
-
-
-async def test_a_job_past_its_time_costs_its_worker_and_no_other_job() -> None:
-    async with Platform(limits=Limits(lease_s=LEASE_S)) as platform, WorkerPool(platform, stop_grace_s=GRACE_S) as pool:
-        (worker,) = await pool.start()
-        live = Live(platform, pool)
-        picture(await live.run(SUN))
-        late = platform.endpoint.submit({"input": {**LONG, "num_images": 4}}, execution_timeout_s=2).id
-        following = live.submit(SUN)
-        assert (await live.result(late)).status is Status.TIMED_OUT
-        assert await worker.wait(timeout_s=PATIENCE_S) == 0  # within the grace
-        await pool.start()
-        picture(await live.result(following))
-        assert live.job(late).events_of("late_result") == []
-
-
-@pytest.mark.parametrize(("concurrency", "stop_grace_s"), [(1, GRACE_S), (2, GRACE_S), (2, None)])
-async def test_a_lost_device_is_told_and_takes_no_further_job(concurrency: int, stop_grace_s: float | None) -> None:
-    """The worker ends by itself, and a job that arrives before the platform knows of the loss is answered all the same:
-    it stays in the queue, or comes back to it."""
-    lost = (sys.executable, "-u", str(REPOSITORY / "tests" / "runpod" / "handlers" / "broken_device.py"))
-    waiting: list[str] = []
-
-    def at_the_loss(_worker: str, line: str) -> None:
-        if "device broken" in line and not waiting:
-            platform.faults.script("job-done", "slow", "slow")
-            waiting.append(platform.endpoint.submit({"input": REFUSED}).id)
-
-    async with Platform(limits=Limits(lease_s=LEASE_S), faults=FaultPlan(slow_s=SLOW_S)) as platform:
-        environment = {"WORKER_CONCURRENCY": str(concurrency)}
-        async with WorkerPool(
-            platform, command=lost, environment=environment, on_line=at_the_loss, stop_grace_s=stop_grace_s
-        ) as pool:
-            (worker,) = await pool.start()
-            job = platform.endpoint.submit({"input": SUN})
-            told = error(await platform.endpoint.finished(job.id))
-            assert (told["code"], told["retryable"]) == ("internal", True)
-            assert "another worker" in told["message"]
-            assert "AcceleratorError" not in json.dumps(told)
-            status = await worker.wait(timeout_s=PATIENCE_S)
-            assert status == 1 or (stop_grace_s is not None and status == -signal.SIGTERM)  # that may strike at the end
-            seen = platform.endpoint.worker(worker.id)
-            assert seen is not None
-            assert seen.is_to_stop
-            await pool.start()
-            refused = await platform.endpoint.finished(waiting[0])
-            assert error(refused)["code"] == "invalid_input"
