@@ -64,8 +64,12 @@ def test_the_hub_s_form_says_what_the_settings_say(name: str) -> None:
     entry = hub_inputs()[name]
     schema = Settings.model_json_schema()["properties"][name.lower()]
     assert entry["description"] == VARIABLES[name].description
-    assert entry["type"] == ("number" if schema.get("type") in ("integer", "number") else "string")
-    assert [option["value"] for option in entry.get("options", [])] == schema.get("enum", [])
+    kinds = [schema, *schema.get("anyOf", ())]
+    types = {"integer": "number", "number": "number", "boolean": "boolean"}
+    assert entry["type"] == types.get(schema.get("type"), "string")
+    choices = [choice for kind in kinds for choice in kind.get("enum", ())]
+    offered = [option["value"] for option in entry.get("options", ()) if option["value"]]
+    assert offered == (choices or (["true", "false"] if {"type": "boolean"} in kinds else []))
     assert (entry.get("min"), entry.get("max")) == (schema.get("minimum"), schema.get("maximum"))
 
 
