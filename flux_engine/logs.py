@@ -1,8 +1,9 @@
 """Logs: one event a line, JSON on the platform and readable at a terminal.
 
-A filter in front of every handler adds the job that a line is about, its stage and the milliseconds since the job was
-taken, from a context variable that tasks and threads inherit, so no call can forget them. Another filter removes what
-must not be there even by accident: query strings of URLs, Authorization values and tokens.
+A filter in front of every handler adds the job that a line is about, its stage, the milliseconds since the job was
+taken and the request that it came from, from context variables that tasks and threads inherit, so no call can forget
+them. Another filter removes what must not be there even by accident: query strings of URLs, Authorization values and
+tokens.
 
     with about_job(request.id):
         log.warning("bucket unreachable")      # the line has the job's id
@@ -22,11 +23,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 FACTS_OF_JSON: Final = ("plan",)  # too long for a terminal
-FACTS: Final = ("job_id", "stage", "job_ms", "ms", "code", "reference", "model", "detail")
+FACTS: Final = (
+    *("job_id", "stage", "job_ms", "ms", "route", "status", "code", "reference", "model", "detail"),
+    *("request_id", "trace_id"),
+)
 SECRETS: Final = (
     (re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*"), r"\1?***"),
     (re.compile(r"(?i)\b(authorization\W+(?:bearer\s+)?)[^\s\"',}]+"), r"\1***"),
-    (re.compile(r"\b(hf_|rpa_|sk-)[A-Za-z0-9_-]{8,}"), r"\1***"),
+    (re.compile(r"\b(hf_|rpa_|sk-|whsec_|flux_[A-Za-z0-9]{12}_)[A-Za-z0-9_+/-]{8,}"), r"\1***"),
+    (re.compile(r"\b(eyJ)[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), r"\1***"),  # a JSON Web Token
+    (re.compile(r"([?&]sig=)[A-Za-z0-9_-]+"), r"\1***"),
     (re.compile(r"(?i)\b((?:secret|token|password|api_?key)[\"']?\s*[=:]\s*[\"']?)[^\s\"',}&]{4,}"), r"\1***"),
 )
 
@@ -41,6 +47,7 @@ class _Subject:
 
 
 _subject: ContextVar[_Subject | None] = ContextVar("subject", default=None)
+_request: ContextVar[tuple[str | None, str | None]] = ContextVar("request", default=(None, None))
 
 
 @contextmanager
@@ -51,6 +58,16 @@ def about_job(job_id: str) -> Iterator[None]:
         yield
     finally:
         _subject.reset(token)
+
+
+@contextmanager
+def about_request(request_id: str, trace_id: str) -> Iterator[None]:
+    """Within, lines have the ids that a client's request and its trace are known by; an empty one is left out."""
+    token = _request.set((request_id or None, trace_id or None))
+    try:
+        yield
+    finally:
+        _request.reset(token)
 
 
 def enter_stage(stage: str) -> None:
@@ -64,7 +81,7 @@ def set_up_logs(level: str, *, as_json: bool) -> None:
     """Send the worker's events to standard error; other libraries speak from WARNING on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLine() if as_json else TerminalLine())
-    handler.addFilter(tell_job)
+    handler.addFilter(tell_subject)
     handler.addFilter(redact)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -72,8 +89,9 @@ def set_up_logs(level: str, *, as_json: bool) -> None:
     logging.getLogger("flux_engine").setLevel(level)
 
 
-def tell_job(record: logging.LogRecord) -> bool:
-    """Add to `record` which job it is about, where there is one. Always True."""
+def tell_subject(record: logging.LogRecord) -> bool:
+    """Add to `record` which job and request it is about, where there is one. Always True."""
+    record.request_id, record.trace_id = _request.get()
     subject = _subject.get()
     if subject is not None:
         record.job_id, record.stage = subject.job_id, subject.stage

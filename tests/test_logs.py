@@ -10,7 +10,7 @@ from contextvars import copy_context
 
 import pytest
 
-from flux_engine.logs import JsonLine, TerminalLine, about_job, enter_stage, redact, set_up_logs
+from flux_engine.logs import JsonLine, TerminalLine, about_job, about_request, enter_stage, redact, set_up_logs
 
 
 def record(message: str, **facts: object) -> logging.LogRecord:
@@ -40,6 +40,10 @@ def test_a_terminal_line_reads() -> None:
         ("token hf_AbCdEfGhIjKlMn refused", "hf_AbCdEfGhIjKlMn"),
         ('{"secret": "s3cr3tvalue"}', "s3cr3tvalue"),
         ("api_key=topsecretkey", "topsecretkey"),
+        ("key flux_7Qm2xPf0aLzT_AbCdEfGhIjKlMnOpQrStUvWxYz refused", "AbCdEfGhIjKlMnOpQrStUvWxYz"),
+        ("verified with whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        ("token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl refused", "eyJzdWIiOiJhZGEifQ"),
+        ("GET /task/a/result?expires=1&sig=AbCd-Ef_9 refused", "AbCd-Ef_9"),
     ],
 )
 def test_secrets_are_taken_out(text: str, secret: str) -> None:
@@ -79,3 +83,15 @@ async def test_a_line_names_its_job_and_stage_whoever_writes_it(capsys: pytest.C
     ]
     assert all(isinstance(line["job_ms"], int) for line in told[:-1])
     assert "job_id" not in told[-1]
+
+
+def test_lines_tell_the_request_that_they_came_from(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logs("INFO", as_json=True)
+    log = logging.getLogger("flux_engine.test")
+    with about_request("r-1", "0af7651916cd43dd8448eb211c80319c"), about_job("j1"):
+        log.info("inside")
+    with about_request("r-2", ""):
+        log.info("without a trace")
+    log.info("outside")
+    told = [(line.get("request_id"), line.get("trace_id"), line.get("job_id")) for line in lines(capsys)]
+    assert told == [("r-1", "0af7651916cd43dd8448eb211c80319c", "j1"), ("r-2", None, None), (None, None, None)]
