@@ -1,6 +1,6 @@
 """Paths with a signature in their query, for an <img> or a <video>, which send no headers.
 
-    /task/a1b2/result?index=1&expires=1764100000&user=ada&key=7Qm2xPf0aLzT&signature=...
+    /task/a1b2/result?index=1&expires=1764100000&user=ada&key=7Qm2xPf0aLzT&sig=...
 
 A signature is for GET, for one path with its whole query, for one user, and for minutes; it opens nothing else, and it
 ends with its key. Whoever has the link has the picture until then: a page asks for a new one each time it shows it.
@@ -20,7 +20,7 @@ from flux_engine.gateway.seams import Principal
 from flux_engine.gateway.security.keys import USER
 
 MAX_SECONDS: Final = 900
-OWN: Final = ("expires", "user", "key", "signature")
+OWN: Final = ("expires", "user", "key", "sig")
 
 
 class PathSigner:
@@ -39,15 +39,15 @@ class PathSigner:
             raise ValueError("the path is signed already")
         expires = int(time.time()) + max(1, min(seconds, MAX_SECONDS))
         query += [("expires", str(expires)), ("user", principal.user), ("key", principal.key_id or "")]
-        return f"{parts.path}?{urlencode([*query, ('signature', self._signature(unquote(parts.path), dict(query)))])}"
+        return f"{parts.path}?{urlencode([*query, ('sig', self._signature(unquote(parts.path), dict(query)))])}"
 
     def verify(self, path: str, query: Mapping[str, str]) -> Principal | None:
         """Whoever this path was signed for, with the scope `read`; None where the signature does not hold any more.
 
         `path` is decoded, as a server hands it on. Whether the key still lives is the caller's to look up.
         """
-        given = query.get("signature", "")
-        signed = {name: value for name, value in query.items() if name != "signature"}
+        given = query.get("sig", "")
+        signed = {name: value for name, value in query.items() if name != "sig"}
         expected = self._signature(path, signed)
         if not hmac.compare_digest(expected.encode(), given.encode("utf-8", "replace")):
             return None

@@ -285,10 +285,10 @@ LINKS: dict[str, Callable[[str, dict[str, str]], tuple[str, dict[str, str]]]] = 
     "another user": lambda path, query: (path, query | {"user": "eve"}),
     "without its key": lambda path, query: (path, query | {"key": ""}),
     "longer": lambda path, query: (path, query | {"expires": str(int(query["expires"]) + 60)}),
-    "no signature": lambda path, query: (path, {n: v for n, v in query.items() if n != "signature"}),
-    "an empty signature": lambda path, query: (path, query | {"signature": ""}),
-    "a signature of other letters": lambda path, query: (path, query | {"signature": "é" * 43}),
-    "a lone surrogate": lambda path, query: (path, query | {"signature": "\udc80"}),
+    "no signature": lambda path, query: (path, {n: v for n, v in query.items() if n != "sig"}),
+    "an empty signature": lambda path, query: (path, query | {"sig": ""}),
+    "a signature of other letters": lambda path, query: (path, query | {"sig": "é" * 43}),
+    "a lone surrogate": lambda path, query: (path, query | {"sig": "\udc80"}),
 }
 
 
