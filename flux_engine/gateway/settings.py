@@ -6,12 +6,14 @@ one set of variables describes both.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import quote
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from flux_engine.settings import Settings, SettingsError
 from flux_engine.units import GIB
@@ -32,7 +34,31 @@ def _long_secret(value: SecretStr) -> SecretStr:
     return value
 
 
+def _on_commas(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(ORIGIN.fullmatch(origin) for origin in value):
+        raise ValueError("must be origins such as https://app.example or http://localhost:3000, or *")
+    return value
+
+
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for network in value:
+        try:
+            ip_network(network)
+        except ValueError:
+            raise ValueError("must be addresses or networks such as 10.0.0.0/8, comma-separated") from None
+    return value
+
+
+ORIGIN: Final = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Origins = Annotated[tuple[str, ...], BeforeValidator(_on_commas), AfterValidator(_origins)]
+Networks = Annotated[tuple[str, ...], BeforeValidator(_on_commas), AfterValidator(_networks)]
 LongSecret = Annotated[SecretStr, AfterValidator(_long_secret)]
 
 
@@ -83,6 +109,19 @@ class GatewaySettings(BaseModel):
         8, ge=1, description="Tasks of a user with the queue at once; more wait in a fair line"
     )
     max_tasks_waiting_per_user: int = Field(2_000, ge=1, description="Tasks of a user that may wait in the line")
+
+    cors_origins: Origins = Field(
+        (), description="Origins whose pages may call, such as https://app.example, comma-separated; `*` is any"
+    )
+    trusted_proxies: Networks = Field(
+        (), description="Addresses or networks of proxies in front, whose X-Forwarded-For is believed"
+    )
+    gateway_metrics: Literal["open", "admin", "off"] = Field(
+        "open", description="Who reads /metrics: everybody, keys with the scope `admin`, or nobody"
+    )
+    webhook_private_addresses: Literal["on", "off"] = Field(
+        "off", description="`on` lets webhooks go to http and to private addresses, where all clients are trusted"
+    )
 
     shared: Settings = Field(default_factory=lambda: Settings.from_environment({}), exclude=True)
 
