@@ -111,7 +111,8 @@ class WebhookManager:
                 except CacheAway:
                     pass  # the link has said so
                 try:
-                    await asyncio.wait_for(self._news.wait(), self._look_s)
+                    async with asyncio.timeout(self._look_s):  # not wait_for, which can lose a cancellation
+                        await self._news.wait()
                 except TimeoutError:
                     continue
         finally:
