@@ -27,7 +27,7 @@ docs: $(VENV)/.development
 	@$(BIN)/python -m builder.docs
 
 platform: $(VENV)/.development
-	@$(BIN)/python -m tests.runpod --workers $(or $(WORKERS),2) --port $(or $(PORT),8000)
+	@$(BIN)/python -m local_platform --workers $(or $(WORKERS),2) --port $(or $(PORT),8000)
 
 train-tiny: $(VENV)/.runtime
 	@$(BIN)/python -m builder.flux_tiny.train

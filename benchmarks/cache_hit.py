@@ -22,8 +22,8 @@ from typing import Any
 from benchmarks.fleet import Fleet, fleet, table
 from flux_engine.build import build_worker
 from flux_engine.settings import Settings
-from tests.runpod.job import Job, Status
-from tests.runpod.server import Platform
+from local_platform.job import Job, Status
+from local_platform.server import Platform
 from tests.servers import ACCESS_KEY, SECRET_KEY, RedisProcess, S3Process
 
 ORDER = {"prompt": "a red sun on the left over purple mountains"}

@@ -14,9 +14,9 @@ from typing import Any
 import aiohttp
 import runpod
 
-from tests.runpod.job import Job, Status
-from tests.runpod.server import API_KEY, Platform
-from tests.runpod.workers import OnLine, WorkerPool
+from local_platform.job import Job, Status
+from local_platform.server import API_KEY, Platform
+from local_platform.workers import OnLine, WorkerPool
 
 JOB_TIMEOUT_S = 1_800
 

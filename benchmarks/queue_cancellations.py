@@ -11,8 +11,8 @@ import random
 from typing import Any
 
 from benchmarks.fleet import Fleet, fleet, picture_hash, quantile, table
-from tests.runpod.job import Job, Status
-from tests.runpod.server import Platform
+from local_platform.job import Job, Status
+from local_platform.server import Platform
 
 LONG = {"prompt": "a white moon over a calm lake", "num_inference_steps": 50, "cache": False}
 NEXT = {"prompt": "a red sun on the left over purple mountains", "num_inference_steps": 2, "seed": 7, "cache": False}

@@ -11,9 +11,9 @@ import random
 import time
 
 from benchmarks.fleet import Fleet, fleet, picture_hash, table
-from tests.runpod.faults import FaultPlan
-from tests.runpod.job import Job, Limits, Status
-from tests.runpod.server import Platform
+from local_platform.faults import FaultPlan
+from local_platform.job import Job, Limits, Status
+from local_platform.server import Platform
 
 ORDER = {"prompt": "a red sun on the left over purple mountains", "num_inference_steps": 2, "width": 128, "height": 128}
 LEASE_S = 5.0

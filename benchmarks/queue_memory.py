@@ -12,8 +12,8 @@ import asyncio
 import time
 
 from benchmarks.fleet import fleet, table
-from tests.runpod.job import Status
-from tests.runpod.server import Platform
+from local_platform.job import Status
+from local_platform.server import Platform
 
 IN_FLIGHT = "8"
 WARM_UP_JOBS = 20

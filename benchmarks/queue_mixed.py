@@ -19,8 +19,8 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.fleet import fleet, quantile, table
-from tests.runpod.job import Event, Job, Status
-from tests.runpod.server import Platform
+from local_platform.job import Event, Job, Status
+from local_platform.server import Platform
 
 PROMPTS = ("a red sun on the left over purple mountains", "a white moon over a calm lake", "pine trees at dusk")
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}

@@ -16,8 +16,8 @@ from typing import Any
 from aiohttp import web
 
 from benchmarks.fleet import fleet, table
-from tests.runpod.job import Job, Status
-from tests.runpod.server import Platform
+from local_platform.job import Job, Status
+from local_platform.server import Platform
 
 ORDER = {
     "prompt": "a white moon over a calm lake",

@@ -8,22 +8,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.runpod.faults import WORKER_ROUTES, FaultPlan
-from tests.runpod.job import Limits
-from tests.runpod.server import Platform
-from tests.runpod.workers import WorkerPool
+from local_platform.faults import WORKER_ROUTES, FaultPlan
+from local_platform.job import Limits
+from local_platform.server import Platform
+from tests.runpod.pool import LoggedPool
 
 PAINTER: Final = (sys.executable, "-u", str(Path(__file__).parents[1] / "runpod" / "handlers" / "painter.py"))
 CLIENT_ROUTES: Final = frozenset({"run", "status", "retry", "cancel"})
 
 
 @asynccontextmanager
-async def painting(*, workers: int = 1, resets: float = 0.0) -> AsyncIterator[tuple[Platform, WorkerPool]]:
+async def painting(*, workers: int = 1, resets: float = 0.0) -> AsyncIterator[tuple[Platform, LoggedPool]]:
     """`resets` is the share of requests, the clients' and the workers', whose connection is reset."""
     faults = FaultPlan(
         rates={"reset": resets / 2, "lost_answer": resets / 2}, routes=WORKER_ROUTES | CLIENT_ROUTES, seed=1
     )
     async with Platform(faults=faults, limits=Limits(lease_s=3)) as platform:
-        async with WorkerPool(platform, command=PAINTER) as pool:
+        async with LoggedPool(platform, command=PAINTER) as pool:
             await pool.start(workers)
             yield platform, pool

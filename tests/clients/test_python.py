@@ -21,10 +21,10 @@ from flux_client import (
     ResultLost,
 )
 
+from local_platform.job import Status
+from local_platform.server import API_KEY, Platform
 from tests.clients.endpoint import painting
 from tests.runpod.handlers.painter import painted
-from tests.runpod.job import Status
-from tests.runpod.server import API_KEY, Platform
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import pytest
 
+from local_platform.server import Platform
 from tests.clients.endpoint import painting
 from tests.runpod.handlers.painter import painted
-from tests.runpod.server import Platform
 
 CLIENT: Final = Path(__file__).parents[2] / "clients" / "typescript"
 COMPILER: Final = CLIENT / "node_modules" / ".bin" / "tsc"

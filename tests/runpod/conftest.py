@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from tests.runpod.server import API_KEY, Platform
+from local_platform.server import API_KEY, Platform
 
 ECHO: Final = (sys.executable, "-u", str(Path(__file__).parent / "handlers" / "echo.py"))
 

@@ -8,9 +8,10 @@ from base64 import b64decode
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.runpod.job import Job, Status
-from tests.runpod.server import Platform
-from tests.runpod.workers import WorkerPool, WorkerProcess
+from local_platform.job import Job, Status
+from local_platform.server import Platform
+from local_platform.workers import WorkerProcess
+from tests.runpod.pool import LoggedPool
 
 SUN: Final = {
     "prompt": "a red sun on the left over purple mountains",
@@ -35,7 +36,7 @@ class Live:
     """A platform with one real worker, and what one asks of them."""
 
     platform: Platform
-    pool: WorkerPool
+    pool: LoggedPool
 
     @property
     def worker(self) -> WorkerProcess:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.runpod.job import Job, Limits, Status
-from tests.runpod.queue import JobQueue, NotAllowed, UnknownJob
+from local_platform.job import Job, Limits, Status
+from local_platform.queue import JobQueue, NotAllowed, UnknownJob
 
 LIMITS = Limits(
     execution_timeout_s=100, ttl_s=1000, lease_s=10, run_max_bytes=50, runsync_max_bytes=80, part_max_bytes=20

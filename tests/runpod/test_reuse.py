@@ -14,9 +14,9 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from tests.runpod.job import Job, Status
-from tests.runpod.server import Platform
-from tests.runpod.workers import WorkerPool
+from local_platform.job import Job, Status
+from local_platform.server import Platform
+from tests.runpod.pool import LoggedPool
 from tests.servers import ACCESS_KEY, SECRET_KEY, RedisProcess, S3Process, fetched
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,7 +27,7 @@ SUN = {"prompt": "a red sun on the left over purple mountains", "seed": 7, "num_
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     platform: Platform
-    pool: WorkerPool
+    pool: LoggedPool
     redis: RedisProcess
 
     async def run(self, **fields: Any) -> Job:
@@ -48,7 +48,7 @@ async def _live(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Endpo
         "MODEL_VOLUME": str(tmp_path_factory.mktemp("volume")),
     }
     try:
-        async with Platform() as platform, WorkerPool(platform, environment=environment) as pool:
+        async with Platform() as platform, LoggedPool(platform, environment=environment) as pool:
             await pool.start()
             yield Endpoint(platform, pool, redis)
     finally:

@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.runpod.faults import FaultPlan, Faults
-from tests.runpod.job import Limits, Status
-from tests.runpod.server import Platform
+from local_platform.faults import FaultPlan, Faults
+from local_platform.job import Limits, Status
+from local_platform.server import Platform
 
 
 @asynccontextmanager

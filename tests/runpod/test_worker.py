@@ -17,9 +17,11 @@ import pytest_asyncio
 
 from flux_engine.job.base import derived_seed
 from flux_engine.results.limit import RUN_LIMIT_BYTES, RUNSYNC_LIMIT_BYTES
-from tests.runpod.endpoint import PATIENCE_S
-from tests.runpod.faults import FaultKind, FaultPlan
-from tests.runpod.job import Limits, Status
+from local_platform.endpoint import PATIENCE_S
+from local_platform.faults import FaultKind, FaultPlan
+from local_platform.job import Limits, Status
+from local_platform.server import Platform
+from local_platform.workers import REPOSITORY
 from tests.runpod.live import (
     IN_HAND,
     LEASE_S,
@@ -34,8 +36,7 @@ from tests.runpod.live import (
     picture,
     updates,
 )
-from tests.runpod.server import Platform
-from tests.runpod.workers import REPOSITORY, WorkerPool
+from tests.runpod.pool import LoggedPool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,7 +47,7 @@ STAGES = ["queued", "loading", "lora", "text", "denoising", "decoding", "encodin
 async def _live() -> AsyncIterator[Live]:
     limits = Limits(lease_s=LEASE_S)
     async with Platform(limits=limits, keepalive_s=1, poll_s=60, faults=FaultPlan(slow_s=SLOW_S)) as platform:
-        async with WorkerPool(platform) as pool:
+        async with LoggedPool(platform) as pool:
             await pool.start()
             yield Live(platform, pool)
             for worker in pool.workers:

@@ -9,19 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.runpod.endpoint import PATIENCE_S
-from tests.runpod.faults import FaultPlan
-from tests.runpod.job import Limits, Status
+from local_platform.endpoint import PATIENCE_S
+from local_platform.faults import FaultPlan
+from local_platform.job import Limits, Status
+from local_platform.server import Platform
+from local_platform.workers import REPOSITORY
 from tests.runpod.live import IN_HAND, LEASE_S, LONG, REFUSED, SLOW_S, SUN, Live, error, output, picture
-from tests.runpod.server import Platform
-from tests.runpod.workers import REPOSITORY, WorkerPool
+from tests.runpod.pool import LoggedPool
 
 GRACE_S = 60.0
 
 
 async def test_a_missing_default_model_costs_no_job_for_another(tmp_path: Path) -> None:
     environment = {"FLUX_MODEL": "FLUX.1-schnell", "MODEL_VOLUME": str(tmp_path)}
-    async with Platform() as platform, WorkerPool(platform, environment=environment) as pool:
+    async with Platform() as platform, LoggedPool(platform, environment=environment) as pool:
         (worker,) = await pool.start()
         live = Live(platform, pool)
         missing = error(await live.run({"prompt": "a sun"}))
@@ -32,7 +33,7 @@ async def test_a_missing_default_model_costs_no_job_for_another(tmp_path: Path) 
 
 async def test_at_sigterm_every_job_that_was_taken_is_delivered_and_no_other_is_taken() -> None:
     """With two jobs in flight, one of them waiting behind the other for the GPU."""
-    async with Platform() as platform, WorkerPool(platform, environment={"WORKER_CONCURRENCY": "2"}) as pool:
+    async with Platform() as platform, LoggedPool(platform, environment={"WORKER_CONCURRENCY": "2"}) as pool:
         (worker,) = await pool.start()
         live = Live(platform, pool)
         running, waiting = live.submit(IN_HAND), live.submit(SUN)
@@ -50,7 +51,7 @@ async def test_at_sigterm_every_job_that_was_taken_is_delivered_and_no_other_is_
 async def test_a_job_that_arrives_with_sigterm_is_not_stranded_in_the_second_slot() -> None:
     """The second slot waits for a job when SIGTERM comes: what is handed over then is answered, or never taken."""
     async with Platform(limits=Limits(lease_s=LEASE_S)) as platform:
-        async with WorkerPool(platform, environment={"WORKER_CONCURRENCY": "2"}) as pool:
+        async with LoggedPool(platform, environment={"WORKER_CONCURRENCY": "2"}) as pool:
             (worker,) = await pool.start()
             live = Live(platform, pool)
             in_hand = live.submit(IN_HAND)
@@ -64,7 +65,7 @@ async def test_a_job_that_arrives_with_sigterm_is_not_stranded_in_the_second_slo
 
 
 async def test_a_job_past_its_time_costs_its_worker_and_no_other_job() -> None:
-    async with Platform(limits=Limits(lease_s=LEASE_S)) as platform, WorkerPool(platform, stop_grace_s=GRACE_S) as pool:
+    async with Platform(limits=Limits(lease_s=LEASE_S)) as platform, LoggedPool(platform, stop_grace_s=GRACE_S) as pool:
         (worker,) = await pool.start()
         live = Live(platform, pool)
         picture(await live.run(SUN))
@@ -91,7 +92,7 @@ async def test_a_lost_device_is_told_and_takes_no_further_job(concurrency: int, 
 
     async with Platform(limits=Limits(lease_s=LEASE_S), faults=FaultPlan(slow_s=SLOW_S)) as platform:
         environment = {"WORKER_CONCURRENCY": str(concurrency)}
-        async with WorkerPool(
+        async with LoggedPool(
             platform, command=lost, environment=environment, on_line=at_the_loss, stop_grace_s=stop_grace_s
         ) as pool:
             (worker,) = await pool.start()

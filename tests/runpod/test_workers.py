@@ -13,12 +13,13 @@ from typing import Any
 import aiohttp
 import pytest
 
+from local_platform.endpoint import PATIENCE_S
+from local_platform.faults import FaultKind
+from local_platform.job import Job, Limits, Status
+from local_platform.server import Platform
+from local_platform.workers import REPOSITORY, WorkerDied
 from tests.runpod.conftest import ECHO
-from tests.runpod.endpoint import PATIENCE_S
-from tests.runpod.faults import FaultKind
-from tests.runpod.job import Job, Limits, Status
-from tests.runpod.server import Platform
-from tests.runpod.workers import REPOSITORY, WorkerDied, WorkerPool
+from tests.runpod.pool import LoggedPool
 
 Official = Callable[[Platform], Any]
 
@@ -27,9 +28,9 @@ SDK_RETRIES: dict[FaultKind, bool] = {"503": True, "lost_answer": True, "reset":
 
 
 @asynccontextmanager
-async def running(workers: int = 1, **options: Any) -> AsyncIterator[tuple[Platform, WorkerPool]]:
+async def running(workers: int = 1, **options: Any) -> AsyncIterator[tuple[Platform, LoggedPool]]:
     async with Platform(**options) as platform:
-        async with WorkerPool(platform, command=ECHO) as pool:
+        async with LoggedPool(platform, command=ECHO) as pool:
             await pool.start(workers)
             yield platform, pool
 
@@ -132,7 +133,7 @@ async def test_what_becomes_of_a_result() -> None:
 
 async def test_a_worker_is_stopped_after_a_time_out_and_on_request() -> None:
     """SIGTERM first: a worker that hears nothing while it works is killed after the grace."""
-    async with Platform() as platform, WorkerPool(platform, command=ECHO, stop_grace_s=0.5) as pool:
+    async with Platform() as platform, LoggedPool(platform, command=ECHO, stop_grace_s=0.5) as pool:
         one, other = await pool.start(2)
         late = platform.endpoint.submit({"input": {"block_s": 600}}, execution_timeout_s=1).id
         assert (await done(platform, late)).status is Status.TIMED_OUT
@@ -147,11 +148,11 @@ async def test_workers_end_with_whoever_started_them() -> None:
     """Also where the test runner is killed and cleans nothing up."""
     program = f"""
 import asyncio, sys
-from tests.runpod.server import Platform
-from tests.runpod.workers import WorkerPool
+from local_platform.server import Platform
+from tests.runpod.pool import LoggedPool
 
 async def main():
-    async with Platform() as platform, WorkerPool(platform, command={ECHO!r}) as pool:
+    async with Platform() as platform, LoggedPool(platform, command={ECHO!r}) as pool:
         await pool.start()
         print(pool.workers[0].pid, flush=True)
         await asyncio.Event().wait()
@@ -172,6 +173,6 @@ asyncio.run(main())
 
 async def test_a_worker_that_cannot_start_says_why() -> None:
     async with Platform() as platform:
-        async with WorkerPool(platform, command=("python3", "-c", "raise SystemExit('no model')")) as pool:
+        async with LoggedPool(platform, command=("python3", "-c", "raise SystemExit('no model')")) as pool:
             with pytest.raises(WorkerDied, match="no model"):
                 await pool.start()

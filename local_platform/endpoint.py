@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from tests.runpod.job import Job, JsonObject, Limits
-from tests.runpod.queue import JobQueue
+from local_platform.job import Job, JsonObject, Limits
+from local_platform.queue import JobQueue
 
 Found = TypeVar("Found")
 

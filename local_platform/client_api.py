@@ -13,9 +13,9 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from tests.runpod.endpoint import Endpoint
-from tests.runpod.job import Job
-from tests.runpod.queue import NotAllowed, UnknownJob
+from local_platform.endpoint import Endpoint
+from local_platform.job import Job
+from local_platform.queue import NotAllowed, UnknownJob
 
 PASSED_ON: Final = ("input", "webhook", "policy", "s3Config")
 MIN_EXECUTION_TIMEOUT_MS: Final = 5_000

@@ -17,11 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from tests import leaks
-from tests.runpod.job import Status
-from tests.runpod.server import Platform
+from local_platform.job import Status
+from local_platform.server import Platform
 
-REPOSITORY: Final = Path(__file__).resolve().parents[2]
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
 HANDLER: Final = (sys.executable, "-u", "handler.py")
 KEPT_LINES: Final = 10_000
 START_TIMEOUT_S: Final = 120.0
@@ -149,7 +148,6 @@ class WorkerProcess:
         async for raw in self._process.stdout:
             line = raw.decode(errors="replace").rstrip("\n")
             self.lines.append(line)
-            leaks.seen(line)
             if self._on_line is not None:
                 self._on_line(self.id, line)
 

@@ -7,8 +7,8 @@ from typing import Final
 
 import aiohttp
 
-from tests.runpod.endpoint import Endpoint
-from tests.runpod.job import Job
+from local_platform.endpoint import Endpoint
+from local_platform.job import Job
 
 ATTEMPTS: Final = 3
 

@@ -1,4 +1,4 @@
-"""A whole RunPod on this machine, for developing a client against: `python -m tests.runpod --workers 2 --port 8000`.
+"""A whole RunPod on this machine, for developing a client against: `python -m local_platform --workers 2 --port 8000`.
 
 The workers are the real handler. Variables of the worker (`FLUX_MODEL`, `OUTPUT_DIR`, ...) are passed on to them.
 """
@@ -12,10 +12,10 @@ import signal
 from collections.abc import Sequence
 
 from flux_engine.settings import Settings
-from tests.runpod.faults import FaultPlan
-from tests.runpod.job import Limits
-from tests.runpod.server import Platform
-from tests.runpod.workers import WorkerDied, WorkerPool
+from local_platform.faults import FaultPlan
+from local_platform.job import Limits
+from local_platform.server import Platform
+from local_platform.workers import WorkerDied, WorkerPool
 
 WATCH_S = 0.5
 
@@ -79,7 +79,7 @@ def _print_line(worker: str, line: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.runpod", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m local_platform", description=__doc__)
     parser.add_argument("--workers", type=int, default=1, help="worker processes (default 1)")
     parser.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1, 0 for any (default 8000)")
     parser.add_argument("--endpoint", default="local", help="endpoint id (default local)")

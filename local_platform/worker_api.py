@@ -10,8 +10,8 @@ from typing import Final, NoReturn
 
 from aiohttp import web
 
-from tests.runpod.endpoint import Endpoint
-from tests.runpod.job import Job
+from local_platform.endpoint import Endpoint
+from local_platform.job import Job
 
 NO_JOB: Final = 204
 

@@ -16,7 +16,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection
 from dataclasses import replace
 
-from tests.runpod.job import Job, JsonObject, Limits, Status
+from local_platform.job import Job, JsonObject, Limits, Status
 
 
 class UnknownJob(Exception):

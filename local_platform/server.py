@@ -15,12 +15,12 @@ from typing import Final, Self
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from tests.runpod.client_api import ClientApi, answer_errors
-from tests.runpod.endpoint import Endpoint
-from tests.runpod.faults import STATUS_FAULTS, FaultPlan, Faults, arm_reset
-from tests.runpod.job import Limits
-from tests.runpod.webhooks import Webhooks
-from tests.runpod.worker_api import WorkerApi
+from local_platform.client_api import ClientApi, answer_errors
+from local_platform.endpoint import Endpoint
+from local_platform.faults import STATUS_FAULTS, FaultPlan, Faults, arm_reset
+from local_platform.job import Limits
+from local_platform.webhooks import Webhooks
+from local_platform.worker_api import WorkerApi
 
 API_KEY: Final = "local"
 MAX_BODY_BYTES: Final = 64 * 1024**2
