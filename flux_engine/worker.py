@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Final
 
 from flux_engine.cache.flight import Flight, Lookup
 from flux_engine.cache.manager import CacheManager
-from flux_engine.errors import ClientError, DeviceBroken, FluxError, Internal, StorageFailed
+from flux_engine.cache.notices import Offer
+from flux_engine.errors import ClientError, DeviceBroken, FluxError, Internal, ModelUnavailable, StorageFailed
 from flux_engine.generate.generator import Generator, Made
 from flux_engine.generate.turns import Turn
 from flux_engine.inputs.fetcher import InputFetcher, JobInputs
@@ -107,6 +108,8 @@ class Worker:
         """Run one job to its result; `send` carries its progress. Raises nothing but a cancellation."""
         request = parse_request(raw)
         with about_job(request.id):
+            if request.task is not None:
+                send = self._cache.notices.sender(request.id, send)
             progress = Progress(send, min_interval_s=min_interval_s)
             try:
                 return await self._in_store(request, progress)
@@ -134,11 +137,13 @@ class Worker:
                 raise
             finally:
                 await progress.close()
+                if request.task is not None:
+                    await self._cache.notices.ended(request.id)
 
     async def warm(self) -> None:
         """Load the default model before the first job asks for it; where it cannot be loaded, that job will say so."""
         try:
-            await self._generator.warm()
+            await self._tell(await self._generator.warm())
         except DeviceBroken as error:
             self.is_broken = True
             log.exception("device broken", extra={"code": error.code})
@@ -188,6 +193,7 @@ class Worker:
     ) -> Run:
         """The job with its inputs, known by its fingerprint."""
         model = await self._generator.identity(job)
+        await self._tell(model)
         is_own_store = store is self._store
         if not is_own_store:
             turn.give_up()  # a client's bucket may be slow
@@ -241,6 +247,19 @@ class Worker:
             await flight.complete(files.entry)
         if keeping.clears_pending:
             await self._pending.drop(run.fingerprint)
+
+    async def _tell(self, model: ModelIdentity) -> None:
+        """Let a gateway know what this worker serves, and by what it makes results of `model`."""
+        served = self._served
+        await self._cache.notices.makes(model)
+        with suppress(ModelUnavailable):  # the default model may be missing where another is served
+            offer = Offer(
+                default_model=served.default().id,
+                models=tuple(limits for name in served.ids() if (limits := served.find_limits(name)) is not None),
+                has_urls=self._store.has_urls,
+                max_video_work=self._max_video_work,
+            )
+            await self._cache.notices.offer(offer)
 
     def _parse_context(self, store: ResultStore) -> ParseContext:
         return ParseContext(

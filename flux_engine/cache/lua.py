@@ -89,6 +89,7 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) 
 return 0
 """
 
+SET_ENTRY: Final = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
 SET_TASK: Final = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
 
 
@@ -187,6 +188,13 @@ class CacheScripts:
         await self.link.eval(
             RELEASE, keys, [token, task.model_dump_json(), _ms(self.terms.entry_s), self.channel(slot)]
         )
+
+    async def entry(self, slot: str) -> bytes | None:
+        """The entry of a slot, not parsed yet."""
+        return await self.link.get(f"{slot}:entry")
+
+    async def set_entry(self, slot: str, entry: CacheEntry) -> None:
+        await self.link.eval(SET_ENTRY, [f"{slot}:entry"], [entry.model_dump_json(), _ms(self.terms.entry_s)])
 
     async def discard(self, slot: str, raw: bytes) -> None:
         """Remove an unusable entry, unless another has replaced it."""

@@ -8,11 +8,14 @@ here needs a model or torch.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from flux_engine.cache.embedded import EmbeddedServer
 from flux_engine.cache.flight import Flight, Lookup
 from flux_engine.cache.lua import CacheScripts, Terms
+from flux_engine.cache.notices import Notices
 from flux_engine.cache.redis_link import (
     CALL_TIMEOUT_S,
     RETRY_AFTER_S,
@@ -21,7 +24,9 @@ from flux_engine.cache.redis_link import (
     RedisServer,
     RemoteServer,
 )
-from flux_engine.results.entry import TaskStatus
+from flux_engine.errors import StorageFailed
+from flux_engine.results.entry import CacheEntry, TaskStatus
+from flux_engine.results.store import ResultStore
 from flux_engine.settings import Settings
 
 
@@ -39,6 +44,7 @@ class CacheManager:
     ) -> None:
         self._link = RedisLink(server, call_timeout_s=call_timeout_s, retry_after_s=retry_after_s)
         self._scripts = CacheScripts(self._link, namespace=namespace, terms=terms or Terms())
+        self.notices: Final = Notices(self._link, namespace=namespace)
 
     @classmethod
     def from_settings(cls, settings: Settings, *, cache_folder: Path) -> CacheManager:
@@ -50,6 +56,20 @@ class CacheManager:
     def flight(self, lookup: Lookup) -> Flight:
         """An async context manager; see flight.py."""
         return Flight(self._scripts, lookup)
+
+    async def find(self, fingerprint: str, *, store: ResultStore) -> CacheEntry | None:
+        """What was finished for `fingerprint`, without a claim to make it; whether its files are there is not asked.
+        None also where the cache or the store is away."""
+        with suppress(CacheAway, StorageFailed):
+            raw = await self._scripts.entry(self._scripts.slot(await store.identity(), fingerprint))
+            if raw is not None:
+                return CacheEntry.parse(raw, fingerprint=fingerprint, prefix=store.prefix)
+        return None
+
+    async def remember(self, entry: CacheEntry, *, store: ResultStore) -> None:
+        """The files of `entry` are in `store`: the next one who asks finds them. Nothing where the cache is away."""
+        with suppress(CacheAway, StorageFailed):
+            await self._scripts.set_entry(self._scripts.slot(await store.identity(), entry.fingerprint), entry)
 
     async def task_status(self, job_id: str) -> TaskStatus | None:
         """How far a job is; None where that is unknown, forgotten, or the server does not answer."""

@@ -93,11 +93,12 @@ class Generator:
 
         return await self._gpu.run(on_gpu_thread, turn=turn)
 
-    async def warm(self) -> None:
-        """Load the default model before the first job asks for it. Raises as `make`."""
+    async def warm(self) -> ModelIdentity:
+        """Load the default model before the first job asks for it; by what its results will be made. Raises as
+        `make`."""
         spec = self._models.served.default()
         await asyncio.get_running_loop().run_in_executor(self._looking, self._models.identity, spec)
-        await self._gpu.run(lambda _: self._models.use(spec, lambda model: None))
+        return await self._gpu.run(lambda _: self._models.use(spec, lambda model: model.identity))
 
     def close(self) -> None:
         """The GPU thread is its owner's to end."""

@@ -8,6 +8,7 @@ Both are pure: nothing is fetched, decoded or loaded here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,15 +20,34 @@ from flux_engine.job.image import ImageJob, image_job
 from flux_engine.job.video import VideoJob, video_job
 
 UNKNOWN_ID: Final = "unknown"
+GATEWAY_FIELD: Final = "gateway"  # of `input`: what a gateway says of the task that this job is for
+WORDS: Final = {  # of that field
+    "task_id": re.compile(r"[A-Za-z0-9_-]{1,64}"),
+    "request_id": re.compile(r"[A-Za-z0-9._:/-]{1,128}"),
+    "traceparent": re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayTask:
+    """The task of a gateway that a job is for. Its id stays the same however often the job is submitted."""
+
+    task_id: str
+    request_id: str = ""
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the platform hands over for one job, not checked yet. `input` is None where it is not an object."""
+    """What the platform hands over for one job, not checked yet. `input` is None where it is not an object.
+
+    `id` is the gateway's where one sent the job, so that a job submitted twice is one job.
+    """
 
     id: str
     input: Mapping[Any, Any] | None = field(repr=False)  # prompts and pictures
     s3_config: object = field(default=None, repr=False)  # may hold a secret
+    task: GatewayTask | None = None
 
 
 def parse_request(raw: object) -> Request:
@@ -35,11 +55,25 @@ def parse_request(raw: object) -> Request:
     `input` is for `parse_job` to say."""
     envelope = raw if isinstance(raw, Mapping) else {}
     identity, asked = envelope.get("id"), envelope.get("input")
+    task = None
+    if isinstance(asked, Mapping) and (task := _gateway_task(asked.get(GATEWAY_FIELD))) is not None:
+        identity = task.task_id
+        asked = {name: value for name, value in asked.items() if name != GATEWAY_FIELD}
     return Request(
         id=identity if isinstance(identity, str) and identity else UNKNOWN_ID,
         input=asked if isinstance(asked, Mapping) else None,
         s3_config=envelope.get("s3Config"),
+        task=task,
     )
+
+
+def _gateway_task(value: object) -> GatewayTask | None:
+    """None for anything but a gateway's words: the field is then refused as one that a job does not have."""
+    if not isinstance(value, Mapping) or "task_id" not in value or not set(value) <= set(WORDS):
+        return None
+    if not all(isinstance(word, str) and WORDS[name].fullmatch(word) for name, word in value.items()):
+        return None
+    return GatewayTask(**value)
 
 
 def parse_job(request: Request, context: ParseContext) -> ImageJob | VideoJob:

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
-State = Literal["queued", "running", "completed", "failed", "cancelled", "timed_out", "unknown"]
+from flux_engine.job.parse import GATEWAY_FIELD
 
-ENVELOPE: Final = "gateway"  # the field of `input` that says whose job it is; see `QueuedJob.wire_input`
+State = Literal["queued", "running", "completed", "failed", "cancelled", "timed_out", "unknown"]
 
 
 class QueueAway(Exception):
@@ -46,7 +46,7 @@ class QueuedJob:
     def wire_input(self) -> dict[str, Any]:
         """`input` as the worker gets it: with the id that it works under, and what goes into its log."""
         envelope = {"task_id": self.id, "request_id": self.request_id, "traceparent": self.traceparent}
-        return {**self.input, ENVELOPE: {name: value for name, value in envelope.items() if value}}
+        return {**self.input, GATEWAY_FIELD: {name: value for name, value in envelope.items() if value}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,165 @@
+"""What workers tell of themselves and of their jobs, for whoever shares their Redis: the gateway.
+
+    offer                what this endpoint serves: its default model, the bounds of each, whether results have URLs
+    identities:MODEL     which weights make the results of MODEL, for fingerprints without a worker; each with its time
+    progress:TASK        the newest progress of a task
+    notices              channel: `{"task", "progress"}` as it happens, `{"task"}` at its end
+
+All under `flux:NAMESPACE:`. A server that is away costs nothing but the notice: nothing here raises CacheAway to a job.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+from urllib.parse import quote
+
+from flux_engine.cache.redis_link import CacheAway, RedisLink
+from flux_engine.job.fingerprint import ModelIdentity
+from flux_engine.job.limits import ModelLimits
+
+PROGRESS_LASTS_S: Final = 120
+IDENTITY_LASTS_S: Final = 30 * 86_400
+RETOLD_AFTER_S: Final = 60.0
+IDENTITIES_KEPT: Final = 4  # of one model: cards of several kinds make it in several ways
+
+TELL: Final = """
+if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) else redis.call('DEL', KEYS[1]) end
+return redis.call('PUBLISH', ARGV[4], ARGV[1])
+"""
+SET_OFFER: Final = "return redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])"
+SET_IDENTITY: Final = """
+redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -ARGV[3] - 1)
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+return 1
+"""
+GET_IDENTITIES: Final = "return redis.call('ZREVRANGE', KEYS[1], 0, -1)"
+
+Update = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What the workers of an endpoint serve."""
+
+    default_model: str
+    models: tuple[ModelLimits, ...]
+    has_urls: bool
+    max_video_work: float
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Offer | None:
+        """The offer in `text`, or None where another version wrote it."""
+        try:
+            held = json.loads(text)
+            models = tuple(_limits(item) for item in held["models"])
+            return cls(
+                default_model=str(held["default_model"]),
+                models=models,
+                has_urls=bool(held["has_urls"]),
+                max_video_work=float(held["max_video_work"]),
+            )
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+class Notices:
+    """Both ends of it. Every method returns at once where the server is away."""
+
+    def __init__(self, link: RedisLink, *, namespace: str) -> None:
+        self._link = link
+        self._root = f"flux:{quote(namespace, safe='', errors='backslashreplace')}"
+        self._told_at: dict[str, float] = {}
+        self.channel: Final = f"{self._root}:notices"
+
+    # ------------------------------------------------------------------------------------- workers
+
+    def sender(
+        self, task_id: str, send: Callable[[Update], Awaitable[None]] | None
+    ) -> Callable[[Update], Awaitable[None]]:
+        """`send`, and a notice beside it."""
+
+        async def send_both(update: Update) -> None:
+            await self.progress(task_id, update)
+            if send is not None:
+                await send(update)
+
+        return send_both
+
+    async def progress(self, task_id: str, update: Update) -> None:
+        with suppress(CacheAway, ValueError):
+            kept = json.dumps(update, allow_nan=False)
+            told = json.dumps({"task": task_id, "progress": update}, allow_nan=False)
+            await self._link.eval(TELL, [self._progress(task_id)], [told, kept, PROGRESS_LASTS_S, self.channel])
+
+    async def ended(self, task_id: str) -> None:
+        """The job is over and its result on its way through the queue."""
+        with suppress(CacheAway):
+            told = json.dumps({"task": task_id})
+            await self._link.eval(TELL, [self._progress(task_id)], [told, "", PROGRESS_LASTS_S, self.channel])
+
+    async def offer(self, offer: Offer) -> None:
+        text = offer.to_json()
+        if self._is_news(text):
+            with suppress(CacheAway):
+                await self._link.eval(SET_OFFER, [f"{self._root}:offer"], [text, IDENTITY_LASTS_S])
+
+    async def makes(self, identity: ModelIdentity) -> None:
+        """This worker makes results by `identity`."""
+        text = json.dumps(asdict(identity), sort_keys=True)
+        if self._is_news(text):
+            with suppress(CacheAway):
+                arguments: list[str | bytes | int] = [round(time.time()), text, IDENTITIES_KEPT, IDENTITY_LASTS_S]
+                await self._link.eval(SET_IDENTITY, [self._identities(identity.id)], arguments)
+
+    # ------------------------------------------------------------------------------------- readers
+
+    async def current_offer(self) -> Offer | None:
+        with suppress(CacheAway):
+            text = await self._link.get(f"{self._root}:offer")
+            return Offer.parse(text) if text is not None else None
+        return None
+
+    async def identities(self, model: str) -> list[ModelIdentity]:
+        """By what results of `model` are made, the newest word first."""
+        found: list[ModelIdentity] = []
+        with suppress(CacheAway, ValueError, TypeError):
+            for text in await self._link.eval(GET_IDENTITIES, [self._identities(model)], []):
+                found.append(ModelIdentity(**json.loads(text)))
+        return found
+
+    async def latest_progress(self, task_id: str) -> Update | None:
+        with suppress(CacheAway, ValueError):
+            text = await self._link.get(self._progress(task_id))
+            update = json.loads(text) if text is not None else None
+            return update if isinstance(update, dict) else None
+        return None
+
+    def _is_news(self, text: str) -> bool:
+        now = time.monotonic()
+        if now - self._told_at.get(text, -RETOLD_AFTER_S) < RETOLD_AFTER_S:
+            return False
+        self._told_at[text] = now
+        return True
+
+    def _progress(self, task_id: str) -> str:
+        return f"{self._root}:progress:{quote(task_id, safe='', errors='backslashreplace')}"
+
+    def _identities(self, model: str) -> str:
+        return f"{self._root}:identities:{quote(model, safe='', errors='backslashreplace')}"
+
+
+def _limits(held: dict[str, Any]) -> ModelLimits:
+    known = {f.name for f in fields(ModelLimits)}
+    read: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in held.items() if name in known
+    }
+    return ModelLimits(**read)
