@@ -106,6 +106,9 @@ class BucketStore:
             raise StorageFailed("the bucket returned other bytes than were stored; send the job again")
         return data
 
+    async def delete(self, key: str) -> None:
+        await self._run("delete a file", lambda: self._remove(key), self._bounds.lookup_s)
+
     def close(self) -> None:
         """Also ends running calls: no thread outlives the store."""
         self._is_closed = True
@@ -161,6 +164,9 @@ class BucketStore:
         with closing(self._connected().get_object(Bucket=self._bucket.name, Key=key)["Body"]) as body:
             data: bytes = body.read(size + 1)
         return data
+
+    def _remove(self, key: str) -> None:
+        self._connected().delete_object(Bucket=self._bucket.name, Key=key)
 
     def _unusable(self) -> FluxError:
         if self._is_clients:

@@ -62,6 +62,12 @@ class FolderStore:
         except OSError as error:
             raise StorageFailed("the stored result could not be read; send the job again") from error
 
+    async def delete(self, key: str) -> None:
+        try:
+            await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
+        except OSError as error:
+            raise StorageFailed("the stored file could not be deleted") from error
+
     def close(self) -> None:
         """Nothing to end."""
 

@@ -82,6 +82,10 @@ class ResultStore(Protocol):
         """The file's bytes. Raises StorageFailed where it is gone, unreadable, or not what was stored."""
         ...
 
+    async def delete(self, key: str) -> None:
+        """Remove a file; one that is not there is no error. Raises StorageFailed."""
+        ...
+
     def close(self) -> None:
         """End threads and connections."""
         ...
