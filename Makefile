@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 8 ? 8 : n)))
 
-.PHONY: run test test-gpu check docs platform train-tiny clean
+.PHONY: run test test-gpu check docs serve platform train-tiny clean
 
 run: $(VENV)/.runtime
 	@$(BIN)/python handler.py
@@ -26,6 +26,10 @@ check: $(VENV)/.development
 docs: $(VENV)/.development
 	@$(BIN)/python -m builder.docs
 
+# A gateway with a worker behind it on this machine: PORT=8080
+serve: $(VENV)/.gateway
+	@exec $(BIN)/python -m local_platform.serve
+
 platform: $(VENV)/.development
 	@$(BIN)/python -m local_platform --workers $(or $(WORKERS),2) --port $(or $(PORT),8000)
 
@@ -39,7 +43,11 @@ $(VENV)/.runtime: builder/requirements.txt builder/requirements-gateway.txt buil
 	@PYTHON=$(PYTHON) VENV=$(VENV) bash builder/setup.sh builder/requirements.txt builder/requirements-gateway.txt
 	@touch $@
 
-$(VENV)/.development: $(VENV)/.runtime builder/requirements-dev.txt
+$(VENV)/.gateway: $(VENV)/.runtime builder/requirements-gateway.txt
+	@PYTHON=$(PYTHON) VENV=$(VENV) bash builder/setup.sh builder/requirements-gateway.txt
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.gateway builder/requirements-dev.txt
 	@PYTHON=$(PYTHON) VENV=$(VENV) bash builder/setup.sh builder/requirements-dev.txt
 	@touch $@
 

@@ -3,7 +3,10 @@
 import sys
 from importlib import import_module
 
-COMMANDS = {"keys": "flux_engine.cli.keys"}  # those that need nothing of the worker, whose import takes seconds
+COMMANDS = {  # those that need nothing of the worker, whose import takes seconds
+    "gateway": "flux_engine.cli.gateway",
+    "keys": "flux_engine.cli.keys",
+}
 
 if __name__ == "__main__":
     name, *rest = sys.argv[1:] or [""]

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from flux_engine.gateway.tasks.task import Task
+from flux_engine.gateway.task import Task
 
 Scope = Literal["generate", "read", "admin"]
 Priority = Literal["normal", "low"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from flux_engine.cache.redis_link import RedisLink, RemoteServer
+from tests.gateway.world import World, world
 from tests.servers import RedisProcess
 
 
@@ -30,3 +32,10 @@ async def link(shared_redis: RedisProcess) -> AsyncIterator[RedisLink]:
 def root() -> str:
     """What this test's keys in Redis begin with."""
     return f"flux:{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+async def gw(shared_redis: RedisProcess, tmp_path: Path) -> AsyncIterator[World]:
+    """A gateway with nothing behind it but a queue; the test's hand is its worker."""
+    async with world(shared_redis.url, tmp_path) as made:
+        yield made

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from flux_engine.gateway.tasks.task import utc
+from flux_engine.gateway.task import utc
 from flux_engine.net.post import Answer
 
 RETRY_AFTER_S: Final = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400)  # 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from flux_engine.cache.redis_link import CacheAway
-from flux_engine.gateway.tasks.task import Task
+from flux_engine.gateway.task import Task
 from flux_engine.gateway.webhooks.delivery import Attempt, Delivery, after, body_of, delivery_id
 from flux_engine.gateway.webhooks.delivery_log import DeliveryLog
 from flux_engine.gateway.webhooks.signature import secret_of, signed_headers

@@ -8,7 +8,7 @@ from typing import Any, Final, get_args
 
 from flux_engine.errors import InputFetchFailed
 from flux_engine.gateway.problems import Refused
-from flux_engine.gateway.tasks.task import FINAL, Status
+from flux_engine.gateway.task import FINAL, Status
 from flux_engine.net.post import Poster
 
 EVENTS: Final[tuple[str, ...]] = get_args(Status)

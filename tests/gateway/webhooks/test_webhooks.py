@@ -16,7 +16,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from flux_engine.cache.redis_link import RedisLink, RemoteServer
 from flux_engine.gateway.problems import Refused
-from flux_engine.gateway.tasks.task import Task
+from flux_engine.gateway.task import Task
 from flux_engine.gateway.webhooks.delivery import RETRY_AFTER_S, Delivery, after
 from flux_engine.gateway.webhooks.delivery_log import LEASE_S, MAX_PENDING, DeliveryLog
 from flux_engine.gateway.webhooks.manager import WebhookManager

@@ -48,6 +48,7 @@ class Task:
     work: float = 0.0
     warnings: tuple[str, ...] = ()
     metadata: Mapping[str, Any] | None = None
+    parameters: Mapping[str, Any] | None = None  # effective ones, without the bytes of pictures
     priority: Literal["normal", "low"] = "normal"
     deadline_at: float | None = None
     webhook: Mapping[str, Any] | None = None
@@ -60,8 +61,10 @@ class Task:
     ticket: str | None = None  # the queue's own id for it
     attempt: int = 0  # how often it was submitted
     submitted_at: float | None = None
-    heard_at: float | None = None  # when a worker last said something of it
+    heard_at: float | None = None  # when its worker last said something of it through Redis
+    ended_at: float | None = None  # when its worker said that it is done
     cancelling: bool = False
+    orphaned_at: float | None = None  # the connection that waited for it is gone
     waiting_for: WaitingFor | None = None
     stage: str | None = None
     progress: float = 0.0
@@ -74,6 +77,7 @@ class Task:
     error: TaskError | None = None
     result: Mapping[str, Any] | None = None
     files: tuple[Mapping[str, Any], ...] = ()
+    is_purge_wished: bool = False  # before its end
     is_purged: bool = False
     is_settled: bool = False  # what follows from the end has been done: limits, line, webhooks
 
@@ -118,6 +122,7 @@ class Task:
             "cached": self.cached,
             "warnings": list(self.warnings),
             "metadata": self.metadata,
+            "parameters": self.parameters,
             "again_of": self.again_of,
             "error": self.error.to_json() if self.error is not None else None,
         }
@@ -159,12 +164,22 @@ def _flag(text: str) -> bool:
 
 _READ: Final[dict[str, Any]] = {
     **dict.fromkeys(
-        ("created_at", "started_at", "finished_at", "deadline_at", "submitted_at", "heard_at", "eta_seconds"), float
+        (
+            "created_at",
+            "started_at",
+            "finished_at",
+            "deadline_at",
+            "submitted_at",
+            "heard_at",
+            "ended_at",
+            "eta_seconds",
+        ),
+        float,
     ),
     **dict.fromkeys(("work", "work_used", "progress"), float),
     **dict.fromkeys(("seed", "attempt", "seq"), int),
-    **dict.fromkeys(("cancelling", "cached", "is_purged", "is_settled"), _flag),
-    **dict.fromkeys(("metadata", "webhook", "counts", "result"), json.loads),
+    **dict.fromkeys(("cancelling", "cached", "is_purge_wished", "is_purged", "is_settled"), _flag),
+    **dict.fromkeys(("metadata", "parameters", "webhook", "counts", "result"), json.loads),
     **dict.fromkeys(("warnings", "files"), _tuple),
     "error": _error,
 }

@@ -1,0 +1,73 @@
+"""`python -m flux_engine gateway`: the gateway's service, by its settings from the environment."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from flux_engine.gateway.app import create_app
+from flux_engine.gateway.assembly import open_gateway
+from flux_engine.gateway.gateway import Gateway
+from flux_engine.gateway.security.terms import NotConfigured
+from flux_engine.gateway.settings import GatewaySettings
+from flux_engine.logs import set_up_logs
+from flux_engine.settings import SettingsError
+
+GRACE_S: Final = 10
+KEEP_ALIVE_S: Final = 65  # longer than load balancers keep an idle connection
+BACKLOG: Final = 2048
+
+
+def main(arguments: Sequence[str]) -> int:
+    argparse.ArgumentParser(prog="python -m flux_engine gateway", description=__doc__).parse_args(arguments)
+    try:
+        settings = GatewaySettings.from_environment(os.environ)
+        set_up_logs(settings.shared.log_level, as_json=not sys.stderr.isatty())
+        asyncio.run(serve(settings))
+    except (SettingsError, NotConfigured) as error:
+        sys.stderr.write(f"The gateway cannot start: {error}\n")
+        return 1
+    return 0
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError and NotConfigured."""
+    async with open_gateway(settings) as gateway:
+        await GatewayServer(config_of(settings, create_app(gateway)), gateway).serve()
+
+
+def config_of(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        backlog=BACKLOG,
+    )
+
+
+class GatewayServer(uvicorn.Server):
+    """Uvicorn, which waits for open responses at its end: event streams and waits are ended first."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._loop = asyncio.get_running_loop()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._gateway.hub.close)
+        super().handle_exit(sig, frame)

@@ -1,0 +1,105 @@
+"""The FastAPI application: routes, and one shape for everything that goes wrong."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Final, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+
+from flux_engine.cache.redis_link import CacheAway
+from flux_engine.errors import FluxError
+from flux_engine.gateway.bodies import BodyLimit
+from flux_engine.gateway.gateway import Gateway
+from flux_engine.gateway.problems import Malformed, NotFound, Problem, Refused, Unavailable
+from flux_engine.gateway.routes import create, events, openai, results, system, tasks
+from flux_engine.gateway.routes.answer import problem_answer
+
+TITLE: Final = "FLUX gateway"
+VERSION: Final = "1"
+REDIS_AWAY: Final = "the ledger of tasks cannot be reached now; nothing was done, so send the request again"
+
+log = logging.getLogger(__name__)
+
+Expected = TypeVar("Expected", bound=Exception)
+
+
+def create_app(gateway: Gateway) -> FastAPI:
+    """The application of an open gateway."""
+    settings = gateway.settings
+    has_docs = settings.gateway_docs == "on"
+    app = FastAPI(
+        title=TITLE,
+        version=VERSION,
+        docs_url="/docs" if has_docs else None,
+        redoc_url=None,
+        redirect_slashes=False,
+        openapi_url="/openapi.json" if has_docs else None,
+    )
+    app.add_middleware(BodyLimit, limit=settings.gateway_max_body_bytes)
+    app.state.gateway = gateway
+    for router in (create.router, tasks.router, results.router, events.router, openai.router, system.router):
+        app.include_router(router)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(FluxError, _flux_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RedisError, _redis_away)
+    app.add_exception_handler(CacheAway, _redis_away)
+    app.add_exception_handler(Exception, _unforeseen)
+    return app
+
+
+class _NotAllowed(Problem):
+    status = 405
+    code = "method_not_allowed"
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    return problem_answer(request, _as(Problem, error))
+
+
+async def _flux_error(request: Request, error: Exception) -> Response:
+    return problem_answer(request, Refused.of(_as(FluxError, error)))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """A parameter of the path or the query that FastAPI itself has refused."""
+    first = _as(RequestValidationError, error).errors()[0]
+    name = str(first["loc"][-1]) if first["loc"] else None
+    return problem_answer(request, Refused(f"`{name}`: {first['msg']}", field=name))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    """What Starlette answers by itself."""
+    known = _as(HTTPException, error)
+    if known.status_code == 404:
+        problem: Problem = NotFound("no such address; `/openapi.json` lists them all")
+    elif known.status_code == 405:
+        problem = _NotAllowed("another method is needed here", headers=dict(known.headers or {}))
+    else:
+        problem = Malformed("the request cannot be read")
+    return problem_answer(request, problem)
+
+
+async def _redis_away(request: Request, error: Exception) -> JSONResponse:
+    log.warning("ledger unreachable", extra={"detail": type(error).__name__})
+    return problem_answer(request, Unavailable(REDIS_AWAY))
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    reference = uuid.uuid4().hex[:12]
+    log.error("request failed", exc_info=error, extra={"code": "internal", "reference": reference})
+    message = f"something unforeseen broke; send the request again, or report reference {reference}"
+    return problem_answer(request, Problem(message, retryable=True))
+
+
+def _as(kind: type[Expected], error: Exception) -> Expected:
+    if not isinstance(error, kind):
+        raise TypeError(f"expected {kind.__name__}")
+    return error

@@ -1,0 +1,163 @@
+"""A gateway from its settings: every room with its real parts, opened in order and closed in reverse."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from flux_engine.cache.lua import Terms
+from flux_engine.cache.manager import CacheManager, server_of
+from flux_engine.cache.redis_link import RedisLink, RemoteServer
+from flux_engine.gateway.capacity import Capacity
+from flux_engine.gateway.gateway import Gateway, running
+from flux_engine.gateway.limits.line import FairLine, LineTerms
+from flux_engine.gateway.limits.manager import LimitsManager, LimitTerms
+from flux_engine.gateway.offer import Offers
+from flux_engine.gateway.redis_pool import connect
+from flux_engine.gateway.security.manager import SecurityManager
+from flux_engine.gateway.security.terms import SecurityTerms
+from flux_engine.gateway.settings import GatewaySettings
+from flux_engine.gateway.tasks.events import EventHub
+from flux_engine.gateway.tasks.hits import Hits
+from flux_engine.gateway.tasks.intake import Intake
+from flux_engine.gateway.tasks.ledger import Ledger
+from flux_engine.gateway.tasks.results import Results
+from flux_engine.gateway.tasks.sweep import Pace, Sweep
+from flux_engine.net.fetch import Fetcher
+from flux_engine.queues.job_queue import JobQueue
+from flux_engine.queues.runpod import RunPodQueue
+from flux_engine.results.bucket import BucketStore
+from flux_engine.results.bucket_address import bucket_from_settings
+from flux_engine.results.folder import FolderStore
+from flux_engine.results.store import ResultStore
+from flux_engine.settings import SettingsError, default_cache_folder
+
+LEAST_IN_FLIGHT: Final = 2
+
+
+@asynccontextmanager
+async def open_gateway(settings: GatewaySettings, *, pace: Pace | None = None) -> AsyncIterator[Gateway]:
+    """Raises SettingsError and NotConfigured where it cannot start; RedisError where Redis does not come."""
+    server = server_of(settings.shared, cache_folder=default_cache_folder())
+    async with AsyncExitStack() as stack:
+        url = await server.url()
+        stack.callback(server.close)
+        redis = connect(url)
+        stack.push_async_callback(redis.aclose)
+        link = RedisLink(RemoteServer(url))
+        stack.push_async_callback(link.close)
+        cache = CacheManager(
+            RemoteServer(url), namespace=settings.namespace, terms=Terms(entry_s=settings.shared.cache_ttl_seconds)
+        )
+        stack.push_async_callback(cache.close)
+        queue = _queue(settings)
+        stack.push_async_callback(queue.close)
+        results = Results(_store(settings))
+        stack.push_async_callback(results.close)
+        security = await SecurityManager.open(
+            _security_terms(settings), link, root=settings.redis_root, fetcher=Fetcher()
+        )
+        stack.push_async_callback(security.close)
+        limits = LimitsManager(link, _limit_terms(settings), root=settings.redis_root)
+        stack.push_async_callback(limits.close)
+
+        capacity = Capacity(queue)
+        line = FairLine(link, _line_terms(settings, capacity), root=settings.redis_root)
+        webhooks = _NoWebhooks()
+        ledger = Ledger(redis, namespace=settings.namespace, keep_s=settings.task_ttl_seconds)
+        hub = EventHub(redis, ledger)
+        offers = Offers(cache.notices, settings)
+        hits = Hits(cache, cache.notices, offers=offers, results=results)
+        sweep = Sweep(
+            ledger,
+            queue,
+            cache=cache,
+            results=results,
+            hits=hits,
+            line=line,
+            limits=limits,
+            webhooks=webhooks,
+            settings=settings,
+            capacity=capacity,
+            pace=pace,
+        )
+        intake = Intake(
+            ledger,
+            offers=offers,
+            hits=hits,
+            limits=limits,
+            line=line,
+            sweep=sweep,
+            store_has_urls=settings.shared.has_bucket,
+        )
+        gateway = Gateway(
+            settings=settings,
+            redis=redis,
+            queue=queue,
+            ledger=ledger,
+            hub=hub,
+            results=results,
+            offers=offers,
+            capacity=capacity,
+            intake=intake,
+            sweep=sweep,
+            security=security,
+            limits=limits,
+            line=line,
+            webhooks=webhooks,
+        )
+        await stack.enter_async_context(running(gateway, cache.notices))
+        yield gateway
+
+
+class _NoWebhooks:
+    async def task_changed(self, task: object) -> None:
+        """Nobody is told."""
+
+
+def _queue(settings: GatewaySettings) -> JobQueue:
+    if settings.runpod_endpoint_id is None or settings.runpod_api_key is None:
+        raise SettingsError("RUNPOD_ENDPOINT_ID and RUNPOD_API_KEY must be set: they name the queue of the workers")
+    return RunPodQueue(
+        settings.runpod_endpoint_id,
+        api_key=settings.runpod_api_key.get_secret_value(),
+        base_url=settings.runpod_endpoint_base_url,
+    )
+
+
+def _store(settings: GatewaySettings) -> ResultStore:
+    if settings.shared.has_bucket:
+        return BucketStore(bucket_from_settings(settings.shared))
+    folder = settings.gateway_data or default_cache_folder() / "gateway"
+    return FolderStore(folder / "results", has_urls=False, max_bytes=settings.gateway_data_bytes)
+
+
+def _security_terms(settings: GatewaySettings) -> SecurityTerms:
+    return SecurityTerms(
+        secret=settings.gateway_secret,
+        algorithm=settings.jwt_algorithm,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        jwt_secret=settings.jwt_secret,
+        jwt_key_file=settings.jwt_key_file,
+        jwks_url=settings.jwks_url,
+    )
+
+
+def _limit_terms(settings: GatewaySettings) -> LimitTerms:
+    return LimitTerms(
+        requests_per_minute=settings.max_requests_per_minute,
+        work_per_minute=settings.max_work_per_minute,
+        work_per_day=settings.max_work_per_day,
+    )
+
+
+def _line_terms(settings: GatewaySettings, capacity: Capacity) -> LineTerms:
+    """One more in flight than there are workers, so that none waits for its next job and no user's tasks fill the
+    queue before another's."""
+    return LineTerms(
+        in_flight_per_user=settings.max_tasks_in_flight_per_user,
+        waiting_per_user=settings.max_tasks_waiting_per_user,
+        in_flight=lambda: max(capacity.workers() + 1, LEAST_IN_FLIGHT),
+    )

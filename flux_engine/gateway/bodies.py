@@ -1,0 +1,43 @@
+"""Bounds of request bodies, kept while they are read: nothing beyond them is ever held.
+
+Starlette's own limiter answers in plain text where a request declares its length; here every refusal is a problem.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flux_engine.gateway.problems import BodyTooLarge
+from flux_engine.gateway.routes.answer import problem_answer
+
+
+class BodyLimit:
+    """ASGI middleware. A body that turns out too large ends the request with a problem, by the app's own handler."""
+
+    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"")
+        if declared.isdigit() and int(declared[:20]) > self._limit:
+            await problem_answer(Request(scope), self._too_large())(scope, receive, send)
+            return
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._limit:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"a request may have up to {self._limit} bytes; send pictures as https URLs")

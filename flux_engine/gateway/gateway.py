@@ -1,0 +1,115 @@
+"""Gateway: all rooms put together, and what runs in the background while it is open.
+
+async with Gateway.open(settings) as gateway:
+    ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from flux_engine.cache.notices import Notices
+from flux_engine.cache.redis_link import CacheAway
+from flux_engine.gateway.capacity import Capacity
+from flux_engine.gateway.offer import Offers
+from flux_engine.gateway.seams import Limits, Line, Security, Webhooks
+from flux_engine.gateway.settings import GatewaySettings
+from flux_engine.gateway.task import Task
+from flux_engine.gateway.tasks.events import EventHub
+from flux_engine.gateway.tasks.intake import Intake
+from flux_engine.gateway.tasks.ledger import Ledger
+from flux_engine.gateway.tasks.results import Results
+from flux_engine.gateway.tasks.sweep import Sweep
+from flux_engine.queues.job_queue import JobQueue
+
+RECONNECT_S: Final = 0.5
+LISTEN_S: Final = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """What the routes work with."""
+
+    settings: GatewaySettings
+    redis: Redis
+    queue: JobQueue
+    ledger: Ledger
+    hub: EventHub
+    results: Results
+    offers: Offers
+    capacity: Capacity
+    intake: Intake
+    sweep: Sweep
+    security: Security
+    limits: Limits
+    line: Line
+    webhooks: Webhooks
+
+    async def wait_until_final(self, task: Task, *, seconds: float) -> Task:
+        """`task` once it has ended, or as it stands after `seconds` or when the gateway stops."""
+        deadline = time.monotonic() + seconds
+        async with self.hub.watch(task.user, task.id) as watcher:
+            while True:
+                known = await self.ledger.get(task.id)
+                if known is None:
+                    return task
+                left_s = deadline - time.monotonic()
+                if known.is_final or left_s <= 0 or watcher.is_closing:
+                    return known
+                await watcher.wait(min(left_s, LISTEN_S))
+                watcher.take()
+
+
+@asynccontextmanager
+async def running(gateway: Gateway, notices: Notices) -> AsyncIterator[None]:
+    """The gateway's background work, until the body ends."""
+    jobs = [
+        asyncio.create_task(gateway.hub.run(), name="events"),
+        asyncio.create_task(gateway.sweep.run(), name="sweep"),
+        asyncio.create_task(gateway.sweep.dispatcher.run(), name="dispatcher"),
+        asyncio.create_task(_listen(gateway, notices), name="notices"),
+    ]
+    try:
+        yield
+    finally:
+        gateway.hub.close()
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+
+async def _listen(gateway: Gateway, notices: Notices) -> None:
+    """Pass on what workers say. Whatever is missed, the sweep sees."""
+    while True:
+        try:
+            async with gateway.redis.pubsub() as messages:
+                await messages.subscribe(notices.channel)
+                while True:
+                    message = await messages.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S)
+                    if message is not None:
+                        await _hear(gateway, message["data"])
+        except (RedisError, CacheAway, OSError) as error:
+            log.debug("notices interrupted", extra={"detail": type(error).__name__})
+            await asyncio.sleep(RECONNECT_S)
+
+
+async def _hear(gateway: Gateway, text: str) -> None:
+    try:
+        notice = json.loads(text)
+        task_id, update = notice["task"], notice.get("progress")
+    except (ValueError, KeyError, TypeError):
+        return
+    if isinstance(task_id, str) and (update is None or isinstance(update, dict)):
+        await gateway.sweep.hear(task_id, update)

@@ -1,0 +1,82 @@
+"""What clients read of a task: its public fields with URLs, its result, its place in the line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+
+from flux_engine.gateway.gateway import Gateway
+from flux_engine.gateway.problems import Problem
+from flux_engine.gateway.routes.request import base_url, gateway_of, request_id
+from flux_engine.gateway.task import Task, utc
+
+FACTS = ("content_type", "width", "height", "seed", "sha256", "bytes", "fps", "num_frames", "duration")
+
+
+def urls_of(task_id: str, base: str) -> dict[str, str]:
+    return {
+        "status_url": f"{base}/task/{task_id}/status",
+        "result_url": f"{base}/task/{task_id}/result",
+        "cancel_url": f"{base}/task/{task_id}",
+        "events_url": f"{base}/task/{task_id}/events",
+    }
+
+
+def described(task: Task, base: str, *, keep_s: int) -> dict[str, Any]:
+    """Everything that its user reads of it, without its place in the line."""
+    said = task.public() | urls_of(task.id, base)
+    if task.status == "completed":
+        said["result"] = result_of(task, base)
+        said["expires_at"] = utc((task.finished_at or task.created_at) + keep_s)
+    return said
+
+
+def result_of(task: Task, base: str) -> dict[str, Any]:
+    """The contract's result, with the gateway's URLs in place of the worker's."""
+    url = f"{base}/task/{task.id}/result"
+    files = [file for file in task.files if not file.get("is_thumbnail")]
+    said = [{"url": f"{url}?index={index}", **_facts(file)} for index, file in enumerate(files)]
+    result: dict[str, Any] = {"video": said[0]} if task.kind == "video" and said else {"images": said}
+    if len(files) < len(task.files):
+        result["thumbnail"] = {"url": f"{url}?index={len(files)}"}
+    rest = {name: value for name, value in (task.result or {}).items() if name not in ("expires_at", "metadata")}
+    result |= rest | {"cached": task.cached, "warnings": list(task.warnings)}
+    if task.metadata is not None:
+        result["metadata"] = dict(task.metadata)
+    return result
+
+
+async def status_body(request: Request, task: Task) -> dict[str, Any]:
+    """`described`, and for a task that waits, how many are before it."""
+    gateway = gateway_of(request)
+    said = described(task, base_url(request), keep_s=gateway.settings.task_ttl_seconds)
+    if task.status == "queued":
+        position = await gateway.line.position(task.id)
+        said["position"] = position or 0
+        if position is not None and "waiting_for" not in said:
+            said["waiting_for"] = "busy"
+    return said
+
+
+def problem_answer(request: Request, problem: Problem) -> JSONResponse:
+    return JSONResponse(
+        problem.body(request_id=request_id(request)),
+        status_code=problem.status,
+        headers=limit_headers(request) | problem.all_headers(),
+        media_type="application/problem+json",
+    )
+
+
+def limit_headers(request: Request) -> dict[str, str]:
+    return dict(getattr(request.state, "limit_headers", {}))
+
+
+def snapshot_body(gateway: Gateway, task: Task, base: str) -> dict[str, Any]:
+    return described(task, base, keep_s=gateway.settings.task_ttl_seconds)
+
+
+def _facts(file: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: file[name] for name in FACTS if name in file}

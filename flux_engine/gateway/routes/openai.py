@@ -1,0 +1,276 @@
+"""OpenAI's images API: its requests become tasks, and their ends its answers (flux_engine/openai).
+
+A request is held until its task has ended. Whoever hangs up may come again with the same body: the task goes on, and is
+cancelled only once nobody has asked for it within half a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from redis.exceptions import RedisError
+from starlette.datastructures import FormData, UploadFile
+
+from flux_engine.errors import FluxError, StorageFailed
+from flux_engine.gateway.gateway import Gateway
+from flux_engine.gateway.problems import Gone, Malformed, NotFound, Problem, Refused, Unavailable
+from flux_engine.gateway.routes.answer import limit_headers, result_of
+from flux_engine.gateway.routes.document import answer, json_request, problems
+from flux_engine.gateway.routes.request import (
+    base_url,
+    caller,
+    gateway_of,
+    idempotency_key,
+    is_repeat,
+    json_body,
+    request_id,
+)
+from flux_engine.gateway.seams import Principal
+from flux_engine.gateway.task import Task
+from flux_engine.gateway.tasks.events import Event
+from flux_engine.gateway.tasks.intake import Accepted, Wanted, problem_of
+from flux_engine.gateway.tasks.sweep import ORPHANED_S
+from flux_engine.openai.answer import images_body, model_body, models_body
+from flux_engine.openai.error import error_body, status_of
+from flux_engine.openai.events import PartialImages, as_text, completed_events, error_event
+from flux_engine.openai.form import form_body
+from flux_engine.openai.request import Asked, edit_job, generation_job
+
+router: Final = APIRouter(prefix="/v1", tags=["openai"])
+LOOK_S: Final = 1.0
+COMMENT_EVERY_S: Final = 15.0
+LINK_S: Final = 900
+IMAGES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "ImagesResponse; with `stream`, its events",
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    },
+    **problems(400, 404, 410, 413, 415, 422, 502),
+}
+PROMPT: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["prompt"],
+    "properties": {"prompt": {"type": "string", "minLength": 1, "maxLength": 4000}},
+    "additionalProperties": True,
+}
+FORM: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["prompt", "image"],
+    "properties": {
+        "prompt": {"type": "string"},
+        "image": {"type": "string", "format": "binary"},
+        "mask": {"type": "string", "format": "binary"},
+    },
+    "additionalProperties": True,
+}
+EDIT: Final[dict[str, Any]] = json_request(PROMPT)
+EDIT["requestBody"]["content"]["multipart/form-data"] = {"schema": FORM}
+
+log = logging.getLogger(__name__)
+
+
+@router.post("/images/generations", responses=IMAGES, openapi_extra=json_request(PROMPT))
+async def generations(request: Request) -> Response:
+    """Pictures from a prompt, as OpenAI's `images.generate`."""
+    principal = await caller(request, "generate")
+    body = await json_body(request)
+    context = await gateway_of(request).offers.context()
+    with _openai_errors():
+        asked = generation_job(body, context)
+    return await _answered(request, principal, asked, route="generations")
+
+
+@router.post("/images/edits", responses=IMAGES, openapi_extra=EDIT)
+async def edits(request: Request) -> Response:
+    """A picture repainted, as OpenAI's `images.edit`; the mask's transparent part is repainted."""
+    principal = await caller(request, "generate")
+    body = await _form(request) if _is_form(request) else await json_body(request)
+    context = await gateway_of(request).offers.context()
+    with _openai_errors():
+        asked = await asyncio.to_thread(edit_job, body, context)
+    return await _answered(request, principal, asked, route="edits")
+
+
+@router.get("/models", responses={200: answer("What `model` may say", {"type": "object"}), **problems()})
+async def models(request: Request) -> JSONResponse:
+    """The models that are served, the default first, as OpenAI lists them."""
+    await caller(request, "read")
+    context = await gateway_of(request).offers.context()
+    return JSONResponse(models_body(context.served_models, created=0), headers=limit_headers(request))
+
+
+@router.get("/models/{name:path}", responses={200: answer("One model", {"type": "object"}), **problems(404)})
+async def model(request: Request, name: str) -> JSONResponse:
+    """One of the models that are served."""
+    await caller(request, "read")
+    context = await gateway_of(request).offers.context()
+    limits = context.find_model(name)
+    if limits is None or limits.id not in context.served_models:
+        raise NotFound(f"no such model; `{context.served_models[0]}` is the default")
+    return JSONResponse(model_body(limits.id, created=0), headers=limit_headers(request))
+
+
+async def _answered(request: Request, principal: Principal, asked: Asked, *, route: str) -> Response:
+    gateway = gateway_of(request)
+    wanted = Wanted(
+        principal=principal,
+        body=asked.job,
+        kind="image",
+        key=idempotency_key(request),
+        is_repeat=is_repeat(request),
+        route=route,
+        request_id=request_id(request),
+        traceparent=request.headers.get("traceparent", ""),
+    )
+    try:
+        accepted = await gateway.intake.accept(wanted)
+    except Refused as refused:
+        raise _as_openai(refused) from None
+    task = accepted.task
+    if accepted.is_replayed and not task.is_final:
+        await gateway.ledger.adopt(task)
+    headers = _headers(request, accepted)
+    if asked.wishes.is_streamed:
+        parts = _streamed(gateway, task, asked, base_url(request))
+        return StreamingResponse(parts, media_type="text/event-stream", headers=headers | {"Cache-Control": "no-store"})
+    task = await _until_final(request, task)
+    body = await _images(gateway, task, asked, principal, base=base_url(request))
+    return JSONResponse(body, headers=headers)
+
+
+async def _until_final(request: Request, task: Task) -> Task:
+    """The ended task. Raises Unavailable where the gateway stops; where the client hangs up the task is an orphan."""
+    gateway = gateway_of(request)
+    while not task.is_final:
+        task = await gateway.wait_until_final(task, seconds=LOOK_S)
+        if not task.is_final and gateway.hub.is_closing:
+            raise Unavailable("the gateway restarts; send the request again, which goes on with the same task")
+        if not task.is_final and await request.is_disconnected():
+            await gateway.ledger.orphan(task, look_at=time.time() + ORPHANED_S + 0.5)
+            raise Unavailable("nobody waits for this answer")
+    return task
+
+
+async def _images(gateway: Gateway, task: Task, asked: Asked, principal: Principal, *, base: str) -> dict[str, Any]:
+    """ImagesResponse of an ended task. Raises Problem."""
+    if task.status != "completed":
+        problem = problem_of(task)
+        raise _as_openai(problem) if isinstance(problem, Refused) else problem
+    result = result_of(task, base)
+    if asked.wishes.response_format == "url":
+        for index, image in enumerate(result["images"]):
+            path = f"/task/{task.id}/result?index={index}"
+            image["url"] = base + gateway.security.sign_path(path, principal, seconds=LINK_S)
+    else:
+        result["images"] = await _with_bytes(gateway, task, result["images"])
+    return images_body(result, asked, created=int(task.created_at))
+
+
+async def _with_bytes(gateway: Gateway, task: Task, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    try:
+        data = [await gateway.results.read(file) for file in task.files]
+    except StorageFailed as error:
+        raise Gone("the pictures of this task are gone; send another request", code="expired") from error
+    encoded = await asyncio.to_thread(lambda: [base64.b64encode(one).decode() for one in data])
+    pairs = zip(images, encoded, strict=True)
+    return [{name: v for name, v in image.items() if name != "url"} | {"b64_json": text} for image, text in pairs]
+
+
+async def _streamed(gateway: Gateway, task: Task, asked: Asked, base: str) -> AsyncIterator[str]:
+    """Partial pictures from previews, then the finished ones; an error is the last event."""
+    parameters = task.parameters or {}
+    partials = PartialImages(asked, size=f"{parameters.get('width')}x{parameters.get('height')}")
+    try:
+        async with gateway.hub.watch(task.user, task.id) as watcher:
+            known = await gateway.ledger.get(task.id) or task
+            while not known.is_final and not watcher.is_closing:
+                if not await watcher.wait(COMMENT_EVERY_S):
+                    yield ": still here\n\n"
+                for event in watcher.take():
+                    partial = partials.event(_update(event), created=int(time.time()))
+                    if partial is not None:
+                        yield as_text(partial)
+                known = await gateway.ledger.get(task.id) or known
+        if not known.is_final:
+            raise Unavailable("the gateway restarts; send the request again, which goes on with the same task")
+        if known.status != "completed":
+            raise problem_of(known)
+        result = result_of(known, base)
+        result["images"] = await _with_bytes(gateway, known, result["images"])
+        for finished in completed_events(result, asked, created=int(known.created_at)):
+            yield as_text(finished)
+    except Problem as problem:
+        yield as_text(error_event(problem.body()))
+    except asyncio.CancelledError:
+        with suppress(RedisError, OSError):
+            await asyncio.shield(gateway.ledger.orphan(task, look_at=time.time() + ORPHANED_S + 0.5))
+        raise
+
+
+def _update(event: Event) -> Mapping[str, Any]:
+    held = json.loads(event.data)
+    return held if isinstance(held, dict) else {}
+
+
+@contextmanager
+def _openai_errors() -> Iterator[None]:
+    """Within, what OpenAI's client did wrong is a problem of OpenAI's status."""
+    try:
+        yield
+    except FluxError as error:
+        raise _as_openai(Refused.of(error)) from None
+
+
+def _as_openai(problem: Refused) -> Problem:
+    """`problem` with the status that makes the openai client raise its own class, and the request's name of a field."""
+    error = {
+        "code": problem.code,
+        "message": problem.detail,
+        "field": problem.field,
+        "retryable": problem.retryable,
+    }
+    said = error_body(error)["error"]
+    made = Refused(problem.detail, field=problem.field, retryable=problem.retryable, extra={"error": said})
+    made.code, made.status = problem.code, status_of(error)
+    return made
+
+
+def _headers(request: Request, accepted: Accepted) -> dict[str, str]:
+    headers = limit_headers(request) | dict(accepted.headers) | {"X-Task-ID": accepted.task.id}
+    return headers | ({"Idempotency-Replayed": "true"} if accepted.is_replayed else {})
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").startswith(
+        ("multipart/form-data", "application/x-www-form-urlencoded")
+    )
+
+
+async def _form(request: Request) -> dict[str, Any]:
+    """The JSON body that a form says. Raises Malformed and Refused."""
+    limit = gateway_of(request).settings.gateway_max_body_bytes
+    try:
+        async with request.form(max_files=32, max_fields=256, max_part_size=limit) as form:
+            parts = await _parts(form)
+    except (ValueError, KeyError) as error:
+        raise Malformed("the form cannot be read") from error
+    with _openai_errors():
+        return await asyncio.to_thread(form_body, parts)
+
+
+async def _parts(form: FormData) -> list[tuple[str, str | bytes]]:
+    return [
+        (name, await value.read() if isinstance(value, UploadFile) else value) for name, value in form.multi_items()
+    ]

@@ -1,0 +1,85 @@
+"""Whether the gateway is well, what it serves, and where its queue knocks."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from redis.exceptions import RedisError
+
+from flux_engine.errors import StorageFailed
+from flux_engine.gateway.gateway import Gateway
+from flux_engine.gateway.problems import NotFound
+from flux_engine.gateway.routes.document import answer, problems
+from flux_engine.gateway.routes.request import NO_SUCH_TASK, TASK_ID, gateway_of
+from flux_engine.results.store import object_key
+
+router: Final = APIRouter(tags=["system"])
+CHECK_S: Final = 3.0
+READY: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["ready", "checks"],
+    "properties": {"ready": {"type": "boolean"}, "checks": {"type": "object"}},
+}
+
+
+@router.get("/healthz", responses={200: answer("Alive", {"type": "object"}), **problems(authenticated=False)})
+async def healthz() -> JSONResponse:
+    """Whether this process answers at all."""
+    return JSONResponse({"alive": True}, headers={"Cache-Control": "no-store"})
+
+
+@router.get(
+    "/readyz",
+    responses={200: answer("Ready", READY), 503: answer("Not ready", READY), 500: problems(authenticated=False)[500]},
+)
+async def readyz(request: Request) -> JSONResponse:
+    """Whether tasks can be taken: Redis, the queue and the storage, each by name."""
+    gateway = gateway_of(request)
+    names = ("redis", "queue", "storage")
+    states = await asyncio.gather(_redis(gateway), _queue(gateway), _storage(gateway))
+    checks = dict(zip(names, states, strict=True))
+    is_ready = all(state == "ok" for state in states)
+    body = {"ready": is_ready, "checks": checks}
+    return JSONResponse(body, status_code=200 if is_ready else 503, headers={"Cache-Control": "no-store"})
+
+
+@router.post("/hooks/queue/{task_id}/{secret}", include_in_schema=False)
+async def queue_hook(request: Request, task_id: str, secret: str) -> Response:
+    """The queue says that a task has changed. It is not believed: its status is read."""
+    gateway = gateway_of(request)
+    expected = gateway.sweep.dispatcher.hook_path(task_id).rpartition("/")[2] if TASK_ID.fullmatch(task_id) else ""
+    if not expected or not hmac.compare_digest(secret.encode(), expected.encode()):
+        raise NotFound(NO_SUCH_TASK)
+    await gateway.sweep.nudge(task_id)
+    return Response(status_code=200)
+
+
+async def _redis(gateway: Gateway) -> str:
+    try:
+        async with asyncio.timeout(CHECK_S):
+            await gateway.redis.ping()
+    except (RedisError, OSError, TimeoutError):
+        return "does not answer"
+    return "ok"
+
+
+async def _queue(gateway: Gateway) -> str:
+    try:
+        async with asyncio.timeout(CHECK_S):
+            return "ok" if await gateway.capacity.health() is not None else "does not answer"
+    except TimeoutError:
+        return "does not answer"
+
+
+async def _storage(gateway: Gateway) -> str:
+    try:
+        async with asyncio.timeout(CHECK_S):
+            store = gateway.results.store
+            await store.exists(object_key(store.prefix, "0" * 64, "png"), size=1)
+    except (StorageFailed, OSError, TimeoutError):
+        return "does not answer"
+    return "ok"

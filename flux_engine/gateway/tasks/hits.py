@@ -1,0 +1,91 @@
+"""Finished before: a task that the cache answers without a worker awake.
+
+A fingerprint needs the content of what a job names. A job with LoRAs or pictures therefore has none here and is left
+to a worker, which looks once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from flux_engine.cache.manager import CacheManager
+from flux_engine.cache.notices import Notices
+from flux_engine.errors import FluxError
+from flux_engine.gateway.offer import Offers
+from flux_engine.gateway.task import Task
+from flux_engine.gateway.tasks.ledger import Ending
+from flux_engine.gateway.tasks.results import Adopted, Results, files_json
+from flux_engine.job.fingerprint import ModelIdentity, fingerprint
+from flux_engine.job.image import ImageJob
+from flux_engine.job.parse import Request, parse_job
+from flux_engine.job.video import VideoJob
+from flux_engine.results.entry import CacheEntry
+
+Job = ImageJob | VideoJob
+
+
+class Hits:
+    """See the module. A cache that does not answer has nothing."""
+
+    def __init__(self, cache: CacheManager, notices: Notices, *, offers: Offers, results: Results) -> None:
+        self._cache = cache
+        self._offers = offers
+        self._notices = notices
+        self._results = results
+
+    async def find(self, job: Job) -> Ending | None:
+        """How `job` ends at once, where it was finished before."""
+        if not job.cache:
+            return None
+        for identity, key in await self._fingerprints(job):
+            entry = await self._cache.find(key, store=self._results.store)
+            if entry is not None and await self._results.has(entry):
+                return _ending(job, identity, entry)
+        return None
+
+    async def remember(self, task: Task, job_input: Mapping[str, Any], adopted: Adopted) -> None:
+        """Keep a result that has just come, so that the next task like it is a hit."""
+        with suppress(FluxError):
+            context = await self._offers.context()
+            job = await asyncio.to_thread(parse_job, Request(id=task.id, input=job_input), context)
+            made_by = adopted.result.get("model")
+            keys = [key for identity, key in await self._fingerprints(job) if _is_made_by(made_by, identity)]
+            if job.cache and len(keys) == 1:  # of two ways to run one model, the result does not say which it was
+                entry = CacheEntry(fingerprint=keys[0], files=adopted.files, thumbnail=adopted.thumbnail)
+                await self._cache.remember(entry, store=self._results.store)
+
+    async def _fingerprints(self, job: Job) -> list[tuple[ModelIdentity, str]]:
+        if job.loras or job.sources():
+            return []
+        parameters = job.parameters()
+        identities = await self._notices.identities(job.model)
+        return [(identity, fingerprint(parameters, model=identity)) for identity in identities]
+
+
+def _is_made_by(described: object, identity: ModelIdentity) -> bool:
+    """Whether a result's `model` is that of `identity`."""
+    if not isinstance(described, Mapping):
+        return False
+    return all(described.get(name) == getattr(identity, name) for name in ("id", "revision", "precision"))
+
+
+def _ending(job: Job, identity: ModelIdentity, entry: CacheEntry) -> Ending:
+    result = {
+        "seed": job.seed,
+        "model": {"id": identity.id, "revision": identity.revision, "precision": identity.precision},
+        "parameters": job.parameters(),
+        "timings": {},
+        "usage": {"work": 0, "gpu_seconds": 0},
+    }
+    return Ending(
+        status="completed",
+        result=result,
+        files=files_json(entry.files, entry.thumbnail),
+        work_used=0.0,
+        cached=True,
+        warnings=entry.warnings,
+        fingerprint=entry.fingerprint,
+    )

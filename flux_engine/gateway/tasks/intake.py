@@ -1,0 +1,261 @@
+"""From what a client sends to a task in the ledger: checked as a worker would, answered from the cache, or in line.
+
+    made = await intake.accept(Wanted(principal=..., kind="image", body={...}, key=..., ...))
+    made.task, made.is_replayed
+
+Order matters: nothing is charged before it is known that the job is valid and new, and nothing is handed to the queue
+before the ledger has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+from flux_engine.errors import FluxError
+from flux_engine.gateway.offer import Offers
+from flux_engine.gateway.problems import Gone, KeyReused, Problem, Refused
+from flux_engine.gateway.seams import Limits, Line, Principal
+from flux_engine.gateway.task import Kind, Task
+from flux_engine.gateway.tasks.hits import Hits
+from flux_engine.gateway.tasks.ledger import Ending, Known, Ledger, new_task
+from flux_engine.gateway.tasks.sweep import Sweep
+from flux_engine.job.aliases import canonical_fields
+from flux_engine.job.image import ImageJob
+from flux_engine.job.parse import Request, parse_job
+from flux_engine.job.video import VideoJob
+from flux_engine.job.work import work_of
+
+SIZE_FIELDS: Final = ("width", "height", "aspect_ratio", "megapixels")
+LARGE_BODY: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What a client wishes of the gateway itself."""
+
+    webhook: Mapping[str, Any] | None = None
+    priority: Literal["normal", "low"] = "normal"
+    deadline_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One request for a task. `body` is a job's input; `kind` None: as its fields say."""
+
+    principal: Principal
+    body: Mapping[str, Any] = field(repr=False)
+    kind: Kind | None = None
+    extras: Extras = field(default_factory=Extras)
+    key: str | None = None  # Idempotency-Key
+    is_repeat: bool = False  # the openai client says so itself
+    route: str = ""
+    request_id: str = ""
+    traceparent: str = ""
+    again_of: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """`headers` are those of the limits."""
+
+    task: Task
+    is_replayed: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Intake:
+    """See the module."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        offers: Offers,
+        hits: Hits,
+        limits: Limits,
+        line: Line,
+        sweep: Sweep,
+        store_has_urls: bool,
+    ) -> None:
+        """`store_has_urls`: results are read from a bucket, which workers may write to themselves."""
+        self._ledger = ledger
+        self._offers = offers
+        self._hits = hits
+        self._limits = limits
+        self._line = line
+        self._sweep = sweep
+        self._store_has_urls = store_has_urls
+
+    async def accept(self, wanted: Wanted) -> Accepted:
+        """The task that was made, or that the same request made before. Raises Problem."""
+        user = wanted.principal.user
+        body_hash = await self._hash(wanted)
+        known = await self._known(wanted, body_hash)
+        if known is not None:
+            return await self._replayed(known, body_hash)
+        task_id = str(uuid.uuid4())
+        job = await self.parsed(wanted.body, wanted.kind, task_id=task_id)
+        ending = await self._hits.find(job)
+        task = self._task(task_id, job, wanted)
+        if ending is not None:
+            return await self._answered(task, ending, job, wanted, body_hash)
+        reservation = await self._limits.reserve(user, task_id, task.work)
+        try:
+            job_input = await self._job_input(wanted.body, job)
+            known = await self._ledger.create(task, job_input, body_hash=body_hash, key=wanted.key)
+        except BaseException:
+            await self._limits.give_back(task_id)
+            raise
+        if known is not None:
+            await self._limits.give_back(task_id)
+            return await self._replayed(known, body_hash)
+        try:
+            await self._line.enter(user, task_id, task.priority)
+        except Problem:  # the line is full
+            await self._ledger.discard(task, key=wanted.key)
+            await self._limits.give_back(task_id)
+            raise
+        self._sweep.dispatcher.kick()
+        return Accepted(task, headers=reservation.headers)
+
+    async def parsed(self, body: Mapping[str, Any], kind: Kind | None, *, task_id: str) -> ImageJob | VideoJob:
+        """The job of `body`, by the same code as a worker's. Raises Refused."""
+        given = dict(body)
+        if kind is not None:
+            if given.get("type", kind) != kind:
+                raise Refused(f"this route makes the type `{kind}`; leave `type` out", field="type")
+            given["type"] = kind
+        context = await self._offers.context()
+        try:
+            return await asyncio.to_thread(parse_job, Request(id=task_id, input=given), context)
+        except FluxError as error:
+            raise Refused.of(error) from None
+
+    async def again(self, task: Task, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """The input that made `task`, with `overrides`. Raises Problem."""
+        base = await self._ledger.input(task.id)
+        if base is None:
+            raise Gone("what this task was made from has expired or was purged", code="expired")
+        try:
+            given, held = _canonical(overrides), _canonical(base)
+        except FluxError as error:
+            raise Refused.of(error) from None
+        if any(name in given for name in SIZE_FIELDS):
+            held = {name: value for name, value in held.items() if name not in SIZE_FIELDS}
+        cleared = {name for name, value in overrides.items() if value is None}
+        if given.get("seed") == -1 or "seed" in cleared:
+            cleared.add("seed")
+        return {name: value for name, value in held.items() if name not in cleared} | given
+
+    # ------------------------------------------------------------------------------------- parts
+
+    async def _hash(self, wanted: Wanted) -> str:
+        said = [wanted.route, dict(wanted.body), wanted.extras.priority, wanted.extras.webhook]
+        text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+        if len(text) < LARGE_BODY:
+            return hashlib.sha256(text.encode()).hexdigest()
+        return await asyncio.to_thread(lambda: hashlib.sha256(text.encode()).hexdigest())
+
+    async def _known(self, wanted: Wanted, body_hash: str) -> Known | None:
+        user = wanted.principal.user
+        if wanted.key is not None:
+            return await self._ledger.known_by_key(user, wanted.key)
+        if wanted.is_repeat:
+            task_id = await self._ledger.known_by_body(user, body_hash)
+            return Known(task_id, body_hash) if task_id is not None else None
+        return None
+
+    async def _replayed(self, known: Known, body_hash: str) -> Accepted:
+        if known.body_hash != body_hash:
+            raise KeyReused(
+                "this Idempotency-Key came with another body before; send a new key", field="Idempotency-Key"
+            )
+        task = await self._ledger.get(known.task_id)
+        if task is None:
+            raise Gone("the task of this Idempotency-Key has expired; send a new key", code="expired")
+        return Accepted(task, is_replayed=True)
+
+    async def _answered(
+        self, task: Task, ending: Ending, job: ImageJob | VideoJob, wanted: Wanted, body_hash: str
+    ) -> Accepted:
+        """A hit: the task begins and ends here."""
+        finished = ended(task, ending)
+        job_input = await self._job_input(wanted.body, job)
+        known = await self._ledger.create(finished, job_input, body_hash=body_hash, key=wanted.key)
+        if known is not None:
+            return await self._replayed(known, body_hash)
+        await self._sweep.settle(finished)
+        return Accepted(finished)
+
+    def _task(self, task_id: str, job: ImageJob | VideoJob, wanted: Wanted) -> Task:
+        now, extras = time.time(), wanted.extras
+        return new_task(
+            task_id,
+            user=wanted.principal.user,
+            kind="video" if isinstance(job, VideoJob) else "image",
+            now=now,
+            model=job.model,
+            seed=job.seed,
+            work=work_of(job),
+            warnings=tuple(dict.fromkeys((*wanted.warnings, *job.warnings))),
+            metadata=job.metadata,
+            parameters=job.parameters(),
+            priority=extras.priority,
+            deadline_at=None if extras.deadline_seconds is None else now + extras.deadline_seconds,
+            webhook=extras.webhook,
+            request_id=wanted.request_id,
+            traceparent=wanted.traceparent,
+            key_id=wanted.principal.key_id,
+            again_of=wanted.again_of,
+        )
+
+    async def _job_input(self, body: Mapping[str, Any], job: ImageJob | VideoJob) -> dict[str, Any]:
+        """What the worker is sent: the client's words, with what must not change when the job is submitted again."""
+        links = self._store_has_urls and await self._offers.has_urls()
+        fixed = {
+            "type": "video" if isinstance(job, VideoJob) else "image",
+            "seed": job.seed,
+            "response_format": "url" if links else "b64_json",
+        }
+        kept = {name: value for name, value in body.items() if value is not None and name not in ("task", *fixed)}
+        return kept | fixed
+
+
+def _canonical(fields: Mapping[Any, Any]) -> dict[str, Any]:
+    """The fields of a job under their canonical names. Raises InvalidInput."""
+    return dict(canonical_fields(fields, []).values)
+
+
+def ended(task: Task, ending: Ending) -> Task:
+    """`task` as it is after `ending`, which came at once."""
+    return replace(
+        task,
+        status=ending.status,
+        started_at=task.created_at,
+        finished_at=time.time(),
+        progress=1.0,
+        result=ending.result,
+        files=ending.files,
+        work_used=ending.work_used,
+        cached=ending.cached,
+        fingerprint=ending.fingerprint,
+        warnings=tuple(dict.fromkeys((*task.warnings, *ending.warnings))),
+    )
+
+
+def problem_of(task: Task) -> Problem:
+    """What a failed or cancelled task answers in place of its result."""
+    if task.status == "cancelled":
+        return Gone("this task was cancelled", code="cancelled")
+    if task.error is None:
+        return Refused.described("internal", "this task failed", retryable=True)
+    error = task.error
+    return Refused.described(error.code, error.message, field=error.field, retryable=error.retryable)

@@ -1,0 +1,153 @@
+"""A task's way to the queue, when its turn in the line has come.
+
+Every replica runs a dispatcher; the line says whose turn it is, and the ledger lets one of them submit a task. A task
+that is in flight but was never submitted, because its replica died in between, is submitted by the sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from flux_engine.cache.redis_link import CacheAway
+from flux_engine.gateway.seams import Line
+from flux_engine.gateway.settings import GatewaySettings
+from flux_engine.gateway.task import Task, TaskError
+from flux_engine.gateway.tasks.ledger import Ending, Ledger
+from flux_engine.queues.job_queue import JobQueue, QueueAway, QueuedJob, QueueRefused
+
+AT_ONCE: Final = 32
+TICK_S: Final = 1.0
+REFUSED_LOGGED: Final = "queue refuses a task"
+
+log = logging.getLogger(__name__)
+
+Finish = Callable[[Task, Ending], Awaitable[Task]]
+
+
+class Dispatcher:
+    """`run` until it is cancelled; `kick` when a turn may have come."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        line: Line,
+        queue: JobQueue,
+        settings: GatewaySettings,
+        *,
+        finish: Finish,
+        first_look_s: float,
+    ) -> None:
+        self._ledger = ledger
+        self._line = line
+        self._queue = queue
+        self._settings = settings
+        self._finish = finish
+        self._first_look_s = first_look_s
+        self._wake = asyncio.Event()
+        self._free = asyncio.Semaphore(AT_ONCE)
+        self._running: set[asyncio.Task[None]] = set()
+
+    def kick(self) -> None:
+        self._wake.set()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    await self._hand_over_all()
+                except (RedisError, CacheAway, OSError) as error:
+                    log.warning("line unreachable", extra={"detail": type(error).__name__})
+                try:
+                    async with asyncio.timeout(TICK_S):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            for task in tuple(self._running):
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def submit(self, task_id: str) -> None:
+        """Hand `task_id` to the queue, unless another replica is at it, it is there already, or it has ended."""
+        if not await self._ledger.begin_submit(task_id):
+            return
+        task, job_input = await self._ledger.get(task_id), await self._ledger.input(task_id)
+        if task is None:
+            return
+        if job_input is None:
+            await self._finish(task, _failed("internal", "what this task was made from is gone; send it again"))
+            return
+        if task.cancelling:
+            await self._finish(task, Ending(status="cancelled"))
+            return
+        try:
+            ticket = await self._queue.submit(self._job(task, job_input))
+        except QueueAway as error:
+            log.warning("queue unreachable", extra={"job_id": task_id, "detail": str(error)})
+            await self._ledger.end_submit(task_id, look_at=time.time() + error.retry_after_s)
+            return
+        except QueueRefused as error:
+            log.error(REFUSED_LOGGED, extra={"job_id": task_id, "detail": str(error)})
+            message = "the queue does not take this task; its operator finds the reason in the gateway's log"
+            await self._finish(task, _failed("internal", message))
+            return
+        became = await self._ledger.set_ticket(task_id, ticket, look_at=time.time() + self._first_look_s)
+        log.info("task submitted", extra={"job_id": task_id, "detail": f"attempt {task.attempt + 1}"})
+        if became != "kept":
+            await self._queue.cancel(ticket)
+
+    def hook_path(self, task_id: str) -> str:
+        """Where the queue posts when the task has ended: a path that only it is told."""
+        key = self._settings.runpod_api_key
+        secret = key.get_secret_value() if key is not None else "local"
+        digest = hmac.new(secret.encode(), f"hook {task_id}".encode(), hashlib.sha256).hexdigest()
+        return f"/hooks/queue/{task_id}/{digest[:32]}"
+
+    async def _hand_over_all(self) -> None:
+        while True:
+            await self._free.acquire()
+            try:
+                turn = await self._line.next()
+            except BaseException:
+                self._free.release()
+                raise
+            if turn is None:
+                self._free.release()
+                return
+            submitting = asyncio.create_task(self._submit(turn[1]), name=f"submit {turn[1]}")
+            self._running.add(submitting)
+            submitting.add_done_callback(self._running.discard)
+
+    async def _submit(self, task_id: str) -> None:
+        try:
+            await self.submit(task_id)
+        except (RedisError, QueueAway, QueueRefused, OSError) as error:  # the sweep comes back to it
+            log.warning("task not submitted", extra={"job_id": task_id, "detail": type(error).__name__})
+        finally:
+            self._free.release()
+
+    def _job(self, task: Task, job_input: dict[str, object]) -> QueuedJob:
+        url = self._settings.gateway_public_url
+        left_s = None if task.deadline_at is None else max(task.deadline_at - time.time(), 1.0)
+        return QueuedJob(
+            id=task.id,
+            input=job_input,
+            request_id=task.request_id,
+            traceparent=task.traceparent,
+            webhook=None if url is None else url + self.hook_path(task.id),
+            timeout_s=left_s,
+            priority=task.priority,
+        )
+
+
+def _failed(code: str, message: str, *, retryable: bool = True) -> Ending:
+    return Ending(status="failed", error=TaskError(code=code, message=message, retryable=retryable))

@@ -1,0 +1,407 @@
+"""The watchdog: looks at every task that has not ended until it has, and does what follows from its end.
+
+All replicas share one set of tasks by when to look at them next, each look under a lease, at the rate that the queue
+takes. What a look finds, in this order: the worker's own word in the shared Redis, then the queue's status. A task that
+the queue has forgotten is submitted again under the same id, a bounded number of times; one that takes too long fails.
+Nothing stays `processing` for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeGuard
+
+from redis.exceptions import RedisError
+
+from flux_engine.cache.manager import CacheManager
+from flux_engine.cache.redis_link import CacheAway
+from flux_engine.errors import FluxError, StorageFailed
+from flux_engine.gateway.capacity import Capacity
+from flux_engine.gateway.seams import Limits, Line, Webhooks
+from flux_engine.gateway.settings import GatewaySettings
+from flux_engine.gateway.task import COUNTS, Task, TaskError
+from flux_engine.gateway.tasks.hits import Hits
+from flux_engine.gateway.tasks.ledger import Advance, Ending, Ledger
+from flux_engine.gateway.tasks.results import Results, files_json
+from flux_engine.gateway.tasks.submit import Dispatcher
+from flux_engine.queues.job_queue import JobQueue, QueueAway, QueueRefused, Report
+
+ORPHANED_S: Final = 30.0  # until a task that nobody waits for is cancelled
+LOG_AWAY: Final = "sweep interrupted"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Seconds between two looks at one task."""
+
+    tick: float = 0.25
+    running: float = 1.0
+    queued: float = 15.0
+    queued_while_few: float = 1.0  # up to `few` tasks at once
+    few: int = 50
+    ending: float = 0.2  # its worker has said that it is done, and the result is on its way
+    told: float = 60.0  # while its worker tells progress through Redis
+    told_within: float = 20.0
+    in_line: float = 5.0
+    after_error: float = 2.0
+    unknown_again: float = 3.0  # a job that has just been submitted may not be known at once
+    at_once: int = 32
+
+
+class Sweep:
+    """`run` until it is cancelled; `nudge` for a look at once."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        queue: JobQueue,
+        *,
+        cache: CacheManager,
+        results: Results,
+        hits: Hits,
+        line: Line,
+        limits: Limits,
+        webhooks: Webhooks,
+        settings: GatewaySettings,
+        capacity: Capacity,
+        pace: Pace | None = None,
+    ) -> None:
+        self._pace = pace or Pace()
+        self.dispatcher: Final = Dispatcher(
+            ledger, line, queue, settings, finish=self.finish, first_look_s=self._pace.running
+        )
+        self._ledger = ledger
+        self._queue = queue
+        self._cache = cache
+        self._results = results
+        self._hits = hits
+        self._line = line
+        self._limits = limits
+        self._webhooks = webhooks
+        self._settings = settings
+        self._capacity = capacity
+        self._wake = asyncio.Event()
+        self._looking: set[asyncio.Task[None]] = set()
+        self._due = 0
+
+    async def nudge(self, task_id: str) -> None:
+        """Somebody heard that `task_id` has changed: look at once."""
+        await self._ledger.look_at(task_id, time.time())
+        self._wake.set()
+
+    async def run(self) -> None:
+        is_away = False
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    await self._look_at_due()
+                    is_away = False
+                except (RedisError, CacheAway, OSError) as error:
+                    if not is_away:
+                        log.warning(LOG_AWAY, extra={"detail": type(error).__name__})
+                    is_away = True
+                try:
+                    async with asyncio.timeout(self._pace.tick):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            for look in tuple(self._looking):
+                look.cancel()
+            await asyncio.gather(*self._looking, return_exceptions=True)
+
+    async def finish(self, task: Task, ending: Ending) -> Task:
+        """End `task`, once, and do what follows; whoever ended it before has the last word."""
+        ended = await self._ledger.finish(task, ending)
+        if ended is None:
+            known = await self._ledger.get(task.id)
+            if known is None or not known.is_final:
+                return task
+            ended = known
+        else:
+            code = ended.error.code if ended.error is not None else None
+            log.info(f"task {ended.status}", extra={"job_id": ended.id, "code": code})
+        await self.settle(ended)
+        return ended
+
+    async def settle(self, task: Task) -> None:
+        """What follows from the end of `task`. May be repeated."""
+        if task.status == "completed":
+            await self._limits.settle(task.id, task.work_used if task.work_used is not None else task.work)
+        else:
+            await self._limits.give_back(task.id)
+        await self._line.leave(task.user, task.id)
+        await self._webhooks.task_changed(task)
+        if task.is_purge_wished and not task.is_purged:
+            await self.purge(task)
+        await self._ledger.settle(task)
+        self.dispatcher.kick()
+
+    async def cancel(self, task: Task) -> Task:
+        """Take `task` back: it is cancelled at once where no worker has begun with it, and else as soon as its worker
+        has stopped."""
+        if not await self._ledger.wish_cancelled(task):
+            return await self._ledger.get(task.id) or task
+        task = await self._ledger.get(task.id) or task
+        if task.ticket is None and not await self._ledger.begin_submit(task.id):
+            return task  # on its way to the queue: whoever submits it sees the wish
+        is_queued = task.status == "queued"
+        if task.ticket is not None:
+            try:
+                report = await self._queue.cancel(task.ticket)
+            except (QueueAway, QueueRefused) as error:
+                log.warning("task not cancelled yet", extra={"job_id": task.id, "detail": str(error)})
+                return task  # the sweep goes on trying
+            if report.state not in ("cancelled", "unknown") or not is_queued:
+                return task
+        return await self.finish(task, Ending(status="cancelled"))
+
+    async def purge(self, task: Task) -> None:
+        """Delete the files of a task that has ended, but for those that another task has as well. Raises
+        StorageFailed."""
+        for key in await self._ledger.release_files(task):
+            await self._results.forget(key)
+        await self._ledger.purge(task)
+
+    async def look(self, task_id: str) -> None:
+        """One look at one task."""
+        task = await self._ledger.get(task_id)
+        if task is None:
+            await self._ledger.look_at(task_id, time.time())  # which drops what is not there
+        elif task.is_final:
+            await self.settle(task)
+        elif self._is_overdue(task):
+            await self._give_up(task)
+        elif task.orphaned_at is not None and not task.cancelling and time.time() - task.orphaned_at > ORPHANED_S:
+            await self.cancel(task)
+        elif task.ticket is None:
+            await self._look_before_queue(task)
+        else:
+            await self._look_in_queue(task, task.ticket)
+
+    async def hear(self, task_id: str, update: Mapping[str, Any] | None) -> None:
+        """A worker's word through Redis: its progress, or, with None, that it is done."""
+        task = await self._ledger.get(task_id)
+        if task is None or task.is_final:
+            return
+        if update is not None:
+            await self._advance(task, update, is_told=True)
+        else:
+            await self._ledger.set_ended(task_id, look_at=time.time() + self._pace.ending / 2)
+            self._wake.set()
+
+    # ------------------------------------------------------------------------------------- looking
+
+    async def _look_at_due(self) -> None:
+        while True:
+            free = self._pace.at_once - len(self._looking)
+            if free <= 0:
+                await asyncio.wait(self._looking, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            rate = self._queue.rates.status
+            due = await self._ledger.claim_due(at_most=free, rate=rate, burst=rate)
+            self._due = await self._ledger.count_due() if due else self._due
+            for task_id in due:
+                look = asyncio.create_task(self._guarded_look(task_id), name=f"look at {task_id}")
+                self._looking.add(look)
+                look.add_done_callback(self._looking.discard)
+            if len(due) < free:
+                return
+
+    async def _guarded_look(self, task_id: str) -> None:
+        """A look whose failure costs nothing: the lease runs out, and the task is looked at again."""
+        try:
+            await self.look(task_id)
+        except (RedisError, CacheAway, QueueAway, QueueRefused, StorageFailed, OSError) as error:
+            log.warning("task not looked at", extra={"job_id": task_id, "detail": f"{type(error).__name__}: {error}"})
+        except Exception:
+            log.exception("task not looked at", extra={"job_id": task_id, "code": "internal"})
+
+    def _is_overdue(self, task: Task) -> bool:
+        now = time.time()
+        if task.deadline_at is not None and now > task.deadline_at:
+            return True
+        return task.submitted_at is not None and now - task.submitted_at > self._settings.task_timeout_seconds
+
+    async def _give_up(self, task: Task) -> None:
+        if task.ticket is not None:
+            await self._cancel_in_queue(task.ticket)
+        is_deadline = task.deadline_at is not None and time.time() > task.deadline_at
+        reason = "`deadline_seconds` passed" if is_deadline else "no worker finished this task in time; send it again"
+        error = TaskError(code="internal", message=reason, retryable=not is_deadline)
+        await self.finish(task, Ending(status="cancelled" if task.cancelling else "failed", error=error))
+
+    async def _look_before_queue(self, task: Task) -> None:
+        if task.cancelling:
+            await self.finish(task, Ending(status="cancelled"))
+        elif await self._waits_in_line(task):
+            await self._ledger.look_at(task.id, time.time() + self._pace.in_line)
+        elif task.attempt >= self._settings.task_max_attempts:
+            await self.finish(task, _lost(task))
+        else:
+            await self._ledger.look_at(task.id, time.time() + self._pace.after_error)
+            await self.dispatcher.submit(task.id)
+
+    async def _waits_in_line(self, task: Task) -> bool:
+        """Also of a task whose replica died between the ledger and the line: it enters now."""
+        if await self._line.position(task.id) is not None:
+            return True
+        if task.attempt > 0:
+            return False
+        await self._line.enter(task.user, task.id, task.priority)  # nothing, where it is in flight
+        self.dispatcher.kick()
+        return await self._line.position(task.id) is not None
+
+    async def _look_in_queue(self, task: Task, ticket: str) -> None:
+        if task.cancelling:
+            report = await self._queue.cancel(ticket)
+            if report.state in ("cancelled", "unknown"):
+                await self.finish(task, Ending(status="cancelled"))
+                return
+        report = await self._queue.status(ticket)
+        match report.state:
+            case "queued":
+                await self._still_queued(task)
+            case "running":
+                await self._still_running(task, report)
+            case "completed":
+                await self._completed(task, report)
+            case "failed" | "timed_out":
+                await self.finish(task, _failed(report))
+            case "cancelled" if task.cancelling:
+                await self.finish(task, Ending(status="cancelled"))
+            case _:
+                await self._lost_by_queue(task)
+
+    async def _still_queued(self, task: Task) -> None:
+        waiting_for = await self._capacity.waiting_for()
+        if waiting_for != task.waiting_for:
+            await self._ledger.note(task, waiting_for=waiting_for)
+        few = self._due <= self._pace.few
+        await self._ledger.look_at(task.id, time.time() + (self._pace.queued_while_few if few else self._pace.queued))
+
+    async def _still_running(self, task: Task, report: Report) -> None:
+        if report.progress is not None:
+            await self._advance(task, report.progress)
+        elif task.status == "queued":
+            await self._ledger.note(task, status="processing", started_at=time.time(), waiting_for=None)
+        await self._ledger.look_at(task.id, time.time() + self._until_next(task, report))
+
+    def _until_next(self, task: Task, report: Report) -> float:
+        if task.ended_at is not None and time.time() - task.ended_at < self._pace.told_within:
+            return self._pace.ending
+        is_told = task.heard_at is not None and time.time() - task.heard_at < self._pace.told_within
+        return self._pace.told if is_told and report.progress is None else self._pace.running
+
+    async def _completed(self, task: Task, report: Report) -> None:
+        if report.output is None or ("images" not in report.output and "video" not in report.output):
+            await self._lost_by_queue(task)  # a result that the platform dropped for its size, or lost
+            return
+        try:
+            adopted = await self._results.adopt(report.output)
+        except StorageFailed:
+            raise  # another look may find the store well again
+        except FluxError as error:
+            await self.finish(task, Ending(status="failed", error=_task_error(error)))
+            return
+        job_input = await self._ledger.input(task.id)
+        if job_input is not None:
+            await self._hits.remember(task, job_input, adopted)
+        result = dict(adopted.result)
+        usage = result.get("usage")
+        used = usage.get("work") if isinstance(usage, dict) else None
+        cached = bool(result.get("cached", False))
+        ending = Ending(
+            status="completed",
+            result=result,
+            files=adopted.as_json(),
+            work_used=float(used) if isinstance(used, int | float) else 0.0 if cached else task.work,
+            cached=cached,
+            warnings=tuple(str(warning) for warning in result.pop("warnings", ())),
+        )
+        await self.finish(task, ending)
+
+    async def _lost_by_queue(self, task: Task) -> None:
+        """The queue knows nothing of it: its result may be in the store all the same, else it is submitted again."""
+        known = await self._cache.task_status(task.id)
+        entry = known.result if known is not None and known.status == "completed" else None
+        if entry is not None and await self._results.has(entry):
+            files = files_json(entry.files, entry.thumbnail)
+            result = {"seed": task.seed, "model": {"id": task.model}, "timings": {}}
+            ending = Ending(
+                status="completed", result=result, files=files, work_used=task.work, warnings=entry.warnings
+            )
+            await self.finish(task, ending)
+        elif task.submitted_at is not None and time.time() - task.submitted_at < self._pace.unknown_again:
+            await self._ledger.look_at(task.id, time.time() + self._pace.unknown_again)
+        elif task.attempt >= self._settings.task_max_attempts:
+            await self.finish(task, _lost(task))
+        elif await self._ledger.lose_ticket(task):
+            log.warning("task lost by the queue", extra={"job_id": task.id, "detail": f"attempt {task.attempt}"})
+            await self.dispatcher.submit(task.id)
+
+    async def _advance(self, task: Task, update: Mapping[str, Any], *, is_told: bool = False) -> None:
+        news = _news(update)
+        if news is not None:
+            await self._ledger.advance(task, news, is_told=is_told)
+
+    async def _cancel_in_queue(self, ticket: str) -> None:
+        try:
+            await self._queue.cancel(ticket)
+        except (QueueAway, QueueRefused) as error:
+            log.warning("task not cancelled in the queue", extra={"detail": str(error)})
+
+
+def _news(update: Mapping[str, Any]) -> Advance | None:
+    """Progress as a worker sends it; None for what is no progress."""
+    progress, seq, eta, preview = (update.get(name) for name in ("progress", "seq", "eta_seconds", "preview"))
+    if not _is_number(progress) or not isinstance(seq, int):
+        return None
+    counts = {name: value for name in COUNTS if isinstance(value := update.get(name), int)}
+    stage = update.get("stage")
+    return Advance(
+        stage=stage if isinstance(stage, str) else None,
+        progress=min(max(float(progress), 0.0), 1.0),
+        seq=seq,
+        eta_seconds=float(eta) if _is_number(eta) else None,
+        counts=counts,
+        preview=preview if isinstance(preview, str) else None,
+    )
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _failed(report: Report) -> Ending:
+    """The worker's own error, or what the platform did."""
+    if report.state == "timed_out":
+        message = "the platform ended this task after its time limit; ask for less, or raise `deadline_seconds`"
+        return Ending(status="failed", error=TaskError(code="internal", message=message, retryable=False))
+    try:
+        held = json.loads(report.error or "")
+        error = TaskError(
+            code=str(held["code"]),
+            message=str(held["message"]),
+            retryable=bool(held.get("retryable", False)),
+            field=held.get("field"),
+        )
+    except (ValueError, KeyError, TypeError):
+        error = TaskError(code="internal", message="the worker failed; send the task again", retryable=True)
+    return Ending(status="failed", error=error)
+
+
+def _lost(task: Task) -> Ending:
+    message = f"the queue lost this task {task.attempt} times; send it again"
+    return Ending(status="failed", error=TaskError(code="internal", message=message, retryable=True))
+
+
+def _task_error(error: FluxError) -> TaskError:
+    return TaskError(code=error.code, message=error.message, retryable=error.retryable, field=error.field)

@@ -1,0 +1,142 @@
+"""Server-sent events: what comes, in what order, and how a stream goes on where it broke."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from flux_engine.gateway.tasks.events import stream_id
+from tests.gateway.world import WITHIN_S, World
+
+
+@dataclass(frozen=True)
+class Told:
+    id: str
+    name: str
+    data: Any
+
+
+@asynccontextmanager
+async def stream(gw: World, path: str, **headers: str) -> AsyncIterator[AsyncIterator[Told]]:
+    async with gw.client.stream("GET", path, headers=headers) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        yield _parsed(answer.aiter_lines())
+
+
+async def _parsed(lines: AsyncIterator[str]) -> AsyncIterator[Told]:
+    held: dict[str, str] = {}
+    async for line in lines:
+        if line == "" and "data" in held:
+            yield Told(held.get("id", ""), held["event"], json.loads(held["data"]))
+            held = {}
+        name, _, value = line.partition(": ")
+        held[name] = value
+
+
+async def rest(events: AsyncIterator[Told]) -> list[Told]:
+    async with asyncio.timeout(WITHIN_S):
+        return [event async for event in events]
+
+
+async def test_a_task_from_its_snapshot_to_its_end(gw: World) -> None:
+    made = await gw.create()
+    async with stream(gw, f"/task/{made['task_id']}/events") as events:
+        first = await anext(events)
+        assert (first.name, first.data["status"], first.data["task_id"]) == ("snapshot", "queued", made["task_id"])
+        job = await gw.hand.take()
+        gw.hand.progress(job, 0.3, seq=1, step=1, total_steps=2, preview="data:image/webp;base64,AAAA")
+        told = [await anext(events)]
+        while told[-1].name != "preview":
+            told.append(await anext(events))
+        assert told[-1].data["preview"] == "data:image/webp;base64,AAAA"
+        assert (told[-1].data["step"], told[-1].data["total_steps"]) == (1, 2)
+        gw.hand.finish(job)
+        told += await rest(events)
+    assert told[-1].name == "completed"
+    assert told[-1].data["result"]["images"][0]["url"].endswith("/result?index=0")
+    assert [event.name for event in told[:-1] if event.name not in ("status", "preview")] == []
+    ids = [stream_id(event.id) for event in told]
+    assert ids == sorted(set(ids))
+
+
+async def test_progress_never_falls_though_a_worker_begins_again(gw: World) -> None:
+    made = await gw.create()
+    async with stream(gw, f"/task/{made['task_id']}/events") as events:
+        job = await gw.hand.take()
+        gw.hand.progress(job, 0.6, seq=9)
+        while (await anext(events)).data["progress"] < 0.6:
+            pass
+        gw.hand.progress(job, 0.1, seq=1)
+        await gw.gateway.sweep.look(made["task_id"])
+        gw.hand.progress(job, 0.7, seq=4)
+        await gw.gateway.sweep.look(made["task_id"])
+        gw.hand.finish(job)
+        told = await rest(events)
+    progress = [event.data["progress"] for event in told]
+    assert progress == sorted(progress)
+    assert min(progress) >= 0.6
+
+
+async def test_a_broken_stream_goes_on(gw: World) -> None:
+    made = await gw.create()
+    path = f"/task/{made['task_id']}/events"
+    async with stream(gw, path) as events:
+        last = await anext(events)
+    job = await gw.hand.take()
+    gw.hand.progress(job, 0.4, seq=1)
+    await gw.until(made["task_id"], "processing")
+    gw.hand.finish(job)
+    await gw.until(made["task_id"], "completed")
+    async with stream(gw, path, **{"Last-Event-ID": last.id}) as events:
+        told = await rest(events)
+    assert told[-1].name == "completed"
+    assert all(event.name != "snapshot" and stream_id(event.id) > stream_id(last.id) for event in told)
+    over = await gw.get(path, headers={"Last-Event-ID": told[-1].id})
+    assert (over.status_code, over.content) == (204, b"")
+
+
+async def test_a_finished_task_tells_its_end_at_once(gw: World) -> None:
+    made = await gw.create()
+    gw.hand.finish(await gw.hand.take())
+    await gw.until(made["task_id"], "completed")
+    async with stream(gw, f"/task/{made['task_id']}/events") as events:
+        assert [event.name for event in await rest(events)] == ["snapshot", "completed"]
+    async with stream(gw, f"/task/{made['task_id']}/events", **{"Last-Event-ID": "nonsense"}) as events:
+        assert [event.name for event in await rest(events)] == ["snapshot", "completed"]
+
+
+async def test_once_ends_after_the_snapshot(gw: World) -> None:
+    made = await gw.create()
+    for path in (f"/task/{made['task_id']}/events?once=1", "/events?once=1"):
+        async with stream(gw, path) as events:
+            assert [event.name for event in await rest(events)] == ["snapshot"]
+
+
+async def test_one_stream_of_all_tasks(gw: World) -> None:
+    before = await gw.create(seed=1)
+    bob = await gw.key_of("bob")
+    async with stream(gw, "/events") as events:
+        first = await anext(events)
+        assert [task["task_id"] for task in first.data["tasks"]] == [before["task_id"]]
+        await gw.client.post("/generate-image", json={"prompt": "x"}, headers=bob)
+        after = await gw.create(seed=2)
+        working = asyncio.create_task(gw.hand.work())
+        seen: list[Told] = []
+        async with asyncio.timeout(WITHIN_S):
+            while sum(event.name == "completed" for event in seen) < 2:
+                seen.append(await anext(events))
+        working.cancel()
+    assert {event.data["task_id"] for event in seen} == {before["task_id"], after["task_id"]}
+
+
+async def test_a_user_may_not_hold_streams_without_bound(gw: World) -> None:
+    async with AsyncExitStack() as streams:
+        for _ in range(gw.gateway.settings.max_streams_per_user):
+            await streams.enter_async_context(gw.gateway.hub.watch("ada"))
+        answer = await gw.get("/events")
+    assert (answer.status_code, answer.json()["code"]) == (429, "quota_exceeded")
