@@ -13,7 +13,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from flux_engine.gateway.tasks.task import Task
+from flux_engine.gateway.task import Task
 from flux_engine.gateway.webhooks.delivery import Attempt
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

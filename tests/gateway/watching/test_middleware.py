@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from httpx2 import ASGITransport, AsyncClient
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from flux_engine.gateway.tasks.task import Task
+from flux_engine.gateway.task import Task
 from flux_engine.gateway.watching.metrics import GatewayMetrics
 from flux_engine.gateway.watching.middleware import Watched
 from flux_engine.gateway.watching.timing import phase
