@@ -21,8 +21,11 @@ from redis.exceptions import RedisError
 from flux_engine.cache.notices import Notices
 from flux_engine.cache.redis_link import CacheAway
 from flux_engine.gateway.capacity import Capacity
+from flux_engine.gateway.limits.line import FairLine
+from flux_engine.gateway.limits.manager import LimitsManager
 from flux_engine.gateway.offer import Offers
-from flux_engine.gateway.seams import Limits, Line, Security, Webhooks
+from flux_engine.gateway.seams import Webhooks
+from flux_engine.gateway.security.manager import SecurityManager
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.events import EventHub
@@ -52,9 +55,9 @@ class Gateway:
     capacity: Capacity
     intake: Intake
     sweep: Sweep
-    security: Security
-    limits: Limits
-    line: Line
+    security: SecurityManager
+    limits: LimitsManager
+    line: FairLine
     webhooks: Webhooks
 
     async def wait_until_final(self, task: Task, *, seconds: float) -> Task:

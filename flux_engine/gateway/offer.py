@@ -23,7 +23,7 @@ class Offers:
     """The current offer, looked up at most every five seconds."""
 
     def __init__(self, notices: Notices, settings: GatewaySettings) -> None:
-        self._notices = notices
+        self.notices = notices
         self._default = settings.shared.flux_model or DEFAULT_ON_GPU
         self._max_video_work = settings.shared.max_video_work
         self._offer: Offer | None = None
@@ -69,7 +69,7 @@ class Offers:
 
     async def _current(self) -> Offer | None:
         if self._offer is None or time.monotonic() - self._asked_at > FRESH_S:
-            self._offer = await self._notices.current_offer() or self._offer
+            self._offer = await self.notices.current_offer() or self._offer
             self._asked_at = time.monotonic()
         return self._offer
 

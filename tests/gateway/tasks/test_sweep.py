@@ -1,0 +1,234 @@
+"""Tasks are never lost: what the queue forgets, what workers drop, what takes too long."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flux_engine.gateway.tasks.ledger import Ending
+from local_platform.job import Job, Limits
+from local_platform.server import Platform
+from tests.gateway.world import QUICK, SUN, World, picture, result_of, world
+from tests.servers import RedisProcess
+
+
+def forget(gw: World, job: Job) -> None:
+    """The queue loses a job."""
+    queue, endpoint = gw.platform.endpoint.queue, gw.platform.endpoint
+    queue.cancel(job.id, now=endpoint.now())
+    queue.drain_final()
+    queue.expire(now=endpoint.now() + 1_000_000)
+
+
+async def test_a_job_that_the_queue_forgot_comes_again_as_the_same(gw: World) -> None:
+    made = await gw.create()
+    first = await gw.hand.take()
+    forget(gw, first)
+    second = await gw.hand.take()
+    assert second.id != first.id
+    assert second.payload["input"] == first.payload["input"]
+    gw.hand.finish(second)
+    done = await gw.until(made["task_id"], "completed", "failed")
+    assert done["status"] == "completed"
+
+
+async def test_a_queue_that_always_forgets(shared_redis: RedisProcess, tmp_path: Path) -> None:
+    async with world(shared_redis.url, tmp_path, TASK_MAX_ATTEMPTS="2") as gw:
+        made = await gw.create()
+        for _ in range(2):
+            forget(gw, await gw.hand.take())
+        done = await gw.until(made["task_id"], "completed", "failed")
+        assert (done["status"], done["error"]["code"], done["error"]["retryable"]) == ("failed", "internal", True)
+        assert "2 times" in done["error"]["message"]
+        assert await _left_of_work(gw) == await _quota(gw)
+
+
+async def test_a_completed_job_without_its_output(gw: World) -> None:
+    made = await gw.create()
+    gw.hand.finish(await gw.hand.take(), output={"note": "too large"})
+    gw.hand.finish(await gw.hand.take())
+    assert (await gw.until(made["task_id"], "completed", "failed"))["status"] == "completed"
+
+
+async def test_a_result_that_was_damaged_on_its_way(gw: World) -> None:
+    made = await gw.create()
+    job = await gw.hand.take()
+    output = result_of(job)
+    output["images"][0]["b64_json"] = base64.b64encode(picture(99)).decode()
+    gw.hand.finish(job, output)
+    done = await gw.until(made["task_id"], "completed", "failed")
+    assert (done["status"], done["error"]["code"]) == ("failed", "internal")
+
+
+async def test_a_result_outlives_the_queue(gw: World) -> None:
+    made = await gw.create(seed=5)
+    gw.hand.finish(await gw.hand.take())
+    await gw.until(made["task_id"], "completed")
+    gw.platform.endpoint.queue.expire(now=gw.platform.endpoint.now() + 1_000_000)
+    assert gw.platform.endpoint.queue.jobs == ()
+    assert (await gw.get(f"/task/{made['task_id']}/result")).content == picture(5, width=128, height=128)
+
+
+async def test_a_job_past_the_platforms_time_fails(shared_redis: RedisProcess, tmp_path: Path) -> None:
+    async with (
+        Platform(limits=Limits(execution_timeout_s=0.2), tick_s=0.02) as platform,
+        world(shared_redis.url, tmp_path, platform=platform) as gw,
+    ):
+        made = await gw.create()
+        await gw.hand.take()
+        done = await gw.until(made["task_id"], "completed", "failed")
+        assert (done["status"], done["error"]["retryable"]) == ("failed", False)
+        assert "time limit" in done["error"]["message"]
+
+
+async def test_nothing_is_processing_for_ever(shared_redis: RedisProcess, tmp_path: Path) -> None:
+    """Progress that arrives after the result reopens a job on the platform, where it then stays."""
+    async with world(shared_redis.url, tmp_path, TASK_TIMEOUT_SECONDS="10") as gw:
+        made = await gw.create()
+        job = await gw.hand.take()
+        gw.hand.progress(job, 0.9, seq=3)
+        await gw.until(made["task_id"], "processing")
+        task = await gw.gateway.ledger.get(made["task_id"])
+        assert task is not None
+        await gw.gateway.redis.hset(gw.gateway.ledger.task_key(task.id), "submitted_at", str(task.created_at - 11))
+        done = await gw.until(made["task_id"], "completed", "failed")
+        assert (done["status"], done["error"]["retryable"]) == ("failed", True)
+
+
+async def test_work_goes_back_where_nothing_was_made(gw: World) -> None:
+    quota = await _quota(gw)
+    made = await gw.create()
+    assert await _left_of_work(gw) == pytest.approx(quota - made["work"])
+    await gw.delete(f"/task/{made['task_id']}")
+    await gw.until(made["task_id"], "cancelled")
+    assert await _left_of_work(gw) == quota
+
+
+async def test_work_is_settled_with_what_was_used(gw: World) -> None:
+    quota = await _quota(gw)
+    made = await gw.create()
+    job = await gw.hand.take()
+    gw.hand.finish(job, result_of(job, usage={"work": 0.02, "gpu_seconds": 1}))
+    await gw.until(made["task_id"], "completed")
+    assert await _left_of_work(gw) == pytest.approx(quota - 0.02)
+
+
+async def test_an_end_whose_replica_died_before_it_was_settled(gw: World) -> None:
+    """The ledger knows that the task has ended; another replica does the rest."""
+    quota = await _quota(gw)
+    made = await gw.create()
+    task = await gw.gateway.ledger.get(made["task_id"])
+    assert task is not None
+    await gw.gateway.ledger.finish(task, Ending(status="cancelled"))
+    async with asyncio.timeout(10):
+        while await _left_of_work(gw) != quota:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def test_a_task_whose_replica_died_before_the_line(gw: World) -> None:
+    """The ledger has it, and nobody has let it wait."""
+    made = await gw.create()
+    task = await gw.gateway.ledger.get(made["task_id"])
+    assert task is not None
+    first = await gw.hand.take()
+    gw.hand.finish(first)
+    await gw.until(made["task_id"], "completed")
+    job_input = {k: v for k, v in dict(first.payload["input"]).items() if k != "gateway"}  # type: ignore[call-overload]
+    orphan = {"id": "00000000-0000-4000-8000-00000000000a", "status": "queued", "attempt": 0}
+    fresh = _copied(task, **orphan)
+    await gw.gateway.ledger.create(fresh, job_input, body_hash="h")
+    await gw.gateway.sweep.nudge(fresh.id)
+    second = await gw.hand.take()
+    gw.hand.finish(second)
+    assert (await gw.until(fresh.id, "completed"))["status"] == "completed"
+
+
+async def test_the_queues_hook_is_a_nudge(shared_redis: RedisProcess, tmp_path: Path) -> None:
+    """With no poll due for an hour, a task ends when the platform says so."""
+    slow = {"tick": 0.02, "running": 3600.0, "queued": 3600.0, "queued_while_few": 3600.0, "told": 3600.0}
+    pace = type(QUICK)(**slow)
+    async with world(shared_redis.url, tmp_path, pace=pace) as gw:
+        made = await gw.create()
+        job = await gw.hand.take()
+        gw.hand.finish(job)
+        path = gw.gateway.sweep.dispatcher.hook_path(made["task_id"])
+        forged = path[:-1] + ("0" if path[-1] != "0" else "1")
+        assert (await gw.client.post(forged, headers={"Authorization": ""})).status_code == 404
+        assert (await gw.status(made["task_id"]))["status"] == "queued"
+        assert (await gw.client.post(path, json={"status": "FAILED"})).status_code == 200
+        assert (await gw.until(made["task_id"], "completed"))["status"] == "completed"
+
+
+async def test_a_worker_tells_its_progress_through_redis(shared_redis: RedisProcess, tmp_path: Path) -> None:
+    pace = type(QUICK)(tick=0.02, running=3600.0, queued=3600.0, queued_while_few=3600.0, ending=0.02)
+    async with world(shared_redis.url, tmp_path, pace=pace) as gw:
+        made = await gw.create()
+        job = await gw.hand.take()
+        notices = gw.gateway.offers.notices
+        update = {"stage": "denoising", "progress": 0.4, "seq": 2, "step": 1, "total_steps": 2}
+        await notices.progress(made["task_id"], update)
+        said = await gw.until(made["task_id"], "processing")
+        assert (said["progress"], said["step"]) == (0.4, 1)
+        await notices.ended(made["task_id"])
+        gw.hand.finish(job)
+        assert (await gw.until(made["task_id"], "completed"))["status"] == "completed"
+
+
+async def test_a_hit_needs_no_worker(gw: World) -> None:
+    from flux_engine.job.fingerprint import ModelIdentity
+
+    await gw.gateway.offers.notices.makes(ModelIdentity(id="flux-tiny", revision="r", precision="float32"))
+    made = await gw.create(seed=5)
+    gw.hand.finish(await gw.hand.take())
+    await gw.until(made["task_id"], "completed")
+    quota = await _left_of_work(gw)
+    answer = await gw.post("/generate-image", json=SUN | {"seed": 5})
+    said = answer.json()
+    assert (answer.status_code, said["status"], said["cached"], said["work_used"]) == (200, "completed", True, 0.0)
+    assert (await gw.get(f"/task/{said['task_id']}/result")).content == picture(5, width=128, height=128)
+    assert await _left_of_work(gw) == quota
+    assert len(gw.platform.endpoint.queue.jobs) == 1
+    other = await gw.post("/generate-image", json=SUN | {"seed": 5, "cache": False})
+    assert other.status_code == 202
+
+
+async def test_files_are_what_the_worker_made(gw: World) -> None:
+    made = await gw.create(seed=300, num_images=2)
+    job = await gw.hand.take()
+    both = result_of(job)
+    second = picture(301, width=128, height=128)
+    both["images"].append(
+        both["images"][0]
+        | {
+            "seed": 301,
+            "sha256": hashlib.sha256(second).hexdigest(),
+            "bytes": len(second),
+            "b64_json": base64.b64encode(second).decode(),
+        }
+    )
+    gw.hand.finish(job, both)
+    done = await gw.until(made["task_id"], "completed")
+    for index, seed in enumerate((300, 301)):
+        answer = await gw.client.get(done["result"]["images"][index]["url"])
+        assert answer.content == picture(seed, width=128, height=128)
+
+
+def _copied(task: Any, **changes: Any) -> Any:
+    held = task.to_hash() | {name: str(value) for name, value in changes.items()}
+    for name in ("ticket", "result", "files", "is_settled", "finished_at", "submitted_at"):
+        held.pop(name, None)
+    return type(task).from_hash(held)
+
+
+async def _quota(gw: World) -> float:
+    return float(gw.gateway.settings.max_work_per_minute)
+
+
+async def _left_of_work(gw: World) -> float:
+    usage = await gw.gateway.limits.usage("ada")
+    return min(standing.remaining for standing in usage if standing.policy.name == "work-minute")
