@@ -12,12 +12,14 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from opentelemetry import trace
 
 from flux_engine.gateway.app import create_app
 from flux_engine.gateway.assembly import open_gateway
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.security.terms import NotConfigured
 from flux_engine.gateway.settings import GatewaySettings
+from flux_engine.gateway.watching.tracing import tracer_provider
 from flux_engine.logs import set_up_logs
 from flux_engine.settings import SettingsError
 
@@ -40,8 +42,11 @@ def main(arguments: Sequence[str]) -> int:
 
 async def serve(settings: GatewaySettings) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError and NotConfigured."""
+    provider = tracer_provider(os.environ)
+    trace.set_tracer_provider(provider)
     async with open_gateway(settings) as gateway:
         await GatewayServer(config_of(settings, create_app(gateway)), gateway).serve()
+    await asyncio.to_thread(provider.shutdown)
 
 
 def config_of(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:
@@ -52,7 +57,8 @@ def config_of(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=",".join(settings.trusted_proxies),
         lifespan="off",
         timeout_graceful_shutdown=GRACE_S,
         timeout_keep_alive=KEEP_ALIVE_S,

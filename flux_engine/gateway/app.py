@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import uuid
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from fastapi import FastAPI, Request
@@ -11,14 +11,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flux_engine.cache.redis_link import CacheAway
 from flux_engine.errors import FluxError
-from flux_engine.gateway.bodies import BodyLimit
+from flux_engine.gateway.bodies import BodyLimit, Unforeseen
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.problems import Malformed, NotFound, Problem, Refused, Unavailable
-from flux_engine.gateway.routes import create, events, openai, results, system, tasks
+from flux_engine.gateway.routes import account, create, events, openai, results, system, tasks
 from flux_engine.gateway.routes.answer import problem_answer
+from flux_engine.gateway.security.headers import SecurityHeaders, cross_origin
+from flux_engine.gateway.watching.middleware import Watched
 
 TITLE: Final = "FLUX gateway"
 VERSION: Final = "1"
@@ -41,9 +44,23 @@ def create_app(gateway: Gateway) -> FastAPI:
         redirect_slashes=False,
         openapi_url="/openapi.json" if has_docs else None,
     )
+    # The last one added is the outermost.
     app.add_middleware(BodyLimit, limit=settings.gateway_max_body_bytes)
+    app.add_middleware(Unforeseen)
+    app.add_middleware(Watched, metrics=gateway.metrics)
+    app.add_middleware(SecurityHeaders, is_https=(settings.gateway_public_url or "").startswith("https://"))
+    if settings.cors_origins:
+        app.add_middleware(CrossOrigin, origins=settings.cors_origins)
     app.state.gateway = gateway
-    for router in (create.router, tasks.router, results.router, events.router, openai.router, system.router):
+    for router in (
+        create.router,
+        tasks.router,
+        results.router,
+        events.router,
+        openai.router,
+        account.router,
+        system.router,
+    ):
         app.include_router(router)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(FluxError, _flux_error)
@@ -51,8 +68,17 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RedisError, _redis_away)
     app.add_exception_handler(CacheAway, _redis_away)
-    app.add_exception_handler(Exception, _unforeseen)
     return app
+
+
+class CrossOrigin:
+    """`cross_origin` as a middleware."""
+
+    def __init__(self, app: ASGIApp, *, origins: Sequence[str]) -> None:
+        self._app = cross_origin(app, origins=origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
 
 class _NotAllowed(Problem):
@@ -90,13 +116,6 @@ async def _http(request: Request, error: Exception) -> Response:
 async def _redis_away(request: Request, error: Exception) -> JSONResponse:
     log.warning("ledger unreachable", extra={"detail": type(error).__name__})
     return problem_answer(request, Unavailable(REDIS_AWAY))
-
-
-async def _unforeseen(request: Request, error: Exception) -> Response:
-    reference = uuid.uuid4().hex[:12]
-    log.error("request failed", exc_info=error, extra={"code": "internal", "reference": reference})
-    message = f"something unforeseen broke; send the request again, or report reference {reference}"
-    return problem_answer(request, Problem(message, retryable=True))
 
 
 def _as(kind: type[Expected], error: Exception) -> Expected:

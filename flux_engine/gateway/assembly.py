@@ -16,6 +16,7 @@ from flux_engine.gateway.limits.manager import LimitsManager, LimitTerms
 from flux_engine.gateway.offer import Offers
 from flux_engine.gateway.redis_pool import connect
 from flux_engine.gateway.security.manager import SecurityManager
+from flux_engine.gateway.security.secret import gateway_secret
 from flux_engine.gateway.security.terms import SecurityTerms
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.gateway.tasks.events import EventHub
@@ -24,7 +25,11 @@ from flux_engine.gateway.tasks.intake import Intake
 from flux_engine.gateway.tasks.ledger import Ledger
 from flux_engine.gateway.tasks.results import Results
 from flux_engine.gateway.tasks.sweep import Pace, Sweep
+from flux_engine.gateway.watching.metrics import GatewayMetrics
+from flux_engine.gateway.webhooks.delivery_log import DeliveryLog
+from flux_engine.gateway.webhooks.manager import WebhookManager
 from flux_engine.net.fetch import Fetcher
+from flux_engine.net.post import Poster
 from flux_engine.queues.job_queue import JobQueue
 from flux_engine.queues.runpod import RunPodQueue
 from flux_engine.results.bucket import BucketStore
@@ -64,7 +69,12 @@ async def open_gateway(settings: GatewaySettings, *, pace: Pace | None = None) -
 
         capacity = Capacity(queue)
         line = FairLine(link, _line_terms(settings, capacity), root=settings.redis_root)
-        webhooks = _NoWebhooks()
+        metrics = GatewayMetrics()
+        poster = Poster(allow_private=settings.webhook_private_addresses == "on")
+        secret = await gateway_secret(settings.gateway_secret, link, root=settings.redis_root)
+        webhooks = WebhookManager(
+            DeliveryLog(link, root=settings.redis_root), poster, secret=secret, on_attempt=metrics.webhook_sent
+        )
         ledger = Ledger(redis, namespace=settings.namespace, keep_s=settings.task_ttl_seconds)
         hub = EventHub(redis, ledger)
         offers = Offers(cache.notices, settings)
@@ -80,6 +90,7 @@ async def open_gateway(settings: GatewaySettings, *, pace: Pace | None = None) -
             webhooks=webhooks,
             settings=settings,
             capacity=capacity,
+            on_end=metrics.task_changed,
             pace=pace,
         )
         intake = Intake(
@@ -106,14 +117,11 @@ async def open_gateway(settings: GatewaySettings, *, pace: Pace | None = None) -
             limits=limits,
             line=line,
             webhooks=webhooks,
+            metrics=metrics,
+            poster=poster,
         )
         await stack.enter_async_context(running(gateway, cache.notices))
         yield gateway
-
-
-class _NoWebhooks:
-    async def task_changed(self, task: object) -> None:
-        """Nobody is told."""
 
 
 def _queue(settings: GatewaySettings) -> JobQueue:

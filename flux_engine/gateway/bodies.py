@@ -1,15 +1,49 @@
-"""Bounds of request bodies, kept while they are read: nothing beyond them is ever held.
+"""What stands around every route: a bound on bodies while they are read, and an answer where something broke.
 
 Starlette's own limiter answers in plain text where a request declares its length; here every refusal is a problem.
 """
 
 from __future__ import annotations
 
+import logging
+import uuid
+
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flux_engine.gateway.problems import BodyTooLarge
+from flux_engine.gateway.problems import BodyTooLarge, Problem
 from flux_engine.gateway.routes.answer import problem_answer
+
+log = logging.getLogger(__name__)
+
+
+class Unforeseen:
+    """ASGI middleware. What nobody foresaw is a problem with a reference that stands in the log as well."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def answer(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = has_begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        except Exception:
+            reference = uuid.uuid4().hex[:12]
+            log.exception("request failed", extra={"code": "internal", "reference": reference})
+            if has_begun or scope["type"] != "http":
+                raise
+            said = f"something unforeseen broke; send the request again, or report reference {reference}"
+            await problem_answer(Request(scope), _Broken(said, retryable=True))(scope, receive, send)
+
+
+class _Broken(Problem):
+    status = 500
 
 
 class BodyLimit:

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -24,7 +24,6 @@ from flux_engine.gateway.capacity import Capacity
 from flux_engine.gateway.limits.line import FairLine
 from flux_engine.gateway.limits.manager import LimitsManager
 from flux_engine.gateway.offer import Offers
-from flux_engine.gateway.seams import Webhooks
 from flux_engine.gateway.security.manager import SecurityManager
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.gateway.task import Task
@@ -33,6 +32,10 @@ from flux_engine.gateway.tasks.intake import Intake
 from flux_engine.gateway.tasks.ledger import Ledger
 from flux_engine.gateway.tasks.results import Results
 from flux_engine.gateway.tasks.sweep import Sweep
+from flux_engine.gateway.watching.metrics import GatewayMetrics
+from flux_engine.gateway.webhooks.manager import WebhookManager
+from flux_engine.gateway.webhooks.target import Target
+from flux_engine.net.post import Poster
 from flux_engine.queues.job_queue import JobQueue
 
 RECONNECT_S: Final = 0.5
@@ -58,7 +61,13 @@ class Gateway:
     security: SecurityManager
     limits: LimitsManager
     line: FairLine
-    webhooks: Webhooks
+    webhooks: WebhookManager
+    metrics: GatewayMetrics
+    poster: Poster
+
+    def webhook_target(self, given: object) -> dict[str, Any]:
+        """A request's `webhook`, checked. Raises Refused."""
+        return Target.parse(given, self.poster).to_json()
 
     async def wait_until_final(self, task: Task, *, seconds: float) -> Task:
         """`task` once it has ended, or as it stands after `seconds` or when the gateway stops."""
@@ -82,6 +91,7 @@ async def running(gateway: Gateway, notices: Notices) -> AsyncIterator[None]:
         asyncio.create_task(gateway.hub.run(), name="events"),
         asyncio.create_task(gateway.sweep.run(), name="sweep"),
         asyncio.create_task(gateway.sweep.dispatcher.run(), name="dispatcher"),
+        asyncio.create_task(gateway.webhooks.run(), name="webhooks"),
         asyncio.create_task(_listen(gateway, notices), name="notices"),
     ]
     try:

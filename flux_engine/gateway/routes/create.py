@@ -18,6 +18,7 @@ from flux_engine.gateway.routes.request import (
     json_body,
     request_id,
     split_extras,
+    traceparent,
     wished_wait,
 )
 from flux_engine.gateway.task import Kind
@@ -45,7 +46,7 @@ async def generate_video(request: Request) -> JSONResponse:
 
 async def _generate(request: Request, kind: Kind) -> JSONResponse:
     principal = await caller(request, "generate")
-    body, extras = split_extras(await json_body(request))
+    body, extras = split_extras(request, await json_body(request))
     wanted = Wanted(
         principal=principal,
         body=body,
@@ -55,7 +56,7 @@ async def _generate(request: Request, kind: Kind) -> JSONResponse:
         is_repeat=is_repeat(request),
         route=kind,
         request_id=request_id(request),
-        traceparent=request.headers.get("traceparent", ""),
+        traceparent=traceparent(request),
     )
     return await created(request, await gateway_of(request).intake.accept(wanted))
 

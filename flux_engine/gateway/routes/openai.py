@@ -33,6 +33,7 @@ from flux_engine.gateway.routes.request import (
     is_repeat,
     json_body,
     request_id,
+    traceparent,
 )
 from flux_engine.gateway.seams import Principal
 from flux_engine.gateway.task import Task
@@ -132,7 +133,7 @@ async def _answered(request: Request, principal: Principal, asked: Asked, *, rou
         is_repeat=is_repeat(request),
         route=route,
         request_id=request_id(request),
-        traceparent=request.headers.get("traceparent", ""),
+        traceparent=traceparent(request),
     )
     try:
         accepted = await gateway.intake.accept(wanted)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn, cast
 
@@ -15,15 +14,14 @@ from flux_engine.gateway.problems import Malformed, NotFound, Refused, WrongMedi
 from flux_engine.gateway.seams import Principal, Scope
 from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.intake import Extras
+from flux_engine.gateway.watching.timing import phase
 
 MAX_WAIT_S: Final = 60
 MAX_KEY_LENGTH: Final = 255
 MAX_DEADLINE_S: Final = 86_400
 TASK_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,9})(?=$|[,;\s])")
 KEY: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
-EVENTS: Final = ("status", "completed", "failed", "cancelled")
 NO_SUCH_TASK: Final = "no such task"
 
 
@@ -34,11 +32,15 @@ def gateway_of(request: Request) -> Gateway:
 async def caller(request: Request, scope: Scope) -> Principal:
     """Whoever asks, with `scope` and within the limit of requests. Raises Unauthorized, Forbidden and TooMany."""
     gateway = gateway_of(request)
-    address = request.client.host if request.client is not None else ""
-    principal = await gateway.security.authenticate(request.headers, address=address)
-    gateway.security.require(principal, scope)
+    with phase("auth"):
+        principal = await gateway.security.authenticate(request.headers, address=client_address(request))
+        gateway.security.require(principal, scope)
     request.state.limit_headers = dict(await gateway.limits.check_request(principal.user))
     return principal
+
+
+def client_address(request: Request) -> str:
+    return request.client.host if request.client is not None else ""
 
 
 async def own_task(request: Request, task_id: str, principal: Principal) -> Task:
@@ -69,7 +71,7 @@ async def json_body(request: Request, *, may_be_empty: bool = False) -> dict[str
     return body
 
 
-def split_extras(body: Mapping[str, Any]) -> tuple[dict[str, Any], Extras]:
+def split_extras(request: Request, body: Mapping[str, Any]) -> tuple[dict[str, Any], Extras]:
     """A job's input, and what the client wishes of the gateway. Raises Refused."""
     job = {name: value for name, value in body.items() if name not in ("webhook", "priority", "deadline_seconds")}
     priority, deadline = body.get("priority"), body.get("deadline_seconds")
@@ -79,7 +81,9 @@ def split_extras(body: Mapping[str, Any]) -> tuple[dict[str, Any], Extras]:
         isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 1 <= deadline <= MAX_DEADLINE_S
     ):
         raise Refused(f"`deadline_seconds` must be a number from 1 to {MAX_DEADLINE_S}", field="deadline_seconds")
-    extras = Extras(webhook=_webhook(body.get("webhook")), priority=priority or "normal", deadline_seconds=deadline)
+    webhook = body.get("webhook")
+    target = gateway_of(request).webhook_target(webhook) if webhook is not None else None
+    extras = Extras(webhook=target, priority=priority or "normal", deadline_seconds=deadline)
     return job, extras
 
 
@@ -111,37 +115,19 @@ def wished_wait(request: Request) -> int | None:
 
 
 def request_id(request: Request) -> str:
-    """The X-Request-ID that this request came with, or one made for it."""
-    known = getattr(request.state, "request_id", None)
-    if known is None:
-        given = request.headers.get("x-request-id", "")
-        known = request.state.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-    return str(known)
+    """The X-Request-ID that this request came with, or that was made for it."""
+    return str(getattr(request.state, "request_id", ""))
+
+
+def traceparent(request: Request) -> str:
+    """The trace that this request is part of, for the worker's log."""
+    return str(getattr(request.state, "traceparent", ""))
 
 
 def base_url(request: Request) -> str:
     """What the URLs of an answer begin with."""
     public = gateway_of(request).settings.gateway_public_url
     return public if public is not None else str(request.base_url).rstrip("/")
-
-
-def _webhook(value: object) -> dict[str, Any] | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        value = {"url": value}
-    if not isinstance(value, dict) or set(value) - {"url", "events"}:
-        raise Refused(
-            '`webhook` must be an object such as {"url": "https://...", "events": ["completed"]}', field="webhook"
-        )
-    url, events = value.get("url"), value.get("events")
-    if not isinstance(url, str) or not url.startswith("https://") or len(url) > 2048:
-        raise Refused("`webhook.url` must be an https URL", field="webhook.url")
-    if events is not None and (
-        not isinstance(events, list) or not events or not all(event in EVENTS for event in events)
-    ):
-        raise Refused(f"`webhook.events` must be a list of {', '.join(EVENTS)}", field="webhook.events")
-    return {"url": url, "events": list(events) if events is not None else list(EVENTS[1:])}
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -14,11 +14,17 @@ from flux_engine.errors import StorageFailed
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.problems import NotFound
 from flux_engine.gateway.routes.document import answer, problems
-from flux_engine.gateway.routes.request import NO_SUCH_TASK, TASK_ID, gateway_of
+from flux_engine.gateway.routes.request import NO_SUCH_TASK, TASK_ID, caller, gateway_of
+from flux_engine.gateway.watching.metrics import MEDIA_TYPE
 from flux_engine.results.store import object_key
 
 router: Final = APIRouter(tags=["system"])
 CHECK_S: Final = 3.0
+CHECKED: Final = ("redis", "queue", "storage")
+METRICS: Final[dict[str, Any]] = {
+    "description": "Prometheus' text",
+    "content": {"text/plain": {"schema": {"type": "string"}}},
+}
 READY: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["ready", "checks"],
@@ -39,12 +45,32 @@ async def healthz() -> JSONResponse:
 async def readyz(request: Request) -> JSONResponse:
     """Whether tasks can be taken: Redis, the queue and the storage, each by name."""
     gateway = gateway_of(request)
-    names = ("redis", "queue", "storage")
-    states = await asyncio.gather(_redis(gateway), _queue(gateway), _storage(gateway))
-    checks = dict(zip(names, states, strict=True))
+    states = await _states(gateway)
+    checks = dict(zip(CHECKED, states, strict=True))
     is_ready = all(state == "ok" for state in states)
     body = {"ready": is_ready, "checks": checks}
     return JSONResponse(body, status_code=200 if is_ready else 503, headers={"Cache-Control": "no-store"})
+
+
+@router.get("/metrics", response_class=Response, responses={200: METRICS, **problems(404)})
+async def metrics(request: Request) -> Response:
+    """Numbers for Prometheus."""
+    gateway = gateway_of(request)
+    who = gateway.settings.gateway_metrics
+    if who == "off":
+        raise NotFound("no such address; `/openapi.json` lists them all")
+    if who == "admin":
+        await caller(request, "admin")
+    states = dict(zip(CHECKED, await _states(gateway), strict=True))
+    for name, state in states.items():
+        gateway.metrics.dependency_is(name, up=state == "ok")
+    if states["redis"] == "ok":
+        counts = await gateway.line.counts()
+        gateway.metrics.line_is(waiting=counts.waiting, in_flight=counts.in_flight)
+    health = await gateway.capacity.health()
+    if health is not None:
+        gateway.metrics.workers_are(health.workers)
+    return Response(gateway.metrics.page(), media_type=MEDIA_TYPE)
 
 
 @router.post("/hooks/queue/{task_id}/{secret}", include_in_schema=False)
@@ -56,6 +82,11 @@ async def queue_hook(request: Request, task_id: str, secret: str) -> Response:
         raise NotFound(NO_SUCH_TASK)
     await gateway.sweep.nudge(task_id)
     return Response(status_code=200)
+
+
+async def _states(gateway: Gateway) -> list[str]:
+    """Of CHECKED, in its order."""
+    return list(await asyncio.gather(_redis(gateway), _queue(gateway), _storage(gateway)))
 
 
 async def _redis(gateway: Gateway) -> str:

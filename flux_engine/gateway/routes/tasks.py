@@ -25,6 +25,7 @@ from flux_engine.gateway.routes.request import (
     own_task,
     request_id,
     split_extras,
+    traceparent,
 )
 from flux_engine.gateway.task import Kind, Status, Task
 from flux_engine.gateway.tasks.intake import Wanted
@@ -127,7 +128,7 @@ async def again(request: Request, task_id: TaskId) -> JSONResponse:
     principal = await caller(request, "generate")
     gateway = gateway_of(request)
     task = await own_task(request, task_id, principal)
-    overrides, extras = split_extras(await json_body(request, may_be_empty=True))
+    overrides, extras = split_extras(request, await json_body(request, may_be_empty=True))
     wanted = Wanted(
         principal=principal,
         body=await gateway.intake.again(task, overrides),
@@ -136,7 +137,7 @@ async def again(request: Request, task_id: TaskId) -> JSONResponse:
         is_repeat=is_repeat(request),
         route=f"again {task.id}",
         request_id=request_id(request),
-        traceparent=request.headers.get("traceparent", ""),
+        traceparent=traceparent(request),
         again_of=task.id,
     )
     return await created(request, await gateway.intake.accept(wanted))

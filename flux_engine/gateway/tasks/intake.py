@@ -192,7 +192,7 @@ class Intake:
         known = await self._ledger.create(finished, job_input, body_hash=body_hash, key=wanted.key)
         if known is not None:
             return await self._replayed(known, body_hash)
-        await self._sweep.settle(finished)
+        await self._sweep.settle_new(finished)
         return Accepted(finished)
 
     def _task(self, task_id: str, job: ImageJob | VideoJob, wanted: Wanted) -> Task:

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
@@ -70,6 +70,7 @@ class Sweep:
         webhooks: Webhooks,
         settings: GatewaySettings,
         capacity: Capacity,
+        on_end: Callable[[Task], None] = lambda task: None,
         pace: Pace | None = None,
     ) -> None:
         self._pace = pace or Pace()
@@ -86,6 +87,7 @@ class Sweep:
         self._webhooks = webhooks
         self._settings = settings
         self._capacity = capacity
+        self._on_end = on_end
         self._wake = asyncio.Event()
         self._looking: set[asyncio.Task[None]] = set()
         self._due = 0
@@ -126,10 +128,16 @@ class Sweep:
                 return task
             ended = known
         else:
+            self._on_end(ended)
             code = ended.error.code if ended.error is not None else None
             log.info(f"task {ended.status}", extra={"job_id": ended.id, "code": code})
         await self.settle(ended)
         return ended
+
+    async def settle_new(self, task: Task) -> None:
+        """A task that began and ended at once, and is in the ledger."""
+        self._on_end(task)
+        await self.settle(task)
 
     async def settle(self, task: Task) -> None:
         """What follows from the end of `task`. May be repeated."""
