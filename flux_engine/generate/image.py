@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from flux_engine.generate.gpu import Cancellation, settle
 from flux_engine.generate.preview import FlowPreview
-from flux_engine.generate.sampling import Sampler, Spent, sibling, steps_run
+from flux_engine.generate.sampling import Sampler, Spent, sibling
 from flux_engine.generate.text import Embeddings, PromptEncoder
 from flux_engine.job.image import ImageJob
+from flux_engine.job.work import steps_run
 from flux_engine.media.decode import Pictures, fitted
 from flux_engine.progress import Progress
 

@@ -104,8 +104,3 @@ def sibling(pipeline: Any, class_name: str) -> Any:
     made = made_by(**{name: given[name] for name in inspect.signature(made_by).parameters if name in given})
     made.set_progress_bar_config(disable=True)
     return made
-
-
-def steps_run(num_inference_steps: int, strength: float) -> int:
-    """How many steps image-to-image runs: those from noise level `strength` on, at least one."""
-    return num_inference_steps - int(num_inference_steps - num_inference_steps * strength)

@@ -6,6 +6,7 @@ A schedule is a number, or a list of `[frame, value]`. Every refusal is InvalidI
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -45,6 +46,15 @@ class Motion:
     pan_x: Schedule = ((0, 0.0),)
     pan_y: Schedule = ((0, 0.0),)
     rotate: Schedule = ((0, 0.0),)
+
+
+def value_at(schedule: Schedule, position: float) -> float:
+    """Linear between the schedule's frames, constant before the first and after the last."""
+    index = bisect_right(schedule, position, key=lambda point: point[0])
+    if index in (0, len(schedule)):
+        return schedule[max(0, index - 1)][1]
+    (start, low), (end, high) = schedule[index - 1], schedule[index]
+    return low + (high - low) * (position - start) / (end - start)
 
 
 # ---------------------------------------------------------------------------------------------- keyframes

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image
 
-from flux_engine.generate.sampling import steps_run
 from flux_engine.generate.text import Embeddings
 from flux_engine.generate.video.blend import blended
 from flux_engine.generate.video.colour import Palette, matched, palette_of
 from flux_engine.generate.video.frames import Frame, FrameSampler
 from flux_engine.generate.video.motion import move_between, warped
-from flux_engine.generate.video.schedule import eased, place_at, value_at
+from flux_engine.generate.video.schedule import eased, place_at
 from flux_engine.job.fields import MAX_SEED
-from flux_engine.job.timeline import Motion, Schedule
+from flux_engine.job.timeline import Motion
 from flux_engine.job.video import VideoJob
+from flux_engine.job.work import strength_at
 from flux_engine.media.decode import fitted
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class FeedbackChain:
         palette = self._palette(place.before).towards(self._palette(place.after), share)
         picture = _noisy(_sharpened(matched(picture, palette)), seed)
         embeddings = blended(self._embeddings[place.before], self._embeddings[place.after], share)
-        return self._sampler.from_picture(picture, embeddings, strength=_strength(job, end), seed=seed)
+        return self._sampler.from_picture(picture, embeddings, strength=strength_at(job, end), seed=seed)
 
     def _palette(self, keyframe: int) -> Palette:
         if keyframe not in self._palettes:
@@ -83,18 +83,6 @@ class FeedbackChain:
 
         whole = fitted(image.convert("RGB"), width=self._job.width, height=self._job.height)
         return torch.from_numpy(np.array(whole)).to(self._sampler.device).permute(2, 0, 1).float() / 255
-
-
-def chain_steps(job: VideoJob, *, has_first: bool) -> int:
-    """Denoising steps of the whole chain: its frames, and a picture for each later keyframe's colours."""
-    whole = len(job.keyframes) - 1 + (0 if has_first else 1)
-    redrawn = sum(steps_run(job.num_inference_steps, _strength(job, position)) for position in job.positions()[1:])
-    return whole * job.num_inference_steps + redrawn
-
-
-def _strength(job: VideoJob, position: float) -> float:
-    schedule: Schedule = job.strength or ((0, 1.0),)
-    return value_at(schedule, position)
 
 
 def _seed_at(job: VideoJob, keyframe: int, position: float) -> int:

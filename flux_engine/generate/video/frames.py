@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flux_engine.generate.sampling import Sampler, Spent, sibling, steps_run
+from flux_engine.generate.sampling import Sampler, Spent, sibling
 from flux_engine.generate.text import Embeddings
 from flux_engine.job.video import VideoJob
+from flux_engine.job.work import steps_run
 from flux_engine.media.encode import preview_data_uri
 
 if TYPE_CHECKING:

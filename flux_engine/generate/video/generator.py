@@ -16,11 +16,12 @@ from flux_engine.generate.gpu import settle
 from flux_engine.generate.sampling import Spent
 from flux_engine.generate.text import Embeddings, PromptEncoder
 from flux_engine.generate.video.blend import blended, slerp
-from flux_engine.generate.video.feedback import FeedbackChain, chain_steps
+from flux_engine.generate.video.feedback import FeedbackChain
 from flux_engine.generate.video.frames import Frame, FrameSampler, Report
 from flux_engine.generate.video.schedule import eased, place_at
 from flux_engine.job.video import VideoJob
 from flux_engine.job.video_fields import MAX_KEYFRAMES
+from flux_engine.job.work import steps_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,11 +67,10 @@ class VideoGenerator:
         cancellation.check()
         progress.stage("denoising")
         is_chain = job.mode == "feedback"
-        total = chain_steps(job, has_first=first_frame is not None) if is_chain else _steps(job)
         report = Report(
             progress=progress,
             cancellation=cancellation,
-            total_steps=total,
+            total_steps=steps_of(job),
             total_frames=job.frames_made,
             has_previews=job.preview,
         )
@@ -97,10 +97,6 @@ def frames_at_once(plan: Plan, *, side: int, width: int, height: int) -> int:
         return 1
     pixels = width * height
     return max(1, min(MAX_BATCH, BATCH_PIXELS // pixels, plan.largest_batch * side**2 // pixels))
-
-
-def _steps(job: VideoJob) -> int:
-    return job.frames_made * job.num_inference_steps
 
 
 def _interpolated(

@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flux_engine.generate.video.schedule import value_at
-from flux_engine.job.timeline import Motion
+from flux_engine.job.timeline import Motion, value_at
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,4 +1,4 @@
-"""Values along a video: linear schedules, and where a frame stands between its keyframes.
+"""Where a frame stands between its keyframes, and how one eases into the next.
 
 Pure functions of numbers. A position is a frame's place among the frames that are played, from 0, and need not be
 whole: fewer frames can be made than are played.
@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flux_engine.job.timeline import Keyframe, Schedule
+from flux_engine.job.timeline import Keyframe
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +20,6 @@ class Place:
     before: int
     after: int
     share: float
-
-
-def value_at(schedule: Schedule, position: float) -> float:
-    """Linear between the schedule's frames, constant before the first and after the last."""
-    index = bisect_right(schedule, position, key=lambda point: point[0])
-    if index in (0, len(schedule)):
-        return schedule[max(0, index - 1)][1]
-    (start, low), (end, high) = schedule[index - 1], schedule[index]
-    return low + (high - low) * (position - start) / (end - start)
 
 
 def place_at(keyframes: Sequence[Keyframe], position: float, *, num_frames: int, is_loop: bool) -> Place:

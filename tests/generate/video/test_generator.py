@@ -18,13 +18,14 @@ from flux_engine.build import build_models
 from flux_engine.errors import InvalidInput, JobCancelled
 from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.image import ImageGenerator
-from flux_engine.generate.sampling import Spent, sibling, steps_run
+from flux_engine.generate.sampling import Spent, sibling
 from flux_engine.generate.video.frames import Frame
 from flux_engine.generate.video.generator import VideoGenerator, check_model, frames_at_once
 from flux_engine.job.base import ParseContext
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job
 from flux_engine.job.video import VideoJob
+from flux_engine.job.work import steps_run
 from flux_engine.models import catalog
 from flux_engine.models.catalog import FLUX_1_SCHNELL
 from flux_engine.models.manager import LoadedModel

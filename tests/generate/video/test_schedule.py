@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flux_engine.generate.video.schedule import Place, eased, place_at, value_at
-from flux_engine.job.timeline import Keyframe, Schedule
+from flux_engine.generate.video.schedule import Place, eased, place_at
+from flux_engine.job.timeline import Keyframe, Schedule, value_at
 
 RISING: Schedule = ((4, 1.0), (8, 3.0), (10, 2.0))
 KEYFRAMES = tuple(Keyframe(frame=frame, prompt="x", seed=0) for frame in (0, 10, 40))
