@@ -12,8 +12,12 @@ The rooms are named by the steps of a job:
     media/       5 encode: pixels -> files, and the pictures that clients send -> pixels
     results/     6 deliver: bucket, folder or inline; measured once
     progress.py  one ordered, throttled stream beside all of these
+    ask/         what is served and what a job would cost: questions that need no GPU
+    openai/      OpenAI's images API, translated into jobs and back
     cli/         the same worker for people, at a terminal
 
 Imports go down this list and never back up; `lint-imports` holds it (pyproject.toml). torch and diffusers are imported
 in models/ and generate/ alone, when a job has to be generated.
 """
+
+__version__ = "0.1.0"

@@ -4,6 +4,8 @@ import sys
 from importlib import import_module
 
 COMMANDS = {  # those that need nothing of the worker, whose import takes seconds
+    "capabilities": "flux_engine.cli.capabilities",
+    "estimate": "flux_engine.cli.estimate",
     "gateway": "flux_engine.cli.gateway",
     "keys": "flux_engine.cli.keys",
 }

@@ -6,13 +6,15 @@ import os
 from pathlib import Path
 from typing import Final
 
+from flux_engine.ask.questions import Questions
 from flux_engine.cache.manager import CacheManager
 from flux_engine.generate.generator import Generator
 from flux_engine.generate.gpu import GpuThread
 from flux_engine.health import Check, cuda_of_torch, fitness_checks
 from flux_engine.inputs.fetcher import InputFetcher
-from flux_engine.inputs.lora_store import LoraStore
-from flux_engine.inputs.pictures import PictureSource
+from flux_engine.inputs.lora_store import LORA_FOLDER, LoraStore
+from flux_engine.inputs.pictures import MAX_BYTES, PictureSource
+from flux_engine.media.decode import MAX_PIXELS
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.device import has_gpu, read_device, read_driver
 from flux_engine.models.planning.plan import Preferences
@@ -48,16 +50,40 @@ def build_worker(
     """
     cache_folder = cache_folder or default_cache_folder()
     models = models or build_models(settings)
+    inputs = inputs or InputFetcher(LoraStore.from_settings(settings), PictureSource(Fetcher()))
+    cache = CacheManager.from_settings(settings, cache_folder=cache_folder)
     return Worker(
         Generator(models, gpu or GpuThread()),
         served=models.served,
-        cache=CacheManager.from_settings(settings, cache_folder=cache_folder),
+        cache=cache,
         store=build_store(settings, cache_folder=cache_folder, is_local=is_local),
         pending=PendingResults(_shared_folder(settings, cache_folder) / "pending"),
-        inputs=inputs or InputFetcher(LoraStore.from_settings(settings), PictureSource(Fetcher())),
+        inputs=inputs,
+        questions=build_questions(settings, models=models, inputs=inputs, cache=cache),
         url_expiry_s=settings.url_expiry_seconds,
         max_video_work=settings.max_video_work,
         gpu_price_per_hour=settings.gpu_price_per_hour,
+    )
+
+
+def build_questions(
+    settings: Settings, *, models: FluxModelManager, inputs: InputFetcher, cache: CacheManager
+) -> Questions:
+    """What answers for a worker of these parts without having anything made."""
+    limits = {
+        "image_bytes": MAX_BYTES,
+        "image_pixels": MAX_PIXELS,
+        "lora_bytes": settings.lora_max_bytes,
+        "lora_hosts": list(settings.lora_hosts),
+        "worker_concurrency": settings.worker_concurrency,
+    }
+    return Questions(
+        models,
+        inputs=inputs,
+        cache=cache,
+        lora_folder=settings.model_volume / LORA_FOLDER,
+        limits=limits,
+        price_per_hour=settings.gpu_price_per_hour,
     )
 
 

@@ -14,6 +14,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from flux_engine.ask.questions import Questions
 from flux_engine.cache.flight import Flight, Lookup
 from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.notices import Offer
@@ -89,6 +90,7 @@ class Worker:
         store: ResultStore,
         pending: PendingResults,
         inputs: InputFetcher,
+        questions: Questions,
         url_expiry_s: int,
         max_video_work: float = MAX_VIDEO_WORK,
         gpu_price_per_hour: float | None = None,
@@ -100,6 +102,7 @@ class Worker:
         self._store = store
         self._pending = pending
         self._inputs = inputs
+        self._questions = questions
         self._url_expiry_s = url_expiry_s
         self._max_video_work = max_video_work
         self._gpu_price_per_hour = gpu_price_per_hour
@@ -168,8 +171,10 @@ class Worker:
             store.close()
 
     async def _result(self, request: Request, store: ResultStore, progress: Progress) -> JsonObject:
-        clock = Clock()
-        job = parse_job(request, self._parse_context(store))  # 1 parse
+        clock, context = Clock(), self._parse_context(store)
+        if self._questions.is_asked(request):
+            return await self._questions.answer(request, context, store=store)
+        job = parse_job(request, context)  # 1 parse
         progress.stage("queued")
         with self._generator.turn() as turn:
             run = await self._prepared(job, store, progress, clock, turn)  # 2 inputs
@@ -184,6 +189,8 @@ class Worker:
         reuse = Reuse(cached=flight.hit is not None, warning=flight.warning)
         account = account_of(job, finished, clock, reuse=reuse, gpu_price_per_hour=self._gpu_price_per_hour)
         result = await fitted(result_of(job, delivery, account), finished.files, job, store)
+        if clock.gpu_s:
+            await self._questions.note(job, account.timings)
         answer = await asyncio.to_thread(result.to_json) if result.inline else result.to_json()
         log.info("job done", extra={"model": job.model, "ms": clock.total_ms()})
         return answer

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import flux_engine
 from builder import hub_form
 from flux_engine.job.base import ParseContext
 from flux_engine.job.parse import Request, parse_job
@@ -254,3 +255,8 @@ def test_the_project_file() -> None:
     assert sections["project"]["env_vars"]["RUNPOD_SKIP_AUTO_SYSTEM_CHECKS"] == "true"
     assert sections["project"]["volume_mount_path"] == str(VARIABLES["MODEL_VOLUME"].default)
     assert hub()["config"]["allowedCudaVersions"] == hub_tests()["config"]["allowedCudaVersions"]
+
+
+def test_the_version_is_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == flux_engine.__version__

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from flux_engine.build import build_questions
 from flux_engine.cache.flight import AWAY
 from flux_engine.cache.lua import Terms
 from flux_engine.cache.manager import CacheManager
@@ -78,19 +79,22 @@ async def _site(
 ) -> AsyncIterator[Site]:
     models, gpu = warm
     settings = Settings.from_environment({"MODEL_VOLUME": str(tmp_path / "volume")})
+    cache = CacheManager(
+        RemoteServer(redis.url),
+        namespace="faults",
+        terms=Terms(lease_s=2, entry_s=60, wait_limit_s=10),
+        call_timeout_s=0.5,
+        retry_after_s=RECONNECT_S,
+    )
+    inputs = InputFetcher(LoraStore.from_settings(settings), PictureSource(Fetcher()))
     worker = Worker(
         Generator(models, gpu),
         served=models.served,
-        cache=CacheManager(
-            RemoteServer(redis.url),
-            namespace="faults",
-            terms=Terms(lease_s=2, entry_s=60, wait_limit_s=10),
-            call_timeout_s=0.5,
-            retry_after_s=RECONNECT_S,
-        ),
+        cache=cache,
         store=s3.store(),
         pending=PendingResults(tmp_path / "pending"),
-        inputs=InputFetcher(LoraStore.from_settings(settings), PictureSource(Fetcher())),
+        inputs=inputs,
+        questions=build_questions(settings, models=models, inputs=inputs, cache=cache),
         url_expiry_s=3600,
     )
     yield Site(worker, redis, s3)

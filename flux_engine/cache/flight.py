@@ -164,10 +164,8 @@ class Flight:
     async def _is_stored(self, entry: CacheEntry) -> bool | None:
         """None where the store does not say so."""
         self._lookup.before_waiting()
-        looks = [self._lookup.store.exists(stored.key, size=stored.bytes) for stored in entry.objects()]
         try:
-            found = await asyncio.gather(*looks)
-            return False if False in found else None if None in found else True
+            return await are_stored(entry, self._lookup.store)
         except StorageFailed as error:
             if self._lookup.needs_store:
                 raise
@@ -247,6 +245,12 @@ class Flight:
             error=error,
             result=result,
         )
+
+
+async def are_stored(entry: CacheEntry, store: ResultStore) -> bool | None:
+    """Whether `store` has every file of `entry`; None where it does not say so. Raises StorageFailed."""
+    found = await asyncio.gather(*(store.exists(stored.key, size=stored.bytes) for stored in entry.objects()))
+    return False if False in found else None if None in found else True
 
 
 def _code(error: BaseException) -> str:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from flux_engine.cache.embedded import EmbeddedServer
-from flux_engine.cache.flight import Flight, Lookup
+from flux_engine.cache.flight import Flight, Lookup, are_stored
 from flux_engine.cache.lua import CacheScripts, Terms
+from flux_engine.cache.measurements import Measurements
 from flux_engine.cache.notices import Notices
 from flux_engine.cache.redis_link import (
     CALL_TIMEOUT_S,
@@ -44,6 +45,7 @@ class CacheManager:
     ) -> None:
         self._link = RedisLink(server, call_timeout_s=call_timeout_s, retry_after_s=retry_after_s)
         self._scripts = CacheScripts(self._link, namespace=namespace, terms=terms or Terms())
+        self.measurements: Final = Measurements(self._link, namespace=namespace)
         self.notices: Final = Notices(self._link, namespace=namespace)
 
     @classmethod
@@ -70,6 +72,14 @@ class CacheManager:
         """The files of `entry` are in `store`: the next one who asks finds them. Nothing where the cache is away."""
         with suppress(CacheAway, StorageFailed):
             await self._scripts.set_entry(self._scripts.slot(await store.identity(), entry.fingerprint), entry)
+
+    async def find_stored(self, fingerprint: str, *, store: ResultStore) -> CacheEntry | None:
+        """As `find`, and only where its files are in `store`."""
+        entry = await self.find(fingerprint, store=store)
+        with suppress(CacheAway, StorageFailed):
+            if entry is not None and await are_stored(entry, store):
+                return entry
+        return None
 
     async def task_status(self, job_id: str) -> TaskStatus | None:
         """How far a job is; None where that is unknown, forgotten, or the server does not answer."""

@@ -5,6 +5,8 @@ python -m flux_engine "a white moon" --json            the contract's result alo
 python -m flux_engine video "a red sun" --duration 2 -o sun.mp4
 python -m flux_engine video --job examples/sun_left_to_right.json -o sun.mp4
 python -m flux_engine plan --gpu A10G                  how a model would run on a GPU: see cli/plan.py
+python -m flux_engine capabilities                     what a worker here serves: see cli/capabilities.py
+python -m flux_engine estimate "a red sun"             what a job would take here: see cli/estimate.py
 """
 
 from __future__ import annotations
@@ -33,13 +35,13 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["plan"]:
         return plan_command.main(arguments[1:])
     if arguments[:1] == ["video"]:
-        return _run(_video_parser().parse_args(arguments[1:]))
-    return _run(_picture_parser().parse_args(arguments))
+        return _run(video_parser().parse_args(arguments[1:]))
+    return _run(picture_parser().parse_args(arguments))
 
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        job = _job_input(options)
+        job = job_input(options)
     except (OSError, ValueError) as error:
         sys.exit(f"--job: {error}")
     try:
@@ -62,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if "error" in result else 0
 
 
-def _picture_parser() -> argparse.ArgumentParser:
+def picture_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m flux_engine", description="Make a picture with FLUX.")
     parser.add_argument("prompt")
     parser.add_argument("--num-images", type=int)
@@ -70,7 +72,7 @@ def _picture_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _video_parser() -> argparse.ArgumentParser:
+def video_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m flux_engine video", description="Make a video with FLUX.")
     parser.add_argument("prompt", nargs="?")
     parser.add_argument("--job", type=Path, help="a file with the job, whose fields the options override")
@@ -101,7 +103,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result object alone, for scripts")
 
 
-def _job_input(options: argparse.Namespace) -> JsonObject:
+def job_input(options: argparse.Namespace) -> JsonObject:
     """The job's `input`. Raises OSError or ValueError for a --job file that cannot be read."""
     given = {name: value for name, value in vars(options).items() if name not in ("output", "plan_file", "json", "job")}
     fields: JsonObject = {name: value for name, value in given.items() if value is not None}

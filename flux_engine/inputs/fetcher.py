@@ -62,6 +62,10 @@ class InputFetcher:
         read = dict(zip(sources, (task.result() for task in fetching), strict=True))
         return await asyncio.to_thread(_put_together, tuple(task.result() for task in finding), read)
 
+    async def lora(self, path: str, *, before_download: Callable[[], None] = lambda: None) -> StoredLora:
+        """One LoRA, as `fetch` finds it. Raises InvalidInput and InputFetchFailed."""
+        return await self._loras.get(path, before_download=before_download)
+
     async def _picture(self, source: str, name: str, before_download: Callable[[], None]) -> _Read:
         data = await self._pictures.get(source, name, before_download=before_download)
         return await asyncio.to_thread(_read, data, name)

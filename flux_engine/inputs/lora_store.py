@@ -43,6 +43,7 @@ CIVITAI_FILE_HOSTS: Final = (  # where its downloads lead: its own hosts, and it
 HUB_FILE_HOSTS: Final = ("huggingface.co", "*.huggingface.co", "*.hf.co")
 DOWNLOAD_TIMEOUT_S: Final = 900.0
 URL_MAX_AGE_S: Final = 3600.0
+LORA_FOLDER: Final = "loras"  # of the volume
 MAX_HASHES: Final = 4096
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 MAX_INLINE_BYTES: Final = 20_000_000  # the platform's largest job
@@ -104,7 +105,7 @@ class LoraStore:
     def from_settings(cls, settings: Settings) -> LoraStore:
         """The store of a worker: the `loras` folder of its volume."""
         return cls(
-            settings.model_volume / "loras",
+            settings.model_volume / LORA_FOLDER,
             fetcher=Fetcher(),
             max_file_bytes=settings.lora_max_bytes,
             max_cache_bytes=settings.lora_cache_bytes,

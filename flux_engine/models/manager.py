@@ -117,6 +117,14 @@ class FluxModelManager:
             self._plans[spec.id] = self._optimizer.plan(self._device, spec, self._preferences)
         return self._plans[spec.id]
 
+    def picture_seconds(self, spec: ModelSpec, *, steps: int) -> float | None:
+        """What the plan's arithmetic expects of one picture of the model's own size; None for a card of unknown
+        rates."""
+        self.plan(spec)
+        assert self._device is not None  # noqa: S101 - read for the plan
+        wishes = replace(self._preferences, num_inference_steps=steps)
+        return self._optimizer.plan(self._device, spec, wishes).seconds
+
     def is_warm(self, spec: ModelSpec) -> bool:
         return spec.id in self._loaded
 

@@ -15,7 +15,15 @@ from flux_engine.errors import ModelUnavailable
 from flux_engine.job.limits import ModelLimits
 from flux_engine.models import catalog
 from flux_engine.models.spec import ModelSpec
-from flux_engine.models.weights import INDEX, Weights, find_weights, has_guidance, pipeline_class_of, revision_of
+from flux_engine.models.weights import (
+    INDEX,
+    Weights,
+    candidate_folders,
+    find_weights,
+    has_guidance,
+    pipeline_class_of,
+    revision_of,
+)
 from flux_engine.settings import SettingsError
 
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -79,6 +87,12 @@ class ServedModels:
     def find_limits(self, name: str) -> ModelLimits | None:
         spec = self.find(name)
         return spec.limits if spec is not None else None
+
+    def has_weights(self, spec: ModelSpec) -> bool:
+        """Whether the weights of `spec` are here; a few `stat` calls."""
+        if spec.id == BUNDLED_ID or (self._folder is not None and spec.id == self._own_id):
+            return True
+        return any((folder / INDEX).is_file() for folder in candidate_folders(spec.id, self._volume))
 
     def weights(self, spec: ModelSpec) -> Weights:
         """Where the weights of `spec` are. Raises ModelUnavailable."""
