@@ -26,7 +26,7 @@ import runpod
 from flux_engine.build import build_checks, build_worker
 from flux_engine.cli.local import TestInputError, print_summary, with_test_input
 from flux_engine.logs import set_up_logs
-from flux_engine.runpod_sdk import GracefulStop, Unprinted, progress_sender, retry_results, wake_on_events
+from flux_engine.runpod_sdk import GracefulStop, Unprinted, part_sender, progress_sender, retry_results, wake_on_events
 from flux_engine.settings import Settings, SettingsError
 from flux_engine.worker import Worker
 
@@ -56,7 +56,7 @@ def _serve(worker: Worker, settings: Settings) -> None:
     stop = GracefulStop()
 
     async def handler(job: dict[str, Any]) -> dict[str, Any]:
-        result = await worker.run(job, progress_sender(job))
+        result = await worker.run(job, progress_sender(job), stream=part_sender(job))
         end_if_broken()
         return Unprinted(result)
 

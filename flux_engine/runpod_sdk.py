@@ -15,8 +15,10 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+from flux_engine.openai.call import Stream
 from flux_engine.progress import Send, Update
 
+PART_CHARACTERS: Final = 450_000  # the platform takes 1 MB; JSON may double each
 POST_TIMEOUT_S: Final = 10.0
 RESULT_ATTEMPTS: Final = 8
 RETRIED_STATUSES: Final = frozenset({408, 425, 429})
@@ -49,6 +51,29 @@ def progress_sender(job: Mapping[str, Any]) -> Send | None:
                 await response.read()
         except aiohttp.ClientError as error:
             raise OSError(type(error).__name__) from error
+
+    return send
+
+
+def part_sender(job: Mapping[str, Any]) -> Stream | None:
+    """A sender to the platform's stream of `job`, or None where there is no platform.
+
+    The SDK offers its stream to generator handlers alone; this is what it does for one. A text over the platform's
+    limit of a part goes as several, to be put together by whoever reads them.
+    """
+    if not os.environ.get("RUNPOD_WEBHOOK_POST_STREAM"):
+        return None
+    from runpod.http_client import AsyncClientSession
+    from runpod.serverless.modules import rp_http
+
+    if not hasattr(rp_http, "stream_result"):
+        log.warning("runpod SDK changed: streamed requests are answered in one piece")
+        return None
+
+    async def send(text: str) -> None:
+        async with AsyncClientSession() as session:
+            for start in range(0, len(text), PART_CHARACTERS):
+                await rp_http.stream_result(session, {"output": text[start : start + PART_CHARACTERS]}, dict(job))
 
     return send
 

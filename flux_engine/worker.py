@@ -29,6 +29,7 @@ from flux_engine.job.parse import Request, parse_job, parse_request
 from flux_engine.job.video import VideoJob
 from flux_engine.logs import about_job
 from flux_engine.models.served import ServedModels
+from flux_engine.openai.call import OpenAICall, Stream
 from flux_engine.progress import MIN_INTERVAL_S, Progress, Send
 from flux_engine.results.delivery import delivered
 from flux_engine.results.files import Origin, ResultFiles, picture_files, video_files
@@ -107,15 +108,52 @@ class Worker:
         self._max_video_work = max_video_work
         self._gpu_price_per_hour = gpu_price_per_hour
 
-    async def run(self, raw: object, send: Send | None = None, *, min_interval_s: float = MIN_INTERVAL_S) -> JsonObject:
-        """Run one job to its result; `send` carries its progress. Raises nothing but a cancellation."""
+    async def run(
+        self,
+        raw: object,
+        send: Send | None = None,
+        *,
+        stream: Stream | None = None,
+        min_interval_s: float = MIN_INTERVAL_S,
+    ) -> JsonObject:
+        """Run one job to its result; `send` carries its progress, and `stream` the events of a streamed OpenAI request.
+
+        Raises nothing but a cancellation.
+        """
         request = parse_request(raw)
+        call = OpenAICall.of(request, stream)
+        if call is None:
+            return await self._answer(request, send, min_interval_s=min_interval_s)
+        answer = await self._answer(request, call.listening(send), call=call, min_interval_s=min_interval_s)
+        return await call.failed(answer) if "error" in answer else answer
+
+    async def warm(self) -> None:
+        """Load the default model before the first job asks for it; where it cannot be loaded, that job will say so."""
+        try:
+            await self._tell(await self._generator.warm())
+        except DeviceBroken as error:
+            self.is_broken = True
+            log.exception("device broken", extra={"code": error.code})
+        except Exception as error:
+            code, detail = (error.code, error.message) if isinstance(error, FluxError) else (Internal.code, None)
+            log.exception("not warmed", extra={"code": code, "detail": detail})
+
+    async def close(self) -> None:
+        """Leave the cache's server and the store. The GPU thread is its owner's to end."""
+        await self._cache.close()
+        self._store.close()
+        self._generator.close()
+
+    async def _answer(
+        self, request: Request, send: Send | None, *, call: OpenAICall | None = None, min_interval_s: float
+    ) -> JsonObject:
+        """The result of `request`, or its error: the boundary around one job."""
         with about_job(request.id):
             if request.task is not None:
                 send = self._cache.notices.sender(request.id, send)
             progress = Progress(send, min_interval_s=min_interval_s)
             try:
-                return await self._in_store(request, progress)
+                return await (self._called(call, progress) if call is not None else self._in_store(request, progress))
             except ClientError as error:
                 log.warning(
                     "job refused", extra={"code": error.code, "detail": error.field}
@@ -143,22 +181,12 @@ class Worker:
                 if request.task is not None:
                     await self._cache.notices.ended(request.id)
 
-    async def warm(self) -> None:
-        """Load the default model before the first job asks for it; where it cannot be loaded, that job will say so."""
-        try:
-            await self._tell(await self._generator.warm())
-        except DeviceBroken as error:
-            self.is_broken = True
-            log.exception("device broken", extra={"code": error.code})
-        except Exception as error:
-            code, detail = (error.code, error.message) if isinstance(error, FluxError) else (Internal.code, None)
-            log.exception("not warmed", extra={"code": code, "detail": detail})
-
-    async def close(self) -> None:
-        """Leave the cache's server and the store. The GPU thread is its owner's to end."""
-        await self._cache.close()
-        self._store.close()
-        self._generator.close()
+    async def _called(self, call: OpenAICall, progress: Progress) -> JsonObject:
+        """What OpenAI's API answers to `call`."""
+        if call.asks_for_models:
+            return call.models(self._served.ids())
+        request = await call.as_job(self._parse_context(self._store))
+        return await call.answered(await self._in_store(request, progress))
 
     async def _in_store(self, request: Request, progress: Progress) -> JsonObject:
         """The result of `request`, in the bucket that it brings along or in the worker's own store."""

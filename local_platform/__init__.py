@@ -4,6 +4,7 @@
     endpoint          the queue while it runs: a clock, the workers, and everyone who waits
     worker_api        the side that the SDK of a worker talks to
     client_api        the side that clients talk to
+    openai_api        the same for clients of OpenAI's API
     faults, webhooks  what a network does to requests; what a finished job sends out
     server            all of it over HTTP
     workers           the real handler in processes of its own

@@ -69,6 +69,7 @@ def _greeting(platform: Platform) -> str:
             f"health     curl -s -H 'Authorization: Bearer local' {base}/{endpoint}/health",
             f'a job      curl -s -H \'Authorization: Bearer local\' -d \'{{"input": {{"prompt": "a red sun"}}}}\' '
             f"{base}/{endpoint}/runsync",
+            f"openai     OPENAI_BASE_URL={platform.openai_url}",
             "Any API key will do. Ctrl-C ends the platform and its workers.",
         ]
     )

@@ -19,6 +19,7 @@ from local_platform.client_api import ClientApi, answer_errors
 from local_platform.endpoint import Endpoint
 from local_platform.faults import STATUS_FAULTS, FaultPlan, Faults, arm_reset
 from local_platform.job import Limits
+from local_platform.openai_api import OpenAIApi
 from local_platform.webhooks import Webhooks
 from local_platform.worker_api import WorkerApi
 
@@ -56,6 +57,7 @@ class Platform:
         app = web.Application(middlewares=[self._inject, answer_errors], client_max_size=MAX_BODY_BYTES)
         app.add_routes(WorkerApi(self.endpoint, poll_s=poll_s).routes())
         app.add_routes(ClientApi(self.endpoint, sync_wait_s=sync_wait_s).routes())
+        app.add_routes(OpenAIApi(self.endpoint).routes())
         self._runner = web.AppRunner(app, keepalive_timeout=keepalive_s, shutdown_timeout=0.5, access_log=None)
         self._ticker: asyncio.Task[None] | None = None
 
@@ -73,6 +75,11 @@ class Platform:
             await asyncio.gather(self._ticker, return_exceptions=True)
         await self._webhooks.close()
         await self._runner.cleanup()
+
+    @property
+    def openai_url(self) -> str:
+        """Base URL of OpenAI's clients."""
+        return f"{self.client_url}/{self.endpoint.id}/openai/v1"
 
     @property
     def client_url(self) -> str:

@@ -203,10 +203,6 @@ class CacheScripts:
     async def set_task(self, task: TaskStatus) -> None:
         await self.link.eval(SET_TASK, [self._task_key(task.job_id)], [task.model_dump_json(), _ms(self.terms.entry_s)])
 
-    async def entry(self, slot: str) -> bytes | None:
-        """The entry as it is stored, without claiming anything."""
-        return await self.link.get(f"{slot}:entry")
-
     async def task(self, job_id: str) -> TaskStatus | None:
         raw = await self.link.get(self._task_key(job_id))
         return TaskStatus.parse(raw) if raw is not None else None

@@ -5,6 +5,7 @@
     mask        OpenAI's mask (transparent is repainted) -> the contract's (white is repainted)
     answer      a job's result -> ImagesResponse; the models served -> the list of models
     events      progress and result -> the events of a stream
+    call        the whole way of a request that RunPod hands over in a job's input
     error       a job's error -> the error object, with its HTTP status
 
     asked = generation_job(body, context)

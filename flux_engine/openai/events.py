@@ -76,5 +76,5 @@ def error_event(body: Mapping[str, Any]) -> JsonObject:
 
 
 def as_text(event: Mapping[str, Any]) -> str:
-    """`event` as a server sends it."""
-    return f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False, allow_nan=False)}\n\n"
+    """`event` as a server sends it, in ASCII, so that it may be cut anywhere."""
+    return f"event: {event['type']}\ndata: {json.dumps(event, allow_nan=False)}\n\n"
