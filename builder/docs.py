@@ -1,7 +1,7 @@
 """Documentation made from the code: `python -m builder.docs` writes it, `--check` exits with 1 where it is out of date.
 
-Tables in the README and the pages of docs/, the page of GPUs, the form of the hub's entry, and the clients' types. A
-table stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; any page may hold any of them.
+Tables in the README and the pages of docs/, the page of GPUs, the form of the hub's entry, the clients' types and the
+Postman collection. A table stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; any page may hold any of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from builder import client_types, gpus_table, hub_form
+from builder import client_types, gpus_table, hub_form, postman
 from flux_engine.errors import FluxError
 from flux_engine.job.aliases import ALIASES
 from flux_engine.job.fields import ImageFields, SharedFields, describe
@@ -40,6 +40,7 @@ def main() -> int:
     made = {page: rendered(page.read_text(encoding="utf-8")) for page in PAGES if page != gpus_table.PAGE}
     made |= {gpus_table.PAGE: gpus_table.page(), hub_form.PAGE: hub_form.page()}
     made |= {client_types.PYTHON: client_types.python(), client_types.TYPESCRIPT: client_types.typescript()}
+    made |= {postman.PAGE: postman.page()}
     if "--check" in sys.argv:
         return int(any(page.read_text(encoding="utf-8") != text for page, text in made.items()))
     for page, text in made.items():

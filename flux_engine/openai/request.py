@@ -41,6 +41,7 @@ BACKGROUNDS: Final = ("auto", "opaque", "transparent")
 RESPONSE_FORMATS: Final = ("url", "b64_json")
 MAX_PARTIAL_IMAGES: Final = 3
 MODELS_OF_OPENAI: Final = ("gpt-image", "dall-e", "chatgpt-image")  # what their names begin with
+ALWAYS_INLINE: Final = ("gpt-image", "chatgpt-image")  # whose clients look for no address
 UNSEEN: Final = ("user", "safety_identifier")  # they name the end user and ask for nothing
 INERT: Final = ("moderation", "style", "input_fidelity", "complexity", "frame_count", "frame_duration_ms", "svg")
 TRANSLATED: Final = (
@@ -102,6 +103,8 @@ def _asked(kind: Kind, given: Mapping[str, Any], job: JsonObject, warnings: list
     if is_streamed and partial_images:
         job = job | {"preview": True}
     identifier = given.get("safety_identifier") or given.get("user")
+    if response_format is None and str(given.get("model", "")).startswith(ALWAYS_INLINE):
+        response_format = "b64_json"
     wishes = Wishes(
         kind=kind,
         quality=_quality(given),

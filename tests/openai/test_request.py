@@ -119,6 +119,8 @@ def test_wishes_shape_the_answer_alone(context: ParseContext) -> None:
     wishes = asked(context, response_format="url", quality="hd", user="u-1", safety_identifier="s-1").wishes
     assert (wishes.kind, wishes.response_format, wishes.quality) == ("image_generation", "url", "high")
     assert (wishes.is_streamed, wishes.partial_images, wishes.safety_identifier) == (False, 0, "s-1")
+    formats = [asked(context, model=model).wishes.response_format for model in ("gpt-image-2", "dall-e-3", "flux-tiny")]
+    assert formats == ["b64_json", None, None]
     streamed = asked(context, stream=True, partial_images=3, user="u-1").wishes
     assert (streamed.response_format, streamed.partial_images, streamed.safety_identifier) == ("b64_json", 3, "u-1")
 
