@@ -20,8 +20,8 @@ from benchmarks.fleet import table
 from flux_engine.build import build_worker
 from flux_engine.job.schema.forms import PICTURE
 from flux_engine.settings import Settings
-from tests.runpod.server import Platform
-from tests.runpod.workers import WorkerPool
+from local_platform.server import Platform
+from local_platform.workers import WorkerPool
 
 LEARNT = 12  # jobs before the first that counts
 

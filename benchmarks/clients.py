@@ -20,11 +20,11 @@ from typing import Final
 from flux_client import AsyncFluxClient
 
 from benchmarks.fleet import table
+from local_platform.job import Status
+from local_platform.server import API_KEY, Platform
+from local_platform.workers import WorkerPool
 from tests.clients.endpoint import painting
 from tests.runpod.handlers.painter import painted
-from tests.runpod.job import Status
-from tests.runpod.server import API_KEY, Platform
-from tests.runpod.workers import WorkerPool
 
 ROOT: Final = Path(__file__).parents[1]
 CLIENT: Final = ROOT / "clients" / "typescript"
