@@ -25,6 +25,7 @@ from flux_engine.job.fingerprint import fingerprint
 from flux_engine.job.image import ImageJob
 from flux_engine.job.loras import LoraRequest
 from flux_engine.job.parse import Request, parse_job
+from flux_engine.job.schema.jobs import prepare
 from flux_engine.job.validation import shown, shown_name
 from flux_engine.job.video import VideoJob
 from flux_engine.models.manager import FluxModelManager
@@ -50,6 +51,7 @@ class Questions:
         price_per_hour: float | None = None,
     ) -> None:
         """`limits` are what the worker's settings bound, for the answer to `capabilities`."""
+        prepare()
         self._models = models
         self._inputs = inputs
         self._cache = cache
