@@ -23,8 +23,9 @@ os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")  # read at import; the default
 
 import runpod
 
-from flux_engine.build import build_checks, build_worker
+from flux_engine.build import build_checks, build_worker, try_own_bucket
 from flux_engine.cli.local import TestInputError, print_summary, with_test_input
+from flux_engine.health import Unfit
 from flux_engine.logs import set_up_logs
 from flux_engine.runpod_sdk import GracefulStop, Unprinted, part_sender, progress_sender, retry_results, wake_on_events
 from flux_engine.settings import Settings, SettingsError
@@ -43,7 +44,9 @@ def main() -> None:
         settings = Settings.from_environment(os.environ)
         set_up_logs(settings.log_level, as_json=is_on_platform)
         worker = build_worker(settings, is_local=not is_on_platform and not is_serving)
-    except SettingsError as error:
+        if not is_on_platform:  # there the SDK runs all checks itself
+            try_own_bucket(settings)
+    except (SettingsError, Unfit) as error:
         sys.exit(f"The worker cannot start: {error}")
     if is_on_platform or is_serving:
         _serve(worker, settings)

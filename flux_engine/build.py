@@ -10,7 +10,7 @@ from flux_engine.ask.questions import Questions
 from flux_engine.cache.manager import CacheManager
 from flux_engine.generate.generator import Generator
 from flux_engine.generate.gpu import GpuThread
-from flux_engine.health import Check, cuda_of_torch, fitness_checks
+from flux_engine.health import Check, bucket_check, cuda_of_torch, fitness_checks
 from flux_engine.inputs.fetcher import InputFetcher
 from flux_engine.inputs.lora_store import LORA_FOLDER, LoraStore
 from flux_engine.inputs.pictures import MAX_BYTES, PictureSource
@@ -129,7 +129,14 @@ def build_checks(settings: Settings) -> list[Check]:
         cache_folder=default_cache_folder(),
         driver=read_driver,
         torch_cuda=cuda_of_torch(),
+        bucket=bucket_from_settings(settings) if settings.has_bucket else None,
     )
+
+
+def try_own_bucket(settings: Settings) -> None:
+    """The part of `build_checks` that a run on one's own machine needs too. Raises Unfit."""
+    if settings.has_bucket:
+        bucket_check(bucket_from_settings(settings))()
 
 
 def _served(settings: Settings) -> ServedModels:

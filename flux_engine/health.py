@@ -1,10 +1,11 @@
-"""Checks before the first job: GPU and driver, disk, volume, model.
+"""Checks before the first job: GPU and driver, disk, volume, model, bucket.
 
-A check that raises ends the worker, and the platform starts another, on this machine or elsewhere. So only a fault of
-the machine raises: a GPU or a driver that the installed torch cannot use, or a disk without room. Volume and model are
-the same for every worker of the endpoint, and a worker without them can still do jobs that name another model and
-deliver results to a bucket or inline: their faults are logged, and a job that needs them fails with a clear error.
-Nothing here reads weights or imports torch.
+A check that raises ends the worker, and the platform starts another. Two kinds of faults do: this machine's own (a
+GPU or driver that the installed torch cannot use, a disk without room), and a bucket that refuses the settings, since
+every picture made for it would be lost. A bucket that does not answer ends nothing: it may answer by the time of the
+first result, and results wait on the volume for a retry. The volume and the model are the same for every worker, and
+a worker without them still has jobs that it can do: the log says what is wrong, and a job that needs them fails with
+a clear error. Nothing here reads weights or imports torch.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from flux_engine.errors import ModelUnavailable
 from flux_engine.models.planning.device import Driver
 from flux_engine.models.served import ServedModels
+from flux_engine.results.bucket_address import Bucket
+from flux_engine.results.trial import BucketRefuses, BucketSilent, try_bucket
 from flux_engine.units import MIB
 
 MIN_FREE_BYTES: Final = 512 * MIB  # results that wait for a retry, LoRAs, compile caches
@@ -46,6 +50,7 @@ def fitness_checks(
     driver: Callable[[], Driver | None] = lambda: None,
     torch_cuda: str | None = None,
     min_free_bytes: int = MIN_FREE_BYTES,
+    bucket: Bucket | None = None,
 ) -> list[Check]:
     """The checks, those that may raise Unfit first.
 
@@ -70,7 +75,23 @@ def fitness_checks(
         except ModelUnavailable as error:
             log.error(f"the default model is missing, and jobs for it will fail: {error.message}")
 
-    return [gpu_can_be_used, disk_has_room, volume_is_usable, model_is_there]
+    checks = [gpu_can_be_used, disk_has_room, volume_is_usable, model_is_there]
+    return [*checks, bucket_check(bucket)] if bucket is not None else checks
+
+
+def bucket_check(bucket: Bucket) -> Check:
+    """Tries `bucket` once, however often it is called. Raises Unfit where the store refuses it."""
+
+    @cache
+    def bucket_takes_results() -> None:
+        try:
+            try_bucket(bucket)
+        except BucketRefuses as refusal:
+            raise Unfit(f"the bucket cannot be used: {refusal}") from None
+        except BucketSilent as silence:
+            log.error("bucket does not answer; results wait for it", extra={"detail": str(silence)})
+
+    return bucket_takes_results
 
 
 def cuda_of_torch() -> str | None:
@@ -116,8 +137,6 @@ def _fault_of_volume(folder: Path, min_free_bytes: int) -> str | None:
     """What is wrong with the volume. A missing one is no fault: the model may be in the image."""
     if not folder.exists():
         return None
-    if not folder.is_dir():
-        return "is a file; set it to the folder where the volume is attached"
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"flux")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import stat
@@ -11,13 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
-from flux_engine.build import build_checks
+from flux_engine.build import build_checks, try_own_bucket
 from flux_engine.health import Unfit, cuda_in, cuda_of_torch, fitness_checks
 from flux_engine.models.planning.device import Driver, read_driver
 from flux_engine.models.served import ServedModels
 from flux_engine.models.weights import BUNDLED_FOLDER
-from flux_engine.settings import Settings
+from flux_engine.settings import Settings, SettingsError
+from tests.servers import ACCESS_KEY, SECRET_KEY, S3Process
+from tests.web_server import server_thread
 
 
 def run_checks(volume: Path, **environment: str) -> None:
@@ -74,10 +78,10 @@ def test_the_way_to_get_a_missing_model_is_said(tmp_path: Path, caplog: pytest.L
     assert "fetch_models.py" in caplog.text
 
 
-def test_a_volume_that_is_a_file_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_volume_that_is_a_file_stops_the_worker(tmp_path: Path) -> None:
     (tmp_path / "volume").write_text("")
-    run_checks(tmp_path / "volume")
-    assert "MODEL_VOLUME is a file" in caplog.text
+    with pytest.raises(SettingsError, match="MODEL_VOLUME: must be a folder"):
+        run_checks(tmp_path / "volume")
 
 
 @pytest.mark.skipif(not os.path.ismount("/proc"), reason="a folder that root cannot write either")
@@ -97,6 +101,47 @@ def test_a_volume_with_little_room_is_said(tmp_path: Path, caplog: pytest.LogCap
     )
     next(check for check in checks if check.__name__ == "volume_is_usable")()
     assert "MODEL_VOLUME has" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------ the bucket
+
+
+def bucket_environment(url: str) -> dict[str, str]:
+    return {
+        "BUCKET_ENDPOINT_URL": url,
+        "BUCKET_ACCESS_KEY_ID": ACCESS_KEY,
+        "BUCKET_SECRET_ACCESS_KEY": SECRET_KEY,
+    }
+
+
+def test_a_bucket_that_takes_an_object_is_fit(s3: S3Process, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run_checks(tmp_path, **bucket_environment(f"{s3.url}/pictures"))
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_a_bucket_that_refuses_ends_the_worker(s3: S3Process, tmp_path: Path) -> None:
+    settings = Settings.from_environment({"MODEL_VOLUME": str(tmp_path), **bucket_environment(f"{s3.url}/missing")})
+    with pytest.raises(Unfit, match="the bucket does not exist; correct BUCKET_NAME"):
+        try_own_bucket(settings)
+
+
+def test_a_bucket_that_does_not_answer_ends_no_worker_and_is_tried_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+
+    def answer(request: web.Request) -> web.Response:
+        asked.append(request.method)
+        return web.Response(status=503)
+
+    with server_thread(answer) as port:
+        environment = {"MODEL_VOLUME": str(tmp_path), **bucket_environment(f"http://127.0.0.1:{port}/pictures")}
+        checks = build_checks(Settings.from_environment(environment))
+        checks[-1]()
+        tries = len(asked)
+        checks[-1]()
+    assert tries == len(asked) == 3
+    assert "bucket does not answer" in caplog.text
 
 
 # --------------------------------------------------------------------------------- the machine's own faults

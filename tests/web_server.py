@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import ipaddress
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from aiohttp import web
@@ -64,3 +66,28 @@ def own_certificate(folder: Path, *hosts: str) -> tuple[ssl.SSLContext, ssl.SSLC
 async def loopback(_host: str, _port: int) -> list[str]:
     """A resolver for which every name is this machine."""
     return ["127.0.0.1"]
+
+
+@contextmanager
+def server_thread(answer: Callable[[web.Request], web.Response]) -> Iterator[int]:
+    """Serve every path with `answer` from a thread, for clients that block; gives the port."""
+    ready, done = threading.Event(), threading.Event()
+    ports: list[int] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        return answer(request)
+
+    async def serve() -> None:
+        async with server(handle) as port:
+            ports.append(port)
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield ports[0]
+    finally:
+        done.set()
+        thread.join()

@@ -21,9 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from flux_engine.build import build_worker
+from flux_engine.build import build_worker, try_own_bucket
 from flux_engine.cli import plan as plan_command
 from flux_engine.cli.local import summary
+from flux_engine.health import Unfit
 from flux_engine.job.base import JsonObject
 from flux_engine.job.formats import IMAGE_FORMATS, ONLY_OF_VIDEOS, SPELLINGS
 from flux_engine.logs import set_up_logs
@@ -48,7 +49,8 @@ def _run(options: argparse.Namespace) -> int:
         settings = Settings.from_environment(os.environ)
         set_up_logs("WARNING", as_json=False)
         worker = build_worker(settings, is_local=True)
-    except SettingsError as error:
+        try_own_bucket(settings)
+    except (SettingsError, Unfit) as error:
         sys.exit(str(error))
     bar = _Bar(is_shown=sys.stderr.isatty() and not options.json)
     result = asyncio.run(worker.run({"id": "local", "input": job}, bar.send, min_interval_s=0.1))

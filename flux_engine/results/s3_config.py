@@ -15,13 +15,16 @@ from typing import Final
 from pydantic import SecretStr
 
 from flux_engine.errors import InvalidInput
+from flux_engine.job.bucket_fields import sendable, trimmed
+from flux_engine.job.validation import shown_name
 from flux_engine.net.addresses import is_public
 from flux_engine.results.bucket import BucketStore
 from flux_engine.results.bucket_address import Bucket, TimeBounds, bucket_address
 
 FIELD: Final = "s3Config"
 REQUIRED: Final = ("endpointUrl", "accessId", "accessSecret")
-ASCII: Final = ("endpointUrl", "accessId", "region")  # they become part of a request's head
+FIELDS: Final = (*REQUIRED, "bucketName", "region")
+KEYS: Final = ("accessId", "accessSecret")
 
 
 def store_from_s3_config(
@@ -41,13 +44,17 @@ def store_from_s3_config(
         raise InvalidInput(
             "`s3Config` must be an object with endpointUrl, accessId, accessSecret and bucketName", field=FIELD
         )
-    values = {name: _text(config, name) for name in (*REQUIRED, "bucketName", "region")}
+    values = {name: _text(config, name) for name in FIELDS}
     missing = [name for name in REQUIRED if not values[name]]
     if missing:
-        raise InvalidInput(f"`s3Config` needs {', '.join(missing)} as well", field=FIELD)
-    odd = [name for name in ASCII if not values[name].isascii()]
-    if odd:
-        raise InvalidInput(f"`s3Config` cannot be used: {' and '.join(odd)} must be ASCII", field=FIELD)
+        unknown = [shown_name(name) for name in config if name not in FIELDS]
+        hint = f"; it has no `{unknown[0]}`" if unknown else ""
+        raise InvalidInput(f"`s3Config` needs {', '.join(missing)} as well{hint}", field=FIELD)
+    for name in KEYS:
+        try:
+            sendable(values[name])
+        except ValueError as error:
+            raise InvalidInput(f"`s3Config` cannot be used: {name} {error}", field=FIELD) from None
     try:
         address = bucket_address(
             values["endpointUrl"], bucket=values["bucketName"] or None, region=values["region"] or None
@@ -84,6 +91,6 @@ def _text(config: Mapping[object, object], name: str) -> str:
     value = config.get(name)
     if value is None:
         return ""
-    if not isinstance(value, str) or len(value) > 2048 or not value.isprintable():
+    if not isinstance(value, str):
         raise InvalidInput(f"`s3Config` cannot be used: {name} must be a string", field=FIELD)
-    return value.strip()
+    return trimmed(value)

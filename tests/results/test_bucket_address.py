@@ -5,6 +5,7 @@ import pytest
 from flux_engine.results.bucket_address import bucket_address, bucket_from_settings
 from flux_engine.settings import Settings, SettingsError
 
+SUPABASE = "https://abcdefghijkl.supabase.co/storage/v1/s3"
 KEYS = {"BUCKET_ACCESS_KEY_ID": "a-key", "BUCKET_SECRET_ACCESS_KEY": "a-secret"}
 
 
@@ -33,6 +34,12 @@ KEYS = {"BUCKET_ACCESS_KEY_ID": "a-key", "BUCKET_SECRET_ACCESS_KEY": "a-secret"}
         ),
         ("https://art.nyc3.digitaloceanspaces.com", "art", ("https://nyc3.digitaloceanspaces.com", "art", "nyc3")),
         ("http://minio.local:9000/art/", None, ("http://minio.local:9000", "art", "us-east-1")),
+        (SUPABASE, "art", (SUPABASE, "art", "us-east-1")),
+        (f"{SUPABASE}/", "art", (SUPABASE, "art", "us-east-1")),
+        (f"{SUPABASE}/art", "art", (SUPABASE, "art", "us-east-1")),
+        ("https://files.example/minio", "art", ("https://files.example/minio", "art", "us-east-1")),
+        ("http://[::1]:9000/art", None, ("http://[::1]:9000", "art", "us-east-1")),
+        ("HTTPS://S3.eu-west-1.amazonaws.com/", "art", ("https://s3.eu-west-1.amazonaws.com", "art", "eu-west-1")),
     ],
 )
 def test_every_spelling_of_an_endpoint(endpoint: str, bucket: str | None, expected: tuple[str, str, str]) -> None:
@@ -46,10 +53,21 @@ def test_every_spelling_of_an_endpoint(endpoint: str, bucket: str | None, expect
         ({"BUCKET_ENDPOINT_URL": "https://s3.amazonaws.com"}, "no bucket is named"),
         ({"BUCKET_ENDPOINT_URL": "s3.amazonaws.com/art"}, "http or https"),
         ({"BUCKET_ENDPOINT_URL": "https://u:p@s3.amazonaws.com/art"}, "without a user"),
-        ({"BUCKET_ENDPOINT_URL": "https://s3.amazonaws.com/art/2026"}, "one path segment"),
+        ({"BUCKET_ENDPOINT_URL": "https://s3.amazonaws.com/art/2026"}, "no bucket is named; with the bucket"),
         ({"BUCKET_ENDPOINT_URL": "https://s3.amazonaws.com/art", "BUCKET_NAME": "other"}, "another bucket"),
         ({"BUCKET_ENDPOINT_URL": "https://s3.amazonaws.com", "BUCKET_NAME": "../x"}, "3 to 63"),
         ({"BUCKET_ENDPOINT_URL": "https://s3.amazonaws.com:99999/art"}, "BUCKET_ENDPOINT_URL"),
+        ({"BUCKET_ENDPOINT_URL": SUPABASE}, "no bucket is named; with the bucket"),
+        ({"BUCKET_ENDPOINT_URL": "https://my_minio:9000/art"}, "BUCKET_ENDPOINT_URL.*IP address"),
+        ({"BUCKET_ENDPOINT_URL": "https://bücher.example/art"}, "BUCKET_ENDPOINT_URL.*ASCII"),
+        ({"BUCKET_ENDPOINT_URL": "https://-s3.example/art"}, "BUCKET_ENDPOINT_URL"),
+        ({"BUCKET_ENDPOINT_URL": "https://art.s3.amazonaws.com", "BUCKET_NAME": "other"}, "another bucket"),
+        ({"BUCKET_ENDPOINT_URL": "https://s3.example", "BUCKET_NAME": "s3://art"}, "BUCKET_NAME.*without s3://"),
+        ({"BUCKET_ENDPOINT_URL": "https://s3.example/a", "BUCKET_REGION": "us east"}, "BUCKET_REGION"),
+        (
+            {"BUCKET_ENDPOINT_URL": "https://s3.example", "BUCKET_NAME": "My_Art", "BUCKET_ADDRESSING": "virtual"},
+            "BUCKET_ADDRESSING",
+        ),
         ({"BUCKET_ENDPOINT_URL": "https://s3.amazonaws.com/art", "BUCKET_PREFIX": "a/../b"}, "BUCKET_PREFIX"),
         ({"BUCKET_ENDPOINT_URL": "https://s3.amazonaws.com/art", "BUCKET_PUBLIC_URL": "cdn"}, "BUCKET_PUBLIC_URL"),
     ],
