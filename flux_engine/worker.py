@@ -26,6 +26,7 @@ from flux_engine.job.base import MAX_VIDEO_WORK, JsonObject, ParseContext
 from flux_engine.job.fingerprint import ModelIdentity, fingerprint
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job, parse_request
+from flux_engine.job.shape import shaped_like
 from flux_engine.job.video import VideoJob
 from flux_engine.logs import about_job
 from flux_engine.models.served import ServedModels
@@ -206,6 +207,7 @@ class Worker:
         progress.stage("queued")
         with self._generator.turn() as turn:
             run = await self._prepared(job, store, progress, clock, turn)  # 2 inputs
+            job = run.job  # now in the shape of its picture
             async with self._cache.flight(run.lookup()) as flight:  # 3 reuse
                 progress.also_tell(flight.share_progress)
                 if flight.hit is not None:
@@ -237,6 +239,8 @@ class Worker:
             progress.stage("lora")
         with clock.measure("lora") if job.loras else nullcontext():
             inputs = await self._inputs.fetch(job, before_download=turn.give_up)
+        image = inputs.pictures.image
+        job = shaped_like(job, image.size if image is not None else None, self._served.named(job.model).limits)
         return Run(
             job=job,
             inputs=inputs,

@@ -11,6 +11,7 @@ from flux_engine.errors import InvalidInput
 from flux_engine.job.fields import ImageFields, cleaned
 from flux_engine.job.formats import SPELLINGS
 from flux_engine.job.loras import lora_items
+from flux_engine.job.misplaced import depth_fault
 from flux_engine.job.size import SIZE_ALIASES, require_both_sides, written_size
 from flux_engine.job.timeline import written_keyframes
 from flux_engine.job.validation import is_same, shown, shown_name
@@ -107,6 +108,8 @@ def _targets(name: str, value: object) -> list[tuple[str, object]]:
     """The canonical fields that one sent field sets, with their values."""
     canonical = ALIASES.get(name, name)
     if canonical not in (*CANONICAL, *SIZE_ALIASES):
+        if (fault := depth_fault(name, value)) is not None:
+            raise InvalidInput(fault, field=shown_name(name))
         raise InvalidInput(f"`{shown_name(name)}` is not a field of a job{_did_you_mean(name)}", field=shown_name(name))
     if canonical != "metadata":
         value = cleaned(value)

@@ -17,6 +17,7 @@ from flux_engine.job.aliases import Written
 from flux_engine.job.fields import MAX_SEED, MIN_SEQUENCE_LENGTH, AspectRatio, SharedFields
 from flux_engine.job.limits import ModelLimits, guidance_scale, guided_by, within
 from flux_engine.job.loras import LoraRequest, lora_requests
+from flux_engine.job.prompt_syntax import syntax_warnings
 from flux_engine.job.size import pixel_size
 from flux_engine.job.validation import Fields, shown, shown_picture, validated
 
@@ -27,7 +28,10 @@ MAX_METADATA_BYTES: Final = 4096
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 MAX_VIDEO_WORK: Final = 2000.0  # frames x steps x megapixels
 DEFAULT_QUALITY: Final = 90
-NOT_ECHOED: Final = ("id", "metadata", "is_format_open", "warnings")
+NOT_ECHOED: Final = ("id", "metadata", "is_format_open", "is_size_open", "warnings")
+SEED_TAKES: Final = (
+    f"an integer from -1 to {MAX_SEED}, the largest that every JSON reader keeps exact (send a larger one modulo 2^53)"
+)
 SOURCES: Final = ("image", "mask")  # fetched later; echoed without the parts that may be secret
 
 
@@ -56,6 +60,7 @@ class Job:
     metadata: JsonObject | None
     image: str | None  # as sent, not yet fetched
     is_format_open: bool  # the client did not choose an output format
+    is_size_open: bool  # the client wrote no size, so a picture's shape decides it
     warnings: tuple[str, ...]
 
     def echoed(self) -> JsonObject:
@@ -94,7 +99,7 @@ class Parsing:
         """The written fields, or `changed` in their place, as a `model`. Raises InvalidInput."""
         given = self.written.values if changed is None else changed
         limits = self._limits_named(given.get("model"))
-        return validated(model, given, takes=limits.takes() if limits is not None else None)
+        return validated(model, given, takes={"seed": SEED_TAKES} | (limits.takes() if limits is not None else {}))
 
     def _limits_named(self, name: object) -> ModelLimits | None:
         if name is None:
@@ -113,6 +118,8 @@ def shared_values(given: SharedFields, parsing: Parsing) -> dict[str, Any]:
     limits = model_limits(given.model, context)
     size = pixel_size(given, limits, warnings, written_as=parsing.written.size_name)
     negative_prompt, true_cfg_scale = guided_by(given, limits, warnings)
+    warnings += syntax_warnings("prompt", given.prompt)
+    warnings += syntax_warnings("negative_prompt", given.negative_prompt or "")
     steps_bounds = limits.num_inference_steps_bounds
     length_bounds = (MIN_SEQUENCE_LENGTH, limits.max_sequence_length_limit)
     steps, length = given.num_inference_steps, given.max_sequence_length
@@ -137,6 +144,7 @@ def shared_values(given: SharedFields, parsing: Parsing) -> dict[str, Any]:
         "cache": given.cache,
         "metadata": _metadata(given.metadata),
         "image": given.image,
+        "is_size_open": given.width is None and given.height is None and given.aspect_ratio is None,
     }
 
 

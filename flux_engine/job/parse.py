@@ -17,6 +17,7 @@ from flux_engine.errors import InvalidInput
 from flux_engine.job.aliases import canonical_fields
 from flux_engine.job.base import ParseContext, Parsing
 from flux_engine.job.image import ImageJob, image_job
+from flux_engine.job.misplaced import EXAMPLE, envelope_fault
 from flux_engine.job.video import VideoJob, video_job
 
 UNKNOWN_ID: Final = "unknown"
@@ -39,15 +40,17 @@ class GatewayTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the platform hands over for one job, not checked yet. `input` is None where it is not an object.
+    """What the platform hands over for one job, not checked yet.
 
-    `id` is the gateway's where one sent the job, so that a job submitted twice is one job.
+    `id` is the gateway's where one sent the job, so that a job submitted twice is one job. `input` is None where it is not
+    an object. `fault` is what is wrong around it, which `parse_job` raises.
     """
 
     id: str
     input: Mapping[Any, Any] | None = field(repr=False)  # prompts and pictures
     s3_config: object = field(default=None, repr=False)  # may hold a secret
     task: GatewayTask | None = None
+    fault: str | None = field(default=None, repr=False)
 
 
 def parse_request(raw: object) -> Request:
@@ -64,6 +67,7 @@ def parse_request(raw: object) -> Request:
         input=asked if isinstance(asked, Mapping) else None,
         s3_config=envelope.get("s3Config"),
         task=task,
+        fault=envelope_fault(raw),
     )
 
 
@@ -79,8 +83,8 @@ def _gateway_task(value: object) -> GatewayTask | None:
 def parse_job(request: Request, context: ParseContext) -> ImageJob | VideoJob:
     """Check what `request` asks for and fill in every default. Raises InvalidInput, which names the field and what it
     takes, and ModelUnavailable where the default model cannot be identified."""
-    if request.input is None:
-        raise InvalidInput('`input` must be a JSON object such as {"prompt": "a red sun"}', field="input")
+    if request.fault is not None or request.input is None:
+        raise InvalidInput(request.fault or f"`input` must be a JSON object, as in {EXAMPLE}", field="input")
     warnings: list[str] = []
     written = canonical_fields(request.input, warnings)
     parsing = Parsing(identity=request.id, written=written, context=context, warnings=warnings)

@@ -92,6 +92,12 @@ def pixel_size(given: SharedFields, limits: ModelLimits, warnings: list[str], *,
     return Size(width=rounded[0], height=rounded[1])
 
 
+def size_like(picture: tuple[int, int], limits: ModelLimits) -> tuple[int, int]:
+    """The sides of a result in the shape of `picture`, of the model's own area."""
+    area = limits.side**2
+    return _sides(*picture, area / PIXELS_PER_MEGAPIXEL, min(area, limits.max_pixels))[0]
+
+
 def _size_of_ratio(given: SharedFields, ratio: AspectRatio, limits: ModelLimits, warnings: list[str]) -> Size:
     """Sides in `ratio` with an area near `megapixels`, by default near the model's own size.
 

@@ -14,6 +14,7 @@ from flux_engine.errors import InvalidInput
 from flux_engine.job.base import Job, JsonObject, Parsing, shared_values
 from flux_engine.job.formats import GIF_MAX_FPS, VideoFormat
 from flux_engine.job.limits import PIXELS_PER_MEGAPIXEL
+from flux_engine.job.prompt_syntax import syntax_warnings
 from flux_engine.job.timeline import (
     Keyframe,
     Motion,
@@ -88,6 +89,8 @@ def video_job(parsing: Parsing) -> VideoJob:
     if keyframes and written.prompt != keyframes[0].prompt:
         parsing.warnings.append("`prompt` has no effect where `keyframes` are given")
         written = written.model_copy(update={"prompt": keyframes[0].prompt})
+    for i, keyframe in enumerate(keyframes[1:], start=1):
+        parsing.warnings.extend(syntax_warnings(f"keyframes[{i}].prompt", keyframe.prompt))
     fps = _fps(written, parsing.warnings)
     num_frames = _num_frames(written, fps)
     _check_mode(written)

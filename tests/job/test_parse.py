@@ -263,8 +263,10 @@ def test_what_is_no_job_is_refused(context: ParseContext, job: object) -> None:
     ],
 )
 def test_a_job_is_opened_once_whatever_it_is(raw: object, request_: Request) -> None:
-    assert parse_request(raw) == request_
-    assert "prompt" not in repr(request_)
+    opened = parse_request(raw)
+    assert (opened.id, opened.input, opened.s3_config) == (request_.id, request_.input, request_.s3_config)
+    assert (opened.fault is None) is isinstance(opened.input, dict)
+    assert "prompt" not in repr(opened)
 
 
 def test_a_misspelt_field_is_told_the_one_meant(context: ParseContext) -> None:
