@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flux_engine.generate.gpu import Cancellation, GpuThread
 from flux_engine.generate.image import Generated, ImageGenerator, can_preview
 from flux_engine.generate.interruption import interruptible
+from flux_engine.generate.truncation import truncation_warnings
 from flux_engine.generate.turns import Turn
 from flux_engine.generate.video.film import Film, film
 from flux_engine.generate.video.generator import VideoGenerator, check_model
@@ -134,7 +135,7 @@ class Generator:
             pictures=tuple(made.images) if isinstance(made, Generated) else (),
             video=made.data if isinstance(made, Film) else b"",
             thumbnail=made.thumbnail if isinstance(made, Film) else b"",
-            warnings=tuple(warnings),
+            warnings=(*warnings, *truncation_warnings(model.pipeline, model.spec, job)),
             notes=(NO_PREVIEW,) if isinstance(job, ImageJob) and job.preview and not can_preview(model) else (),
         )
 
