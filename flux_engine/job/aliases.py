@@ -127,4 +127,4 @@ def _targets(name: str, value: object) -> list[tuple[str, object]]:
 def _did_you_mean(name: str) -> str:
     known = [*ImageFields.model_fields, *VideoFields.model_fields, *ALIASES, *SIZE_ALIASES]
     near = difflib.get_close_matches(name[:64].lower(), known, n=1, cutoff=0.7)
-    return f"; did you mean `{near[0]}`?" if near else ""
+    return f"; did you mean `{near[0]}`?" if near else "; leave it out"

@@ -73,7 +73,9 @@ def _check_images(given: ImageFields, limits: ModelLimits) -> None:
     if limits.image_use == "canvas":
         for name in SOURCES:
             if getattr(given, name) is None:
-                raise InvalidInput(f"{limits.id} paints the masked part of a picture: `{name}` is required", field=name)
+                raise InvalidInput(
+                    f"{limits.id} paints the masked part of a picture; send `{name}` as well", field=name
+                )
 
 
 def _strength(given: ImageFields, limits: ModelLimits, warnings: list[str]) -> float | None:

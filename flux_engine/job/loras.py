@@ -42,9 +42,7 @@ def _lora_item(name: str, item: object) -> LoraItem:
         if value is None:
             continue
         if canonical not in LoraItem.model_fields:
-            raise InvalidInput(
-                f"`{shown_name(key)}` is not a field of `{name}`, which has `path` and `scale`", field=name
-            )
+            raise InvalidInput(f"`{shown_name(key)}` is not a field of `{name}`; send `path` and `scale`", field=name)
         if canonical in given and not is_same(given[canonical], value):
             raise InvalidInput(f"`{name}` gives `{canonical}` two different values; send one of them", field=name)
         given[canonical] = value

@@ -42,7 +42,7 @@ def validated(
     path = f"{place}.{part}" if place else part
     allowed = (takes or {}).get(part) or allowed_values(model, part)
     if detail["type"] == "missing":
-        raise InvalidInput(f"`{path}` is required: {allowed}", field=field or path)
+        raise InvalidInput(f"`{path}` is required; send {allowed}", field=field or path)
     raise InvalidInput(f"`{path}` must be {allowed}; got {shown(detail['input'])}", field=field or path)
 
 

@@ -331,4 +331,6 @@ async def _counted(response: ClientResponse, max_bytes: int) -> AsyncIterator[by
 
 
 def _too_large(max_bytes: int) -> InputFetchFailed:
-    return InputFetchFailed(f"the file at the URL is larger than {max_bytes} bytes, the limit for a download")
+    return InputFetchFailed(
+        f"the file at the URL is larger than {max_bytes} bytes, the limit for a download; use a smaller file"
+    )

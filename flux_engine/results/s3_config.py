@@ -82,9 +82,13 @@ def require_public_host(host: str, port: int) -> None:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise InvalidInput("`s3Config` cannot be used: the host of endpointUrl is not known", field=FIELD) from None
+        raise InvalidInput(
+            "`s3Config` cannot be used: the host of endpointUrl is not known; check its spelling", field=FIELD
+        ) from None
     if not all(is_public(str(address[0])) for *_, address in found):
-        raise InvalidInput("`s3Config` cannot be used: the host of endpointUrl is not public", field=FIELD)
+        raise InvalidInput(
+            "`s3Config` cannot be used: the host of endpointUrl is not public; use one that is", field=FIELD
+        )
 
 
 def _text(config: Mapping[object, object], name: str) -> str:
