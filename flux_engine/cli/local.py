@@ -1,21 +1,24 @@
-"""Runs on one's own machine: what `--test_input` may look like, and what a person reads at the end."""
+"""Runs on one's own machine: the forms of `--test_input`, and what a person reads at the end."""
 
 from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from flux_engine.job.base import JsonObject
+from flux_engine.job.misplaced import envelope_fault
 
 TEST_INPUT: Final = "--test_input"
+WIDTH: Final = 100
 
 
 class TestInputError(Exception):
-    """`--test_input` is not the JSON of a job; the text says what is wrong."""
+    """`--test_input` is not the JSON of a job. The text says what is wrong."""
 
     __test__ = False  # the name is the flag's, not a test's
 
@@ -23,8 +26,8 @@ class TestInputError(Exception):
 def with_test_input(arguments: Sequence[str], default: Path) -> list[str]:
     """`arguments` with the job's JSON as the value of --test_input.
 
-    The SDK takes a bare --test_input for an error and looks for test_input.json in the working directory; here both
-    it and no flag at all mean the file `default`. Raises TestInputError.
+    The SDK refuses a bare --test_input and looks for test_input.json in the working directory. Here a bare flag and no
+    flag at all both mean the file `default`. Raises TestInputError.
     """
     rest = list(arguments)
     text = _given(rest)
@@ -40,14 +43,12 @@ def with_test_input(arguments: Sequence[str], default: Path) -> list[str]:
     except (ValueError, RecursionError) as error:
         raise TestInputError(f'{source}: not JSON ({error}); send \'{{"input": {{"prompt": "a red sun"}}}}\'') from None
     if not isinstance(job, dict) or job.get("input") is None:
-        raise TestInputError(
-            f'{source}: a job is an object with an `input`, such as {{"input": {{"prompt": "a red sun"}}}}'
-        )
+        raise TestInputError(f"{source}: {envelope_fault(job)}")
     return [*rest, TEST_INPUT, text]
 
 
 def _given(arguments: list[str]) -> str | None:
-    """Take --test_input and its value out of `arguments`; None where there is no value."""
+    """Remove --test_input and its value from `arguments`; None without a value."""
     for i, argument in enumerate(arguments):
         if argument.startswith(TEST_INPUT + "="):
             return arguments.pop(i).partition("=")[2]
@@ -59,13 +60,11 @@ def _given(arguments: list[str]) -> str | None:
 
 
 def summary(result: JsonObject) -> str:
-    """Where the files are, their seeds and where the time went; or the error."""
+    """The files, their seeds, warnings and times; or the error and whether the same job may succeed later."""
     if "error" in result:
-        error = json.loads(result["error"])
-        field = f" ({error['field']})" if "field" in error else ""
-        return f"failed: {error['code']}{field}: {error['message']}"
+        return failure(json.loads(result["error"]))
     lines = [f"{_place(made)}   seed {made['seed']}   {made['width']}x{made['height']}" for made in _files(result)]
-    lines += [f"warning: {warning}" for warning in result["warnings"]]
+    lines += [_wrapped(f"warning: {warning}") for warning in result["warnings"]]
     timings = result["timings"]
     spent = [
         f"{name.removesuffix('_ms')} {ms / 1000:.2f}" for name, ms in timings.items() if ms >= 5 and name != "total_ms"
@@ -73,6 +72,21 @@ def summary(result: JsonObject) -> str:
     cached = ", from the cache" if result["cached"] else ""
     lines.append(f"{timings['total_ms'] / 1000:.2f} s{cached}" + (f": {', '.join(spent)}" if spent else ""))
     return "\n".join(lines)
+
+
+def failure(error: JsonObject) -> str:
+    """A job's error for a reader: code and field, the message with the mend, and whether to send the job again."""
+    field = f" ({error['field']})" if "field" in error else ""
+    later = (
+        "The same job may succeed later: send it again."
+        if error["retryable"]
+        else "The same job fails again until this is changed."
+    )
+    return "\n".join((f"failed: {error['code']}{field}", _wrapped(f"  {error['message']}"), f"  {later}"))
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _files(result: JsonObject) -> list[JsonObject]:

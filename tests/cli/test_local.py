@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flux_engine.cli.local import TestInputError, summary, with_test_input
-from flux_engine.errors import InvalidInput
+from flux_engine.errors import InvalidInput, StorageFailed
 
 JOB = '{"input": {"prompt": "a red sun"}}'
 
@@ -63,4 +63,20 @@ def test_the_summary_says_where_what_and_how_long(tmp_path: Path) -> None:
 
 def test_the_summary_of_an_error_is_its_message() -> None:
     error = InvalidInput("`width` must be smaller", field="width").to_json("j")
-    assert summary({"error": error}) == "failed: invalid_input (width): `width` must be smaller"
+    assert summary({"error": error}).splitlines() == [
+        "failed: invalid_input (width)",
+        "  `width` must be smaller",
+        "  The same job fails again until this is changed.",
+    ]
+
+
+def test_the_summary_of_a_passing_error_says_to_send_it_again() -> None:
+    error = StorageFailed("the bucket did not answer; " + "send the job again, " * 10).to_json("j")
+    lines = summary({"error": error}).splitlines()
+    assert lines[-1] == "  The same job may succeed later: send it again."
+    assert all(len(line) <= 100 for line in lines)
+
+
+def test_a_job_without_input_is_told_where_its_fields_belong(default: Path) -> None:
+    with pytest.raises(TestInputError, match="must be in `input`"):
+        with_test_input(["--test_input", '{"prompt": "a red sun"}'], default)
