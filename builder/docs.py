@@ -17,12 +17,16 @@ from pydantic.fields import FieldInfo
 
 from builder import client_types, gpus_table, hub_form, postman
 from flux_engine.errors import FluxError
+from flux_engine.inputs.pictures import MAX_BYTES
 from flux_engine.job.aliases import ALIASES
 from flux_engine.job.fields import ImageFields, SharedFields, describe
 from flux_engine.job.limits import ImageUse
 from flux_engine.job.size import SIZE_ALIASES
 from flux_engine.job.video_fields import MAX_KEYFRAMES, VideoFields
+from flux_engine.media import colour, decode
+from flux_engine.media import foreign as foreign_files
 from flux_engine.models.catalog import CATALOG, ModelSpec
+from flux_engine.results import trial
 from flux_engine.settings import LORA_FILE_HOSTS, Settings
 from flux_engine.units import GIB
 
@@ -170,7 +174,38 @@ def _row(spec: ModelSpec) -> tuple[str, ...]:
 
 
 IMAGE_USES: Final[dict[ImageUse, str]] = {"start": "redrawn", "reference": "a reference", "canvas": "the canvas"}
+
+
+def bucket_refusals() -> str:
+    """The store's error codes that stop a worker at start, by the line that it prints."""
+    lines = dict.fromkeys(trial.CAUSES.values())
+    codes = {line: [f"`{code}`" for code, cause in trial.CAUSES.items() if cause == line] for line in lines}
+    rows = [(", ".join(codes[line]), line.format(region="its region, where the store tells it")) for line in lines]
+    rows.append(
+        ("any other refusal, such as `AccessDenied`", "the permission that the key lacks: s3:PutObject, s3:GetObject")
+    )
+    return _table(("the store says", "the worker's line"), rows)
+
+
+def pictures() -> str:
+    """What is taken as a picture."""
+    foreign = sorted(
+        {what.removeprefix("is ").removeprefix("a ").removeprefix("an ") for _, what in foreign_files.FOREIGN}
+    )
+    return _table(
+        ("of a picture", "is taken"),
+        (
+            ("format, by its bytes", ", ".join(decode.FORMATS)),
+            ("size", f"up to {MAX_BYTES // 10**6} MB and {decode.MAX_PIXELS // 10**6} megapixels"),
+            ("embedded colour profile", f"up to {colour.MAX_PROFILE_BYTES // 10**6} MB, converted to sRGB"),
+            ("refused by name, with what to send", ", ".join(("HEIC picture", "AVIF picture", *foreign))),
+        ),
+    )
+
+
 TABLES: Final[dict[str, Callable[[], str]]] = {
+    "bucket_refusals": bucket_refusals,
+    "pictures": pictures,
     "image_fields": image_fields,
     "video_fields": video_fields,
     "environment": environment,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-_MAGIC: Final = (
+FOREIGN: Final = (
     (b"BM", "is a BMP picture"),
     (b"II*\0", "is a TIFF or camera raw picture"),
     (b"MM\0*", "is a TIFF or camera raw picture"),
@@ -27,4 +27,4 @@ def foreign_format(data: bytes) -> str:
         return "is an AVIF picture"
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         return "is a HEIC picture, as iPhones save them"
-    return next((what for magic, what in _MAGIC if data.startswith(magic)), "is no picture of a known format")
+    return next((what for magic, what in FOREIGN if data.startswith(magic)), "is no picture of a known format")

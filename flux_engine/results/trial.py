@@ -28,7 +28,7 @@ _REGION: Final = "BUCKET_REGION is not the bucket's region; set it to {region}"
 _BUCKET: Final = "the bucket does not exist; correct BUCKET_NAME or BUCKET_ENDPOINT_URL, or create it"
 _CLOCK: Final = "this machine's clock differs from the store's; correct the clock"
 _FULL: Final = "the bucket is full; delete objects or raise its quota"
-_CAUSES: Final = {
+CAUSES: Final = {
     **dict.fromkeys(("InvalidAccessKeyId", "Unauthorized", "401", "InvalidToken", "ExpiredToken"), _KEY),
     "SignatureDoesNotMatch": _SECRET,
     **dict.fromkeys(("AuthorizationHeaderMalformed", "PermanentRedirect", "301", "InvalidRegionName"), _REGION),
@@ -37,7 +37,7 @@ _CAUSES: Final = {
     "RequestTimeTooSkewed": _CLOCK,
     **dict.fromkeys(("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "ServiceQuotaExceeded"), _FULL),
 }
-_PASSING: Final = ("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "TooManyRequests", "Throttling")
+PASSING: Final = ("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "TooManyRequests", "Throttling")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9-]{1,60}")
 
 log = logging.getLogger(__name__)
@@ -108,9 +108,9 @@ def _cause(response: dict[str, Any], permission: str) -> BucketRefuses | BucketS
     error, status = response.get("Error", {}), response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     code = str(error.get("Code", ""))
     shown = code if _PLAIN.fullmatch(code) and not code.isdigit() else f"status {status}"
-    if code in _PASSING or status >= 500 or status == 429:
+    if code in PASSING or status >= 500 or status == 429:
         return BucketSilent(f"the store answers {shown}; check its status page if this lasts")
     region = str(error.get("Region", ""))
-    cause = _CAUSES.get(code) or _CAUSES.get(str(status)) or f"the key lacks the permission {permission}; grant it"
+    cause = CAUSES.get(code) or CAUSES.get(str(status)) or f"the key lacks the permission {permission}; grant it"
     named = cause.format(region=region if _PLAIN.fullmatch(region) else "the one that the store shows for it")
     return BucketRefuses(f"{named} ({shown})")
