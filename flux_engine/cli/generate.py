@@ -1,4 +1,4 @@
-"""`python -m flux_engine`: the worker for people, at a terminal.
+"""`python -m flux_engine`: the worker at a terminal.
 
 python -m flux_engine "a red sun on the left over purple mountains at dusk" --seed 7 -o sun.png
 python -m flux_engine "a white moon" --json            the contract's result alone on standard output
@@ -132,9 +132,9 @@ def _described(file: Path | None) -> JsonObject:
 
 
 def _copy_out(result: JsonObject, output: Path) -> None:
-    """Put the files where they were asked for; from the second picture on with a number.
+    """Copy the files to `output`, numbered from the second picture on. Raises OSError.
 
-    They stay under OUTPUT_DIR too, where the same job finds them again. Raises OSError.
+    They stay under OUTPUT_DIR too, where the same job finds them again.
     """
     for i, made in enumerate(result["images"] if "images" in result else [result["video"]]):
         target = output if i == 0 else output.with_stem(f"{output.stem}-{i + 1}")
@@ -148,7 +148,7 @@ def _copy_out(result: JsonObject, output: Path) -> None:
 
 
 class _Bar:
-    """A progress bar on standard error, fed by the same updates that the platform gets."""
+    """A progress bar on standard error, from the updates that the platform gets too."""
 
     def __init__(self, *, is_shown: bool) -> None:
         self.send: Send | None = self._show if is_shown else None

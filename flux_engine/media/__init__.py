@@ -1,4 +1,4 @@
-"""Between pixels and files: pictures and videos encoded, pictures that clients send decoded and checked.
+"""Between pixels and files: encodes pictures and videos, decodes and checks the pictures that clients send.
 
-Knows nothing of jobs, stores or models.
+Of jobs only the formats' names are known here; stores and models are not.
 """

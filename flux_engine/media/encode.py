@@ -1,4 +1,4 @@
-"""Pictures to bytes: PNG, JPEG and WebP, each with what made it in the file's own metadata."""
+"""Pictures to bytes: PNG, JPEG and WebP, each with a record of its making in the file's own metadata."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _EXIF_USER_COMMENT = 0x9286
 def encode_image(image: Image.Image, output_format: str, *, quality: int, made_from: Mapping[str, Any]) -> bytes:
     """`image` (RGB) as a file of `output_format` (png, jpg or webp).
 
-    `quality` is 1 to 100 and has no effect on png. `made_from` (prompt, seed, model, parameters) goes into the
-    file: as PNG text, or as EXIF description and comment.
+    `quality` is 1 to 100 and has no effect on png. `made_from` (prompt, seed, model, parameters) is written into the
+    file, as PNG text or as EXIF description and comment.
     """
     buffer = io.BytesIO()
     if output_format == "png":
@@ -40,7 +40,7 @@ def encode_image(image: Image.Image, output_format: str, *, quality: int, made_f
 
 
 def made_from_of(picture: Image.Image) -> dict[str, Any]:
-    """What `encode_image` wrote into a PNG of how it was made."""
+    """The record that `encode_image` wrote into a PNG."""
     said = {str(name): value for name, value in picture.info.items() if isinstance(value, str) and name != "Software"}
     return {name: json.loads(value) if name in _JSON_TEXTS else value for name, value in said.items()}
 

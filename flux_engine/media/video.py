@@ -1,11 +1,11 @@
 """Frames to bytes: a pipe into ffmpeg, which encodes frame n while frame n + 1 is made.
 
-The output goes to a memfd, an anonymous file in memory that ffmpeg opens through `/proc/self/fd`. It can be sought
-like a file, so that mp4 gets its `moov` moved to the front and webm and webp their lengths filled in, and it is gone
-with its descriptor: no temporary file exists at any time, whatever ends the process. ffmpeg's words go to a second
-memfd, so no thread has to drain them. Linux only.
+The output goes to a memfd, an anonymous file in memory that ffmpeg opens through `/proc/self/fd`. ffmpeg can seek in
+it, so mp4 gets its `moov` moved to the front, and webm and webp get their lengths filled in. It vanishes with its
+descriptor: no temporary file is ever left, whatever ends the process. ffmpeg's messages go to a second memfd, so no
+thread has to drain them. Linux only.
 
-Knows nothing of jobs, models or how frames come to be.
+How frames are made is unknown here.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ Frame = NDArray[np.uint8]
 SOFTWARE: Final = "AI-generated video (flux-engine)"
 THUMBNAIL_SIDE: Final = 256
 MAX_TITLE_CHARACTERS: Final = 200
-MAX_BYTES: Final = GIB  # of the finished file: it lies in memory
-MAX_THREADS: Final = 8  # x264 keeps frames for each thread, and a host shows all of its cores
+MAX_BYTES: Final = GIB  # of the finished file, which is held in memory
+MAX_THREADS: Final = 8  # x264 keeps frames for each thread, and a container sees all cores of its host
 STALL_TIMEOUT_S: Final = 60.0
 FINISH_TIMEOUT_S: Final = 300.0
 LOG_BYTES: Final = 2000
 
 
 class EncoderFailed(Exception):
-    """ffmpeg died, stalled or ran out of room. The text holds its last lines and is for the log, not the client."""
+    """ffmpeg died, stalled or ran out of room. The text has its last lines and is for the log, not for the client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoSpec:
-    """What goes in and what shall come out.
+    """The frames that are written and the file that results.
 
     `num_frames` frames of even `width` x `height` pixels play at `fps`. Where `frames_made` is smaller, that many are
-    written, evenly spread from the first to the last, and the rest are interpolated by motion; `is_loop` spreads them
-    from the first to where the first comes round again. `quality` is 1 to 100. mp4 and webm carry `title`.
+    written, evenly spaced from the first to the last, and the rest are motion-interpolated; `is_loop` spaces them from
+    the first to the point where it comes round again. `quality` is 1 to 100. mp4 and webm carry `title`.
     """
 
     width: int
@@ -75,7 +75,7 @@ class VideoSpec:
 
     @property
     def input_rate(self) -> Fraction:
-        """Written frames a second."""
+        """Written frames per second."""
         rate = Fraction(self.fps)
         if self.is_interpolated:
             spaces = (
@@ -93,8 +93,8 @@ class VideoEncoder:
                 encoder.write(frame)
             data = encoder.finish()
 
-    Belongs to one thread, but for `abort`, which any thread may call. Leaving the block ends ffmpeg and frees its
-    memory, whatever happened within.
+    One thread uses it, except for `abort`, which any thread may call. Leaving the block ends ffmpeg and frees its
+    memory, also after an error.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class VideoEncoder:
                     stdout=subprocess.DEVNULL,
                     stderr=self._log,
                     pass_fds=(self._output,),
-                    env={},  # the worker's own holds secrets
+                    env={},  # the worker's own has secrets
                 )
             opening.callback(_end, self._process)
             resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (self._max_bytes, self._max_bytes))
@@ -140,7 +140,7 @@ class VideoEncoder:
         self._opened.close()
 
     def write(self, frame: Frame) -> None:
-        """Hand over the next frame, uint8 (height, width, 3) in RGB; waits where ffmpeg is behind.
+        """Hand over the next frame, uint8 (height, width, 3) in RGB; waits while ffmpeg is behind.
 
         Raises EncoderFailed, and ValueError for a frame of another shape.
         """
@@ -152,7 +152,7 @@ class VideoEncoder:
         self._written += 1
 
     def finish(self) -> bytes:
-        """The finished file, once every frame is in it. Raises EncoderFailed."""
+        """The finished file, after the last frame. Raises EncoderFailed."""
         if self._written != self.spec.frames_made:
             raise EncoderFailed(f"{self._written} frames were written of {self.spec.frames_made}")
         if self._first is not None:
@@ -188,13 +188,13 @@ class VideoEncoder:
                 left = left[self._input.write(left) or 0 :]
             except BrokenPipeError:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(1.0)  # so that its status and last lines are there
+                    self._process.wait(1.0)  # its status and last lines arrive a moment later
                 raise self._failure(f"ended early with status {self._process.returncode}") from None
 
     def _failure(self, what: str) -> EncoderFailed:
         size = os.fstat(self._log).st_size
         lines = os.pread(self._log, LOG_BYTES, max(0, size - LOG_BYTES)).decode("utf-8", "replace").strip()
-        return EncoderFailed(f"ffmpeg {what}, after {self._written} frames: {lines or 'it said nothing'}")
+        return EncoderFailed(f"ffmpeg {what}, after {self._written} frames: {lines or 'no message'}")
 
 
 def thumbnail(frame: Frame) -> bytes:
@@ -245,7 +245,7 @@ def _ratio(rate: Fraction) -> str:
 
 
 def _filters(spec: VideoSpec) -> list[str]:
-    matrix = "bt601" if spec.output_format == "webp" else "bt709"  # WebP has no other
+    matrix = "bt601" if spec.output_format == "webp" else "bt709"  # the only one that WebP knows
     to_yuv = f"scale=out_color_matrix={matrix}:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv444p"
     is_yuv = spec.is_interpolated or spec.output_format != "gif"
     filters = [to_yuv] if is_yuv else []
@@ -262,13 +262,13 @@ def _filters(spec: VideoSpec) -> list[str]:
 def _motion_interpolation(spec: VideoSpec) -> list[str]:
     rate = _ratio(Fraction(spec.fps).limit_denominator(1001))
     return [
-        "tpad=stop_mode=clone:stop=3",  # the last frames need a neighbour; `-frames:v` drops these again
+        "tpad=stop_mode=clone:stop=3",  # the last frames need a next one; `-frames:v` drops these again
         f"minterpolate=fps={rate}:mi_mode=mci:mc_mode=aobmc:me_mode=bidir:vsbmc=1:scd=none",
     ]
 
 
 def _palette(quality: int) -> str:
-    """A palette for each frame: one for the whole clip would hold every frame back until the last."""
+    """A palette for each frame: one palette for the whole clip would delay every frame until the last."""
     colours = 16 + round((quality - 1) / 99 * 240)
     palette = f"palettegen=stats_mode=single:max_colors={colours}"
     return f"format=rgb24,split[a][b];[a]{palette}[p];[b][p]paletteuse=new=1:dither=bayer:bayer_scale=3"
@@ -287,5 +287,5 @@ def _codec(spec: VideoSpec) -> list[str]:
 
 
 def _constant_rate(quality: int, *, best: int) -> str:
-    """x264's and VP9's scale runs the other way: 50 at quality 1, `best` at 100."""
+    """The constant rate factor of x264 and VP9, where lower is better: 50 at quality 1, `best` at 100."""
     return str(round(50 - (quality - 1) / 99 * (50 - best)))
