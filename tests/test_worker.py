@@ -409,8 +409,8 @@ async def test_a_folder_that_cannot_be_written_is_storage_failed(
 ) -> None:
     models, gpu = warm
     outputs = tmp_path / "outputs"
-    outputs.write_text("a file where the folder should be")
     settings = Settings.from_environment({"OUTPUT_DIR": str(outputs), "MODEL_VOLUME": str(tmp_path / "volume")})
+    outputs.write_text("a file where the folder should be")
     async with a_worker(settings, tmp_path, is_local=True, models=models, gpu=gpu) as worker:
         error = error_of(await worker.run(job(cache=True)))
         assert (error["code"], error["retryable"]) == ("storage_failed", True)
@@ -438,8 +438,8 @@ class OnceOutOfMemory(FluxModelManager):
 
 async def test_what_a_leaner_plan_made_is_not_kept_for_the_retry(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
-    outputs.write_text("a file where the folder should be")
     settings = Settings.from_environment({"OUTPUT_DIR": str(outputs), "MODEL_VOLUME": str(tmp_path / "volume")})
+    outputs.write_text("a file where the folder should be")
     leaner = OnceOutOfMemory(
         ServedModels(None, volume=tmp_path / "volume", has_gpu=False),
         gpu=read_device,
