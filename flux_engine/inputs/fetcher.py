@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from flux_engine.errors import FluxError
-from flux_engine.inputs.lora_store import LoraStore, StoredLora
+from flux_engine.inputs.lora_store import LoraStore
+from flux_engine.inputs.lora_volume import StoredLora
 from flux_engine.inputs.pictures import PictureSource
 from flux_engine.job.base import Job, JsonObject
 from flux_engine.media.decode import Decoded, Pictures, decode_picture

@@ -1,9 +1,9 @@
 """LoRA files on the volume by the SHA-256 of their bytes, shared by all workers and bounded in size.
 
-A file appears whole or not at all: it is written under a name of its own, flushed to the disk and renamed. Two
-workers that store the same bytes rename the same file; a worker that dies leaves a partial file that the next sweep
-removes. Sweeping, which takes the files that were not used for longest, is under a lock that the system frees when
-its holder dies.
+A file appears whole or not at all: it is written under its own temporary name, flushed to the disk and renamed. Two
+workers that store the same bytes rename to the same name; a worker that dies leaves a partial file that the next sweep
+removes. A sweep removes the least recently used files, under a lock that the system frees when its holder dies.
+Non-goal: whether a file is a LoRA, which the caller checks before storing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class LoraCache:
-    """`folder` is the volume's folder of LoRAs; `max_bytes` bounds what is kept, the file just stored excepted."""
+    """`folder` is the volume's folder of LoRAs. What is kept stays within `max_bytes`, except the file just stored."""
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
         self._files = folder / FOLDER / "files"
@@ -41,19 +41,19 @@ class LoraCache:
         self._max_bytes = max_bytes
 
     def find(self, sha256: str) -> Path | None:
-        """The file with this hash, marked as used now."""
+        """The file with this hash; it now counts as used."""
         path = self._files / f"{sha256}{SUFFIX}"
         try:
             os.utime(path)
         except FileNotFoundError:
             return None
-        except OSError:  # a volume that can only be read
+        except OSError:  # a read-only volume
             return path if path.is_file() else None
         return path
 
     @contextmanager
     def partial(self) -> Iterator[Path]:
-        """A name to write to; what is there afterwards and was not stored is removed."""
+        """A name to write to. A file that is there afterwards, since it was not stored, is removed."""
         self._partial.mkdir(parents=True, exist_ok=True)
         path = self._partial / uuid.uuid4().hex
         try:
@@ -63,7 +63,7 @@ class LoraCache:
                 path.unlink(missing_ok=True)
 
     def store(self, partial: Path, sha256: str) -> Path:
-        """Move a finished file to where its hash says, then make room."""
+        """Move a finished file to the place of its hash, then sweep."""
         self._files.mkdir(parents=True, exist_ok=True)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
@@ -72,14 +72,14 @@ class LoraCache:
         try:
             os.utime(path)
             self._sweep(keep=path)
-        except OSError as error:  # the file is there, which is what counts
-            log.warning("the LoRA cache could not be tidied: %s", error.strerror)
+        except OSError as error:  # the file is stored all the same
+            log.warning("could not sweep the LoRA cache: %s", error.strerror)
         return path
 
     def make_room(self, num_bytes: int) -> bool:
-        """Remove the files used longest ago, `num_bytes` of them or more; whether any was there to remove.
+        """Remove the least recently used files, `num_bytes` or more; returns whether any was removed.
 
-        One that was used a moment ago stays: a job under way may be about to load it.
+        A file that was used a moment ago stays: a running job may be about to load it.
         """
         freed = 0
         with self._locked():
@@ -90,25 +90,29 @@ class LoraCache:
                 freed += size
         return freed > 0
 
+    def discard(self, sha256: str) -> None:
+        """Remove a file that should not be here."""
+        (self._files / f"{sha256}{SUFFIX}").unlink(missing_ok=True)
+
     def known_hash(self, source: str, *, max_age_s: float | None = None) -> str | None:
-        """The hash of what `source` gave, where it was noted within the last `max_age_s` seconds."""
+        """The hash of what `source` gave, if it was noted within the last `max_age_s` seconds."""
         try:
             note = json.loads(self._note(source).read_text(encoding="utf-8"))
             sha256, noted_at = str(note["sha256"]), float(note["at"])
-        except (OSError, ValueError, KeyError, TypeError):  # a broken note is no note
+        except (OSError, ValueError, KeyError, TypeError):  # none, or a broken one
             return None
         is_current = max_age_s is None or 0 <= time.time() - noted_at <= max_age_s
         return sha256 if is_current and len(sha256) == 64 and sha256.isalnum() else None
 
     def remember(self, source: str, sha256: str) -> None:
-        """Note what `source` gave. Where the volume does not take the note, it is fetched once more."""
+        """Note what `source` gave. If the note cannot be written, the source is fetched again next time."""
         try:
             self._sources.mkdir(parents=True, exist_ok=True)
             with self.partial() as partial:
                 partial.write_text(json.dumps({"sha256": sha256, "at": time.time()}), encoding="utf-8")
                 os.replace(partial, self._note(source))
         except OSError as error:
-            log.warning("the source of a LoRA could not be noted: %s", error.strerror)
+            log.warning("could not note the source of a LoRA: %s", error.strerror)
 
     def _note(self, source: str) -> Path:
         return self._sources / f"{hashlib.sha256(source.encode()).hexdigest()}.json"
@@ -129,7 +133,7 @@ class LoraCache:
                     total -= size
 
     def _stored(self) -> list[tuple[float, int, Path]]:
-        """When each file was used, its size, and where it is."""
+        """When each file was last used, its size, and its path."""
         files = []
         for path in self._files.glob(f"*{SUFFIX}"):
             with suppress(FileNotFoundError):

@@ -102,6 +102,15 @@ def read_header(file: Readable, size: int) -> Header:
     return Header(tensors, metadata, LENGTH_BYTES + length)
 
 
+def header_with_note(file: Readable, name: str, text: str) -> bytes:
+    """The beginning of a checked safetensors file, up to its first tensor, with one more note in it."""
+    entries, notes = _members(file.read(int.from_bytes(file.read(LENGTH_BYTES), "little")))
+    metadata = json.dumps(notes | {name: text}).encode()
+    header = b"{" + b",".join([METADATA + b":" + metadata, *entries]) + b"}"
+    header += b" " * (-len(header) % LENGTH_BYTES)
+    return len(header).to_bytes(LENGTH_BYTES, "little") + header
+
+
 def shown(name: str) -> str:
     """A tensor's name for a message: printable and short."""
     clean = "".join(c if c.isprintable() else "?" for c in name)
@@ -110,10 +119,8 @@ def shown(name: str) -> str:
 
 def not_safetensors(start: bytes, problem: str) -> LoraInvalid:
     """The error for a file that begins with `start`: what it is, or else `problem`."""
-    other = other_content(start)
-    return LoraInvalid(
-        f"the LoRA is not a safetensors file: {f'it is {other.what}; {other.advice}' if other else problem}"
-    )
+    other = other_content(start[:START_BYTES])
+    return LoraInvalid(f"the LoRA is not a safetensors file: {f'it is {other.text}' if other else problem}")
 
 
 # ------------------------------------------------------------------------------------------------ the header's JSON

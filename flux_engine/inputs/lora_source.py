@@ -5,29 +5,36 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from flux_engine.errors import InvalidInput
 from flux_engine.inputs.inline import inline_bytes, is_data_uri
+from flux_engine.net.pages import file_address
 
-VOLUME_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+SUFFIX: Final = ".safetensors"
+_NAME: Final = r"[^\W_][^\0-\x1f\x7f/\\:*?\"<>|]{0,127}"
+VOLUME_PATH: Final = re.compile(rf"{_NAME}(?:/{_NAME}){{0,7}}")
 HUB: Final = re.compile(
     r"(?P<repo>[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95})"
     r"(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]{0,127}))?"
     r"(?::(?P<file>[A-Za-z0-9_][A-Za-z0-9 ._()+/-]{0,199}\.safetensors))?"
 )
+HUB_HOSTS: Final = ("huggingface.co", "www.huggingface.co", "hf.co")
+NO_REPOSITORIES: Final = ("datasets", "spaces", "models", "api", "docs", "blog", "collections", "papers", "settings")
 CIVITAI_HOSTS: Final = ("civitai.com", "www.civitai.com", "civitai.red", "civitai.green")
+CIVITAI_DOWNLOAD: Final = re.compile(r"/api/download/models/(\d+)/?")
+CIVITAI_VERSION: Final = re.compile(r"(?:/api/v1)?/model-versions/(\d+)/?")
+AIR: Final = re.compile(r"urn:air:[a-z0-9]+:(?:lora|lycoris|dora):civitai:(\d+@\d+)", re.IGNORECASE)
 MIN_INLINE_CHARACTERS: Final = 256  # what is shorter is a name; the header of a LoRA alone is longer
-SUFFIX: Final = ".safetensors"
 FORMS: Final = (
-    "a file name on the volume, `owner/repo[@revision][:file.safetensors]`, `civitai:VERSION_ID`, "
+    "a file's name on the volume, `owner/repo[@revision][:file.safetensors]`, `civitai:VERSION_ID`, "
     "an https URL of a .safetensors file, or its bytes in base64"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeLora:
-    """A file in the `loras` folder of the volume."""
+    """A file in the `loras` folder of the volume, or in a folder below it."""
 
     file_name: str
 
@@ -40,12 +47,21 @@ class HubLora:
     revision: str | None
     file: str | None
 
+    @property
+    def on_volume(self) -> VolumeLora | None:
+        """The file on the volume that the same words name: `owner/repo` may be a folder and a file's name."""
+        return VolumeLora(self.repo + SUFFIX) if self.revision is None and self.file is None else None
+
 
 @dataclass(frozen=True, slots=True)
 class CivitaiLora:
-    """A version of a model on Civitai. Its number is not that of the model's page."""
+    """A version of a model on Civitai, whose number is not that of the model's page.
+
+    `query` chooses among the version's files, as the site's own links write it.
+    """
 
     version_id: int
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +87,24 @@ def parse_source(path: str, *, max_inline_bytes: int) -> LoraSource:
         return _inline(path, max_inline_bytes)
     if path.lower().startswith("civitai:"):
         return _civitai(path[len("civitai:") :])
+    if (air := AIR.fullmatch(path)) is not None:
+        return _civitai(air[1])
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
         return _url(path)
     if len(path) >= MIN_INLINE_CHARACTERS:
         return _inline(path, max_inline_bytes)
-    if VOLUME_NAME.fullmatch(path):
-        return VolumeLora(path if path.endswith(SUFFIX) else path + SUFFIX)
-    if (match := HUB.fullmatch(path)) is not None and ".." not in path and "//" not in path:
+    return _named(path)
+
+
+def _named(path: str) -> VolumeLora | HubLora:
+    if path.startswith(("/", "~", "./")) or re.match(r"[A-Za-z]:[\\/]|\\\\", path):
+        raise _invalid("it is a path of a machine; name a file by its place in the folder `loras` of the volume")
+    is_plain = not any(part.startswith(".") or part != part.strip() for part in path.split("/")) and "//" not in path
+    match = HUB.fullmatch(path) if is_plain and ".." not in path else None
+    if match is not None and not match["repo"].endswith(SUFFIX):
         return HubLora(repo=match["repo"], revision=match["revision"], file=match["file"])
+    if is_plain and VOLUME_PATH.fullmatch(path):
+        return VolumeLora(path if path.endswith(SUFFIX) else path + SUFFIX)
     raise _invalid(f"it must be {FORMS}")
 
 
@@ -102,21 +128,35 @@ def _url(path: str) -> LoraSource:
         raise _invalid("its URL is not a valid one") from None
     if host in CIVITAI_HOSTS:
         return _civitai_page(parts.path, parts.query)
-    return UrlLora(path)
+    if host in HUB_HOSTS and (repository := _hub_page(unquote(parts.path))) is not None:
+        return repository
+    return UrlLora(file_address(path))
+
+
+def _hub_page(path: str) -> HubLora | None:
+    """The repository whose page is at `path`; None for the addresses of files, which are URLs."""
+    match = re.fullmatch(r"/([^/]+/[^/]+?)(?:/tree/([^/]+(?:/.*)?))?/?", path)
+    if match is None or match[1].partition("/")[0] in NO_REPOSITORIES:
+        return None
+    source = HUB.fullmatch(match[1] if match[2] is None else f"{match[1]}@{match[2].rstrip('/')}")
+    return HubLora(source["repo"], source["revision"], None) if source is not None else None
 
 
 def _civitai(identity: str) -> CivitaiLora:
-    version = identity.rpartition("@")[2].strip()
+    numbers, _, query = identity.partition("?")
+    version = numbers.rpartition("@")[2].strip()
     if not version.isascii() or not version.isdigit() or len(version) > 12:
         raise _invalid("`civitai:` takes the number of a version, as in `civitai:691639`")
-    return CivitaiLora(int(version))
+    return CivitaiLora(int(version), query.strip())
 
 
 def _civitai_page(path: str, query: str) -> CivitaiLora:
+    if (download := CIVITAI_DOWNLOAD.fullmatch(path)) is not None:
+        return _civitai(f"{download[1]}?{query}")
     if (versions := parse_qs(query).get("modelVersionId")) is not None:
         return _civitai(versions[0])
-    if (download := re.fullmatch(r"/api/download/models/(\d+)/?", path)) is not None:
-        return _civitai(download[1])
+    if (version := CIVITAI_VERSION.fullmatch(path)) is not None:
+        return _civitai(version[1])
     if (page := re.match(r"/models/(\d+)", path)) is not None:
         raise _invalid(
             f"{page[1]} is the number of a Civitai page, which holds several versions; open the version wanted and "

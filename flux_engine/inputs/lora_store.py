@@ -1,8 +1,10 @@
 """LoraStore: any `path` that a job may name -> a file on the volume and the hash of its bytes.
 
-Downloads go through `fetch`; the hub is asked by huggingface_hub what a revision holds. A hub revision and a Civitai
-version never change, so they are fetched once; the file behind a URL may, so it is fetched again after an hour. What
-a file holds is not looked at here.
+    stored = await LoraStore.from_settings(settings).get("owner/name")
+
+A hub commit and a Civitai version never change, so they are fetched once; the file behind a URL may, so it is fetched
+again after an hour. Only what is a LoRA, by its bytes and its tensors' names, is kept and remembered: a login page, an
+error or an archive is refused, and the next job asks the site again.
 """
 
 from __future__ import annotations
@@ -16,35 +18,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
-from pydantic import SecretStr
-
-from flux_engine.errors import InputFetchFailed, InvalidInput, StorageFailed
+from flux_engine.errors import InputFetchFailed, LoraInvalid, StorageFailed
+from flux_engine.inputs.lora_archive import Workspace, check_lora, lacks_alpha, lora_in, with_adapter_config
 from flux_engine.inputs.lora_cache import LoraCache, hash_file
-from flux_engine.inputs.lora_hub import HUB_URL, find_hub_file
-from flux_engine.inputs.lora_source import (
-    CivitaiLora,
-    HubLora,
-    InlineLora,
-    LoraSource,
-    UrlLora,
-    VolumeLora,
-    parse_source,
-)
-from flux_engine.net.fetch import Fetcher, Token
+from flux_engine.inputs.lora_content import START_BYTES, other_content
+from flux_engine.inputs.lora_hub import find_hub_file
+from flux_engine.inputs.lora_sites import Download, LoraSites
+from flux_engine.inputs.lora_source import CivitaiLora, HubLora, InlineLora, LoraSource, VolumeLora, parse_source
+from flux_engine.inputs.lora_volume import LoraVolume, StoredLora
+from flux_engine.net.fetch import Fetcher
 from flux_engine.settings import Settings
 
-CIVITAI_URL: Final = "https://civitai.com"
-CIVITAI_FILE_HOSTS: Final = (  # where its downloads lead: its own hosts, and its account at a store of files
-    *("civitai.com", "*.civitai.com", "*.5ac0637cfd0766c97916cefa3764fbdf.r2.cloudflarestorage.com"),
-)
-HUB_FILE_HOSTS: Final = ("huggingface.co", "*.huggingface.co", "*.hf.co")
 DOWNLOAD_TIMEOUT_S: Final = 900.0
+CONFIG_TIMEOUT_S: Final = 30.0
+MAX_CONFIG_BYTES: Final = 500_000
 URL_MAX_AGE_S: Final = 3600.0
 LORA_FOLDER: Final = "loras"  # of the volume
-MAX_HASHES: Final = 4096
+MAX_CHECKED: Final = 4096
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 MAX_INLINE_BYTES: Final = 20_000_000  # the platform's largest job
 
@@ -53,53 +45,26 @@ BeforeDownload = Callable[[], None]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredLora:
-    """A LoRA on this machine's volume."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraLimits:
+    """The largest file, what is kept on the volume, and how old a URL's file may be."""
 
-    path: Path
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Download:
-    """A file behind a URL; what it gave within the last `max_age_s` seconds is taken for what it gives now."""
-
-    url: str
-    hosts: tuple[str, ...]
-    token: Token | None = None
-    max_age_s: float | None = None
+    max_file_bytes: int
+    max_cache_bytes: int
+    url_max_age_s: float = URL_MAX_AGE_S
 
 
 class LoraStore:
     """Finds, fetches and keeps LoRA files; any number of jobs may ask at once."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        fetcher: Fetcher,
-        max_file_bytes: int,
-        max_cache_bytes: int,
-        hosts: tuple[str, ...],
-        hf_token: SecretStr | None = None,
-        civitai_token: SecretStr | None = None,
-        hub_url: str = HUB_URL,
-        civitai_url: str = CIVITAI_URL,
-        url_max_age_s: float = URL_MAX_AGE_S,
-    ) -> None:
-        self._folder = folder
-        self._cache = LoraCache(folder, max_bytes=max_cache_bytes)
+    def __init__(self, folder: Path, *, fetcher: Fetcher, limits: LoraLimits, sites: LoraSites) -> None:
+        self._volume = LoraVolume(folder)
+        self._cache = LoraCache(folder, max_bytes=limits.max_cache_bytes)
         self._fetcher = fetcher
-        self._max_file_bytes = max_file_bytes
-        self._hosts = hosts
-        self._hf_token = hf_token
-        self._civitai_token = civitai_token
-        self._hub_url = hub_url
-        self._civitai_url = civitai_url
-        self._url_max_age_s = url_max_age_s
-        self._hashes: dict[str, tuple[tuple[int, int, int], str]] = {}
-        self._flights: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # as long as somebody holds one
+        self._limits = limits
+        self._sites = sites
+        self._checked: dict[str, None] = {}  # hashes of files known to be LoRAs
+        self._flights: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # kept while somebody holds one
 
     @classmethod
     def from_settings(cls, settings: Settings) -> LoraStore:
@@ -107,42 +72,49 @@ class LoraStore:
         return cls(
             settings.model_volume / LORA_FOLDER,
             fetcher=Fetcher(),
-            max_file_bytes=settings.lora_max_bytes,
-            max_cache_bytes=settings.lora_cache_bytes,
-            hosts=settings.lora_hosts,
-            hf_token=settings.hf_token,
-            civitai_token=settings.civitai_token,
+            limits=LoraLimits(
+                max_file_bytes=settings.lora_max_bytes,
+                max_cache_bytes=settings.lora_cache_bytes,
+            ),
+            sites=LoraSites(
+                hosts=settings.lora_hosts,
+                hf_token=settings.hf_token,
+                civitai_token=settings.civitai_token,
+            ),
         )
 
     async def get(self, path: str, *, before_download: BeforeDownload = lambda: None) -> StoredLora:
         """The file that `path`, a form of the contract, names; `before_download` is called before the network is used.
 
-        Raises InvalidInput and InputFetchFailed, both with field `loras`, and StorageFailed where the volume does not
-        take the file.
+        Raises InvalidInput, InputFetchFailed and LoraInvalid with field `loras`, and StorageFailed if the volume cannot
+        be read or written.
         """
-        max_inline_bytes = min(MAX_INLINE_BYTES, self._max_file_bytes)
+        max_inline_bytes = min(MAX_INLINE_BYTES, self._limits.max_file_bytes)
         source = await asyncio.to_thread(parse_source, path, max_inline_bytes=max_inline_bytes)  # base64 takes its time
         try:
             return await self._get_or_make_room(source, before_download)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else type(error).__name__
-            log.error("the volume did not take or give a LoRA: %s", reason)
+            log.error("could not read or write a LoRA on the volume: %s", reason)
             advice = "make room on the volume" if error.errno in FULL else "check the volume"
             raise StorageFailed(
-                f"the volume did not take or give a LoRA ({reason}); {advice} and send the job again", field="loras"
+                f"could not read or write a LoRA on the volume ({reason}); {advice} and send the job again",
+                field="loras",
             ) from error
         except InputFetchFailed as error:
             message = f"a LoRA could not be loaded: {error.message}"
             raise InputFetchFailed(message, field="loras", retryable=error.retryable, status=error.status) from error
 
     async def _get_or_make_room(self, source: LoraSource, before_download: BeforeDownload) -> StoredLora:
-        """`source`; once more, where the volume is full and other files could make room."""
+        """`source`; on a full volume once more, if removing other files makes room."""
         try:
             return await self._get(source, before_download)
         except OSError as error:
-            if error.errno not in FULL or not await asyncio.to_thread(self._cache.make_room, self._max_file_bytes):
+            if error.errno not in FULL:
                 raise
-        log.warning("the volume is full: the LoRAs used longest ago made room")
+            if not await asyncio.to_thread(self._cache.make_room, self._limits.max_file_bytes):
+                raise
+        log.warning("volume full: removed the least recently used LoRAs")
         return await self._get(source, before_download)
 
     async def _get(self, source: LoraSource, before_download: BeforeDownload) -> StoredLora:
@@ -154,104 +126,132 @@ class LoraStore:
             case HubLora():
                 return await self._from_hub(source, before_download)
             case CivitaiLora():
-                return await self._from_civitai(source, before_download)
-            case UrlLora():
-                return await self._from_url(source, before_download)
+                return await self._fetched(self._sites.of_civitai(source), before_download)
+            case _:
+                return await self._fetched(self._sites.of_url(source, self._limits.url_max_age_s), before_download)
 
-    # ------------------------------------------------------------------------------------------- already here
+    # --------------------------------------------------------------------------------------------- without a download
 
     def _on_volume(self, source: VolumeLora) -> StoredLora:
-        path = self._folder / source.file_name
-        if not path.is_file() or path.resolve().parent != self._folder.resolve():
-            raise InvalidInput(f"the volume has no LoRA `{source.file_name}` in its folder `loras`", field="loras")
-        state = path.stat()
-        identity = (state.st_ino, state.st_size, state.st_mtime_ns)
-        known = self._hashes.get(source.file_name)
-        if known is None or known[0] != identity:
-            known = identity, hash_file(path)
-            self._hashes[source.file_name] = known
-            while len(self._hashes) > MAX_HASHES:  # another thread may be doing the same
-                self._hashes.pop(next(iter(self._hashes)), None)
-        return StoredLora(path, known[1])
+        found = self._volume.find(source)
+        if found is None:
+            raise self._volume.missing(source)
+        return found
 
     def _inline(self, source: InlineLora) -> StoredLora:
         sha256 = hashlib.sha256(source.content).hexdigest()
-        if (found := self._cache.find(sha256)) is not None:
-            return StoredLora(found, sha256)
+        if (found := self._kept(sha256)) is not None:
+            return found
         with self._cache.partial() as partial:
             partial.write_bytes(source.content)
-            return StoredLora(self._cache.store(partial, sha256), sha256)
+            return self._stored(partial, sha256)
 
     # --------------------------------------------------------------------------------------------- fetched
 
-    async def _from_url(self, source: UrlLora, before_download: BeforeDownload) -> StoredLora:
-        download = _Download(source.url, self._hosts, max_age_s=self._url_max_age_s)
-        return await self._fetched(source.url, download, before_download)
-
-    async def _from_civitai(self, source: CivitaiLora, before_download: BeforeDownload) -> StoredLora:
-        url = f"{self._civitai_url}/api/download/models/{source.version_id}"
-        token = _token(self._civitai_url, self._civitai_token)
-        hosts = (*CIVITAI_FILE_HOSTS, _host(self._civitai_url))
-        try:
-            return await self._fetched(f"civitai:{source.version_id}", _Download(url, hosts, token), before_download)
-        except InputFetchFailed as error:
-            if error.status in (404, 410):
-                raise InputFetchFailed(
-                    f"Civitai has no version {source.version_id}; send the number behind `modelVersionId` in the "
-                    "version's URL: the one behind `/models/` is its page"
-                ) from error
-            if error.status in (401, 403):
-                needed = (
-                    "set CIVITAI_TOKEN on this endpoint" if token is None else "its owner restricts who may load it"
-                )
-                raise InputFetchFailed(f"Civitai refuses version {source.version_id}: {needed}") from error
-            raise
-
     async def _from_hub(self, source: HubLora, before_download: BeforeDownload) -> StoredLora:
+        if source.on_volume is not None:
+            on_volume = await asyncio.to_thread(self._volume.find, source.on_volume)
+            if on_volume is not None:
+                return on_volume
         before_download()
-        file = await asyncio.to_thread(find_hub_file, source, token=self._hf_token, endpoint=self._hub_url)
-        if file.num_bytes is not None and file.num_bytes > self._max_file_bytes:
-            raise InputFetchFailed(f"it has {file.num_bytes} bytes; this worker takes up to {self._max_file_bytes}")
-        if file.sha256 is not None and (found := await asyncio.to_thread(self._cache.find, file.sha256)) is not None:
-            return StoredLora(found, file.sha256)
-        hosts = (*HUB_FILE_HOSTS, _host(self._hub_url))
-        token = _token(self._hub_url, self._hf_token)
-        key = f"hub:{source.repo}@{file.commit}:{file.name}"
-        return await self._fetched(key, _Download(file.url, hosts, token), before_download)
+        file = await asyncio.to_thread(find_hub_file, source, token=self._sites.hf_token, endpoint=self._sites.hub_url)
+        if file.num_bytes is not None and file.num_bytes > self._limits.max_file_bytes:
+            raise InputFetchFailed(
+                f"it has {file.num_bytes} bytes; this worker takes up to {self._limits.max_file_bytes}"
+            )
+        if file.sha256 is not None and file.config_url is None:
+            found = await asyncio.to_thread(self._kept, file.sha256)
+            if found is not None:
+                return found
+        return await self._fetched(self._sites.of_hub(source.repo, file), before_download)
 
-    async def _fetched(self, key: str, download: _Download, before_download: BeforeDownload) -> StoredLora:
-        """What `key` gave before, or the file of `download`; one download at a time for each key."""
-        known = await asyncio.to_thread(self._kept, key, download.max_age_s)
+    async def _fetched(self, download: Download, before_download: BeforeDownload) -> StoredLora:
+        """What `download` gave before, or the file behind its URL; one download at a time for each key."""
+        known = await asyncio.to_thread(self._remembered, download)
         if known is not None:
             return known
-        before_download()  # or before the wait for another job's
-        flight = self._flights.setdefault(key, asyncio.Lock())
+        before_download()
+        flight = self._flights.setdefault(download.key, asyncio.Lock())
         async with flight:
-            known = await asyncio.to_thread(self._kept, key, download.max_age_s)
+            known = await asyncio.to_thread(self._remembered, download)
             if known is not None:
                 return known
-            with self._cache.partial() as partial:
-                fetched = await self._fetcher.fetch_to(
-                    partial,
-                    download.url,
-                    max_bytes=self._max_file_bytes,
-                    total_timeout_s=DOWNLOAD_TIMEOUT_S,
-                    allowed_hosts=download.hosts,
-                    token=download.token,
-                )
-                path = await asyncio.to_thread(self._cache.store, partial, fetched.sha256)
-            await asyncio.to_thread(self._cache.remember, key, fetched.sha256)
-            return StoredLora(path, fetched.sha256)
+            with self._cache.partial() as partial, self._cache.partial() as spare:
+                stored = await self._downloaded(download, partial, spare)
+            await asyncio.to_thread(self._cache.remember, download.key, stored.sha256)
+            return stored
 
-    def _kept(self, key: str, max_age_s: float | None) -> StoredLora | None:
-        sha256 = self._cache.known_hash(key, max_age_s=max_age_s)
-        path = self._cache.find(sha256) if sha256 is not None else None
-        return StoredLora(path, sha256) if path is not None and sha256 is not None else None
+    async def _downloaded(self, download: Download, partial: Path, spare: Path) -> StoredLora:
+        try:
+            fetched = await self._fetcher.fetch_to(
+                partial,
+                download.url,
+                max_bytes=self._limits.max_file_bytes,
+                total_timeout_s=DOWNLOAD_TIMEOUT_S,
+                allowed_hosts=download.hosts,
+                token=download.token,
+            )
+        except InputFetchFailed as error:
+            raise download.refused(error) from error
+        workspace = Workspace(partial, spare, self._limits.max_file_bytes)
+        lora, needs_config = await asyncio.to_thread(_lora_in, workspace, download)
+        if needs_config and (config := await self._config(download)) is not None:
+            lora = await asyncio.to_thread(with_adapter_config, lora, config)
+        sha256 = fetched.sha256 if lora.file == partial and not needs_config else None
+        return await asyncio.to_thread(self._stored, lora.file, sha256)
+
+    async def _config(self, download: Download) -> bytes | None:
+        """PEFT's config beside the file, which says how strongly the LoRA acts; None if there is none."""
+        if download.config_url is None:
+            return None
+        try:
+            return await self._fetcher.fetch(
+                download.config_url,
+                max_bytes=MAX_CONFIG_BYTES,
+                total_timeout_s=CONFIG_TIMEOUT_S,
+                allowed_hosts=download.hosts,
+                token=download.token,
+            )
+        except InputFetchFailed as error:
+            if error.retryable:
+                raise
+            return None
+
+    # --------------------------------------------------------------------------------------------- kept
+
+    def _stored(self, file: Path, sha256: str | None = None) -> StoredLora:
+        """Keep a file that is a LoRA. Raises LoraInvalid."""
+        check_lora(file, max_bytes=self._limits.max_file_bytes)
+        sha256 = sha256 or hash_file(file)
+        return StoredLora(self._cache.store(file, sha256), sha256)
+
+    def _remembered(self, download: Download) -> StoredLora | None:
+        sha256 = self._cache.known_hash(download.key, max_age_s=download.max_age_s)
+        return self._kept(sha256) if sha256 is not None else None
+
+    def _kept(self, sha256: str) -> StoredLora | None:
+        """The file with this hash. One that is no LoRA, as older versions kept login pages, is removed."""
+        path = self._cache.find(sha256)
+        if path is None:
+            return None
+        if sha256 not in self._checked:
+            try:
+                check_lora(path, max_bytes=self._limits.max_file_bytes)
+            except LoraInvalid:
+                log.warning("removed a file from the LoRA cache that is no LoRA")
+                self._cache.discard(sha256)
+                return None
+            self._checked[sha256] = None
+            while len(self._checked) > MAX_CHECKED:  # another thread may be doing the same
+                self._checked.pop(next(iter(self._checked)), None)
+        return StoredLora(path, sha256)
 
 
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or ""
-
-
-def _token(url: str, value: SecretStr | None) -> Token | None:
-    return Token(host=_host(url), value=value) if value is not None else None
+def _lora_in(workspace: Workspace, download: Download) -> tuple[Workspace, bool]:
+    """The LoRA in what was downloaded, and whether its alpha has to be looked up elsewhere."""
+    with workspace.file.open("rb") as file:
+        content = other_content(file.read(START_BYTES))
+    if content is not None and content.is_answer:
+        raise download.got(content)
+    lora = lora_in(workspace)
+    return lora, lacks_alpha(check_lora(lora.file, max_bytes=lora.max_bytes))

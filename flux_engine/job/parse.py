@@ -42,8 +42,8 @@ class GatewayTask:
 class Request:
     """What the platform hands over for one job, not checked yet.
 
-    `id` is the gateway's where one sent the job, so that a job submitted twice is one job. `input` is None where it is not
-    an object. `fault` is what is wrong around it, which `parse_job` raises.
+    `id` is the gateway's where one sent the job, so that a job submitted twice is one job. `input` is None where it is
+    not an object. `fault` is what is wrong around it, which `parse_job` raises.
     """
 
     id: str

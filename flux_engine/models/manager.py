@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flux_engine.errors import DeviceBroken, InputFetchFailed, LoraIncompatible, LoraInvalid, ModelUnavailable
-from flux_engine.inputs.lora_store import StoredLora
+from flux_engine.inputs.lora_volume import StoredLora
 from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.models.loading import BROKEN, Source, Tuned, folder_to_read, leaner, load_tuned, release_memory
 from flux_engine.models.lora.format import PreparedLora

@@ -285,7 +285,7 @@ def _refused(response: ClientResponse) -> InputFetchFailed:
     if status in (404, 410):
         return InputFetchFailed(f"there is nothing at the URL (status {status}); check its spelling", status=status)
     if status in PASSING or status >= 500:
-        wait = _retry_after(response.headers.get("Retry-After", ""))
+        wait = asked_to_wait(response.headers.get("Retry-After", ""))
         return InputFetchFailed(
             f"the host answered with status {status} in place of the file; {wait}send the job again",
             retryable=True,
@@ -296,8 +296,8 @@ def _refused(response: ClientResponse) -> InputFetchFailed:
     )
 
 
-def _retry_after(header: str) -> str:
-    """The server's own wish in words, such as `wait 120 s, as it asks, and `; empty without one that can be read."""
+def asked_to_wait(header: str) -> str:
+    """A server's `Retry-After` in words, such as `wait 120 s, as it asks, and `; empty without one that can be read."""
     text = header.strip()
     if text.isascii() and text.isdigit() and len(text) < 10:
         seconds = int(text)

@@ -18,7 +18,8 @@ from builder.flux_tiny.landscapes import Scene, paint
 from builder.flux_tiny.score import disc, disc_colour, time_of_day
 from flux_engine.errors import InputFetchFailed
 from flux_engine.inputs.fetcher import InputFetcher
-from flux_engine.inputs.lora_store import LoraStore
+from flux_engine.inputs.lora_sites import LoraSites
+from flux_engine.inputs.lora_store import LoraLimits, LoraStore
 from flux_engine.inputs.pictures import PictureSource
 from flux_engine.job.base import ParseContext
 from flux_engine.job.parse import Request, parse_job
@@ -163,9 +164,8 @@ async def test_a_refused_input_ends_the_other_downloads_of_its_job(
         loras = LoraStore(
             tmp_path / "loras",
             fetcher=Fetcher(allow_private=True, resolve=loopback, tls=trusting),
-            max_file_bytes=10**9,
-            max_cache_bytes=10**9,
-            hosts=("files.example",),
+            limits=LoraLimits(max_file_bytes=10**9, max_cache_bytes=10**9),
+            sites=LoraSites(hosts=("files.example",)),
         )
         pictures = PictureSource(Fetcher(allow_private=True, resolve=loopback, tls=trusting))
         asked: dict[str, Any] = {"prompt": "a sun", "loras": [f"{url}/{number}.safetensors" for number in range(2)]}

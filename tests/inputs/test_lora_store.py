@@ -22,12 +22,14 @@ from pydantic import SecretStr
 
 from flux_engine.errors import FluxError, InputFetchFailed, InvalidInput, StorageFailed
 from flux_engine.inputs.lora_cache import LoraCache
-from flux_engine.inputs.lora_store import LoraStore
+from flux_engine.inputs.lora_sites import LoraSites
+from flux_engine.inputs.lora_store import LoraLimits, LoraStore
 from flux_engine.net.fetch import Fetched, Fetcher
+from tests.inputs.lora_bytes import lora_bytes
 from tests.servers import free_port
 from tests.web_server import loopback, own_certificate, server
 
-CONTENT = os.urandom(3000)
+CONTENT = lora_bytes()
 SHA = hashlib.sha256(CONTENT).hexdigest()
 COMMIT = "c" * 40
 
@@ -69,20 +71,25 @@ class World:
         return len([path for path, _ in self.asked if not path.startswith("/api/models/")])
 
 
+def limits(**changes: Any) -> LoraLimits:
+    return LoraLimits(**({"max_file_bytes": 10_000, "max_cache_bytes": 100_000} | changes))
+
+
 @asynccontextmanager
-async def served(folder: Path, **settings: Any) -> AsyncIterator[tuple[World, LoraStore, str]]:
+async def served(
+    folder: Path, *, fetcher: Fetcher | None = None, max_file_bytes: int = 10_000, **sites: Any
+) -> AsyncIterator[tuple[World, LoraStore, str]]:
     world = World()
     async with server(world.handle) as port:
         origin = f"http://127.0.0.1:{port}"
-        arguments: dict[str, Any] = {
-            "fetcher": Fetcher(allow_private=True, resolve=loopback),
-            "max_file_bytes": 10_000,
-            "max_cache_bytes": 100_000,
-            "hosts": ("files.example",),
-            "hub_url": origin,
-            "civitai_url": origin,
-        }
-        yield world, LoraStore(folder, **(arguments | settings)), f"files.example:{port}"
+        named: dict[str, Any] = {"hosts": ("files.example",), "hub_url": origin, "civitai_url": origin}
+        store = LoraStore(
+            folder,
+            fetcher=fetcher or Fetcher(allow_private=True, resolve=loopback),
+            limits=limits(max_file_bytes=max_file_bytes),
+            sites=LoraSites(**(named | sites)),
+        )
+        yield world, store, f"files.example:{port}"
 
 
 @pytest.mark.parametrize(
@@ -116,10 +123,8 @@ async def test_a_url_is_fetched_again_only_when_it_is_old(tmp_path: Path) -> Non
             store = LoraStore(
                 tmp_path,
                 fetcher=fetcher,
-                max_file_bytes=10_000,
-                max_cache_bytes=100_000,
-                hosts=("files.example",),
-                url_max_age_s=age,
+                limits=limits(url_max_age_s=age),
+                sites=LoraSites(hosts=("files.example",)),
             )
             assert (await store.get(f"https://files.example:{port}/x.safetensors")).sha256 == SHA
             assert world.downloads() == downloads
@@ -214,7 +219,7 @@ async def test_on_a_full_volume_the_loras_used_longest_ago_make_room(tmp_path: P
 async def test_a_volume_that_takes_nothing_is_named(path: str, tmp_path: Path) -> None:
     (tmp_path / "loras").write_text("a file where the folder should be")
     async with served(tmp_path / "loras") as (_, store, _origin):
-        with pytest.raises(StorageFailed, match="the volume did not take or give a LoRA") as refusal:
+        with pytest.raises(StorageFailed, match="could not read or write a LoRA on the volume") as refusal:
             await store.get(path)
     assert refusal.value.field == "loras"
     assert str(tmp_path) not in refusal.value.message
@@ -234,18 +239,27 @@ async def test_a_hub_that_cannot_be_reached_may_be_tried_again(tmp_path: Path) -
     assert refusal.value.retryable
 
 
-async def test_many_loras_leave_nothing_behind_in_memory(tmp_path: Path) -> None:
+async def test_many_loras_leave_no_locks_behind_in_memory(tmp_path: Path) -> None:
     async with served(tmp_path) as (_, store, _origin):
+        before = num_locks()
         for version in (691639, 5, 7):
             with suppress(InputFetchFailed):
                 await store.get(f"civitai:{version}")
-        (tmp_path / "mine.safetensors").write_bytes(CONTENT)
-        for content in (b"one", b"another", CONTENT):
+        assert num_locks() == before
+
+
+def num_locks() -> int:
+    gc.collect()
+    return len([found for found in gc.get_objects() if type(found) is asyncio.Lock])
+
+
+async def test_a_file_that_changes_on_the_volume_has_another_hash(tmp_path: Path) -> None:
+    async with served(tmp_path) as (_, store, _origin):
+        for seed in range(3):
+            content = lora_bytes(seed=seed)
             (tmp_path / "mine.safetensors").write_bytes(content)
+            os.utime(tmp_path / "mine.safetensors", ns=(0, seed))
             assert (await store.get("mine")).sha256 == hashlib.sha256(content).hexdigest()
-        gc.collect()
-        assert len(store._flights) == 0
-        assert len(store._hashes) == 1
 
 
 def files_below(folder: Path) -> list[Path]:

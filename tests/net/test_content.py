@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 
-from flux_engine.net.content import named
+from flux_engine.net.content import content_of, named
 
 
 def tar() -> bytes:
@@ -60,6 +60,26 @@ def test_what_it_is(head: bytes, said: str) -> None:
     found = named(head)
     assert found is not None
     assert said in found
+
+
+ANSWERS = {  # what a host says, whether a token may help, whether waiting may
+    "nothing": ("", False, True),
+    "a login page": ("<html><title>Sign in</title></html>", True, False),
+    "a page": ("<html><title>A red sun</title>" + NAVIGATION + "<a>login</a>", False, False),
+    "a challenge": ("<html><title>Just a moment...</title>", False, True),
+    "JSON that asks for a token": ('{"error": "Unauthorized"}', True, False),
+    "JSON of a limit": ('{"error": "Rate limit exceeded; sign in for more"}', False, True),
+    "JSON of another error": ('{"detail": "no such file"}', False, False),
+    "XML that denies": ("<Error><Code>AccessDenied</Code></Error>", True, False),
+    "XML that asks to wait": ("<Error><Code>SlowDown</Code></Error>", False, True),
+}
+
+
+@pytest.mark.parametrize(("text", "asks_for_login", "may_pass"), ANSWERS.values(), ids=ANSWERS)
+def test_answers_tell_whether_a_token_or_waiting_may_help(text: str, asks_for_login: bool, may_pass: bool) -> None:
+    found = content_of(text.encode())
+    assert found is not None
+    assert (found.is_answer, found.asks_for_login, found.may_pass) == (True, asks_for_login, may_pass)
 
 
 @pytest.mark.parametrize("head", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"hello", b"\0" * 5000, bytes(range(256))])

@@ -286,7 +286,7 @@ def pair(layer: str, down: Tensor, up: Tensor) -> bytes:
 
 BAD_FILES: dict[str, tuple[type[FluxError], Callable[[], bytes], str]] = {
     "pickle": (LoraInvalid, lambda: pickle.dumps(dict.fromkeys("abcdefgh", 1.0), protocol=4), "pickle"),
-    "web page": (LoraInvalid, lambda: b"<!DOCTYPE html><html>please log in</html>", "login page"),
+    "web page": (LoraInvalid, lambda: b"<!DOCTYPE html><html>please log in</html>", "asks for a login"),
     "truncated": (LoraInvalid, lambda: save(GOOD)[:-100], "truncated"),
     "over the bytes": (LoraInvalid, lambda: save({"a": torch.zeros(MAX_BYTES)}), "takes up to"),
     "NaN": (LoraInvalid, lambda: pair(KEY, DOWN, UP * float("nan")), "NaN"),
