@@ -195,9 +195,8 @@ async def test_what_is_here_is_no_download(context: ParseContext, tmp_path: Path
         loras = LoraStore(
             tmp_path / "loras",
             fetcher=fetcher,
-            max_file_bytes=10**9,
-            max_cache_bytes=10**9,
-            hosts=("files.example",),
+            limits=LoraLimits(max_file_bytes=10**9, max_cache_bytes=10**9),
+            sites=LoraSites(hosts=("files.example",)),
         )
         inputs = InputFetcher(loras, PictureSource(fetcher))
 
