@@ -26,6 +26,7 @@ from flux_engine.job.parse import Request, parse_job
 from flux_engine.net.fetch import Fetcher
 from flux_engine.progress import Update
 from flux_engine.worker import Worker
+from tests.inputs.lora_bytes import lora_bytes
 from tests.web_server import loopback, own_certificate, server
 
 DAY = paint(Scene("day", "yellow", "large", "left", "hills", "green", "meadow", False, 3), 256, 256)
@@ -187,7 +188,7 @@ async def test_what_is_here_is_no_download(context: ParseContext, tmp_path: Path
     (tmp_path / "loras" / "here.safetensors").write_bytes(b"a LoRA")
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        return web.Response(body=b"another LoRA")
+        return web.Response(body=lora_bytes())
 
     serving, trusting = own_certificate(tmp_path, "files.example")
     async with server(handle, tls=serving) as port:
