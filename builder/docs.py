@@ -15,7 +15,7 @@ from typing import Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from builder import client_types, gpus_table, hub_form, postman
+from builder import client_types, gpus_table, hub_form, lora_tables, postman
 from flux_engine.errors import FluxError
 from flux_engine.inputs.pictures import MAX_BYTES
 from flux_engine.job.aliases import ALIASES
@@ -211,6 +211,10 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "environment": environment,
     "errors": errors,
     "models": models,
+    "lora_words": lambda: _table(*lora_tables.words()),
+    "lora_layers": lambda: _table(*lora_tables.layers()),
+    "lora_refused": lambda: _table(*lora_tables.refused()),
+    "lora_left_out": lambda: _table(*lora_tables.left_out()),
 }
 
 
