@@ -25,8 +25,8 @@ began = time.perf_counter()
 folder, mode, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 ahead = None
 if mode == "read_ahead":
-    from flux_engine.models.read_ahead import ReadAhead
-    ahead = ReadAhead(folder, threads=threads).start()
+    from flux_engine.models.read_ahead import ReadAhead, weight_files
+    ahead = ReadAhead([weight_files(folder, ".")], threads=threads).start()
 import torch
 torch.set_num_threads(1)
 from diffusers import FluxTransformer2DModel
@@ -37,7 +37,7 @@ loaded = time.perf_counter()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 report = ahead.wait() if ahead else None
 print(json.dumps({"mode": mode, "import_s": round(imported - began, 2), "total_s": round(loaded - began, 2),
-    "peak_gib": round(peak / GIB, 2), "read_ahead_s": round(report.seconds, 2) if report else None,
+    "peak_gib": round(peak / 2**30, 2), "read_ahead_s": round(report.seconds, 2) if report else None,
     "touched": touched}))
 """
 

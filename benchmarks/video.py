@@ -33,7 +33,7 @@ from flux_engine.job.base import ParseContext
 from flux_engine.job.parse import Request, parse_job
 from flux_engine.job.video import VideoJob
 from flux_engine.media.video import VideoEncoder
-from flux_engine.models.manager import LoadedModel
+from flux_engine.models.loaded import LoadedModel
 from flux_engine.progress import Progress
 from flux_engine.settings import Settings
 

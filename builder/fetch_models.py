@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, not as a mo
 
 from flux_engine.models import catalog
 from flux_engine.models.catalog import ModelSpec
+from flux_engine.models.checkpoint import Snapshot, write_checkpoint
 from flux_engine.models.loading import Source, load_tuned
 from flux_engine.models.planning.device import read_device
 from flux_engine.models.planning.optimizer import ModelOptimizer
@@ -103,13 +104,23 @@ def quantize(model: str, folder: Path, volume: Path, *, profile: Profile) -> str
     began = time.perf_counter()
     source = Source(folder=folder, revision=revision_of(folder), volume=volume)
     tuned = load_tuned(spec, source, plan, device="cpu" if device.is_cpu else "cuda")
-    if tuned.checkpoint is None and tuned.applied.is_quantised:
-        raise FetchError("the quantised checkpoint could not be written: make room on the volume")
     if tuned.checkpoint is None:
         return f"nothing to quantise: {spec.name} runs as it is ({tuned.applied.to_dict()['refused']})"
-    before, after = (_weight_bytes(place) for place in (folder, tuned.checkpoint))
-    how = "was there" if tuned.is_from_checkpoint else f"made in {time.perf_counter() - began:.0f} s"
+    if tuned.unsaved is not None:
+        _write(tuned.checkpoint, tuned.unsaved)
+    before = sum(_weight_bytes(folder / made.name) for made in tuned.checkpoint.iterdir())
+    after = _weight_bytes(tuned.checkpoint)
+    how = "was there" if tuned.unsaved is None else f"made in {time.perf_counter() - began:.0f} s"
     return f"{tuned.checkpoint}: {before / GIB:.3f} GiB are now {after / GIB:.3f} GiB, {how}"
+
+
+def _write(checkpoint: Path, snapshot: Snapshot) -> None:
+    try:
+        is_written = write_checkpoint(checkpoint, snapshot)
+    except OSError as error:
+        raise FetchError("the quantised checkpoint could not be written: make room on the volume") from error
+    if not is_written and not checkpoint.is_dir():
+        raise FetchError("a worker is writing this checkpoint at the moment; wait for it, or try again in 10 minutes")
 
 
 def _weight_bytes(folder: Path) -> int:

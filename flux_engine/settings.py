@@ -29,7 +29,7 @@ from flux_engine.job.bucket_fields import sendable, trimmed, valid_bucket, valid
 from flux_engine.units import GIB
 
 Profile = Literal["quality", "balanced", "speed", "memory"]
-Quantisation = Literal["none", "int8_weight_only", "int8_dynamic", "fp8_dynamic"]
+Quantisation = Literal["none", "int8_weight_only", "int8_dynamic", "fp8_tensor", "fp8_dynamic"]
 Offload = Literal["none", "text", "balanced", "model", "group", "sequential"]
 
 

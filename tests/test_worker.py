@@ -28,7 +28,8 @@ from flux_engine.inputs.fetcher import InputFetcher
 from flux_engine.inputs.lora_store import LoraStore
 from flux_engine.inputs.pictures import PictureSource
 from flux_engine.logs import set_up_logs
-from flux_engine.models.manager import FluxModelManager, LoadedModel
+from flux_engine.models.loaded import LoadedModel
+from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.device import read_device
 from flux_engine.models.planning.gpus import GpuProperties, cpu_machine
 from flux_engine.models.served import ServedModels

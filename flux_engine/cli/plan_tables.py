@@ -15,7 +15,13 @@ from flux_engine.models.planning.plan import Plan, Preferences
 from flux_engine.settings import Profile
 from flux_engine.units import GIB
 
-SHORT_SCHEMES: Final = {"none": "", "int8_weight_only": "int8", "int8_dynamic": "int8", "fp8_dynamic": "fp8"}
+SHORT_SCHEMES: Final = {
+    "none": "",
+    "int8_weight_only": "int8",
+    "int8_dynamic": "int8",
+    "fp8_tensor": "fp8",
+    "fp8_dynamic": "fp8",
+}
 SHORT_DTYPES: Final = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 TABLE_MODELS: Final = tuple(
     spec for spec in CATALOG if spec.name not in ("FLUX.1-Krea-dev", "FLUX.1-Kontext-dev", "flux-tiny")

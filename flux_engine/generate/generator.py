@@ -28,7 +28,9 @@ from flux_engine.inputs.fetcher import JobInputs
 from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.job.image import ImageJob
 from flux_engine.job.video import VideoJob
-from flux_engine.models.manager import FluxModelManager, LoadedModel
+from flux_engine.models.loaded import LoadedModel
+from flux_engine.models.manager import FluxModelManager
+from flux_engine.models.steps import Demand
 from flux_engine.progress import Progress
 from flux_engine.timings import Clock
 
@@ -78,7 +80,9 @@ class Generator:
         if isinstance(job, VideoJob):
             check_model(spec)
         context = copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._looking, context.run, self._models.identity, spec)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._looking, context.run, self._models.identity, spec, _demand(job)
+        )
 
     async def make(
         self, job: ImageJob | VideoJob, inputs: JobInputs, *, progress: Progress, clock: Clock, turn: Turn
@@ -119,7 +123,7 @@ class Generator:
                 order.clock.cold_start_ms |= model.phases_ms
             return self._made_by(model, order)
 
-        return self._models.use(spec, with_model)
+        return self._models.use(spec, with_model, demand=_demand(order.job, order.inputs))
 
     def _made_by(self, model: LoadedModel, order: _Order) -> Made:
         job = order.job
@@ -146,6 +150,15 @@ class Generator:
     def _film(self, model: LoadedModel, job: VideoJob, order: _Order) -> Film:
         first_frame = order.inputs.pictures.image
         return film(self._videos, model, job, order.progress, order.cancellation, first_frame=first_frame)
+
+
+def _demand(job: ImageJob | VideoJob, inputs: JobInputs | None = None) -> Demand:
+    """What the job needs of the device beside the model. LoRAs that are gone by now are reported when they are read."""
+    files = [lora.path for lora in inputs.loras] if inputs is not None else []
+    return Demand(
+        pixels=job.width * job.height,
+        lora_bytes=sum(path.stat().st_size for path in files if path.is_file()),
+    )
 
 
 @dataclass(frozen=True, slots=True)

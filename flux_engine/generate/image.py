@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from flux_engine.models.manager import LoadedModel
+    from flux_engine.models.loaded import LoadedModel
 
 
 @dataclass(slots=True)

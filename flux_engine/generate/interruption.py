@@ -14,7 +14,7 @@ from flux_engine.models.planning.way import STAYING
 
 if TYPE_CHECKING:
     from flux_engine.generate.gpu import Cancellation
-    from flux_engine.models.manager import LoadedModel
+    from flux_engine.models.loaded import LoadedModel
 
 
 @contextmanager

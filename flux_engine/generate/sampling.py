@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from flux_engine.job.base import Job
-    from flux_engine.models.manager import LoadedModel
+    from flux_engine.models.loaded import LoadedModel
 
 OnStep = Callable[[int, "Tensor"], None]  # the step, from 0, and the latents after it; may raise JobCancelled
 

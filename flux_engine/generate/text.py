@@ -1,6 +1,7 @@
 """Prompts to embeddings, each made once: a small LRU in front of the pipeline's own text encoders.
 
-Embeddings in place of a prompt give the identical image (measured), so a prompt that comes again costs nothing.
+Embeddings in place of a prompt give the identical image (measured), so a prompt that comes again costs nothing. They
+rest in the host's memory: no plan counts them on the device.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from flux_engine.job.base import Job
-    from flux_engine.models.manager import LoadedModel
+    from flux_engine.models.loaded import LoadedModel
 
-CACHED_PROMPTS: Final = 32  # 512 tokens of T5 in bf16 are 4 MB
+CACHED_PROMPTS: Final = 32  # 512 tokens in bf16 are 4 MB of FLUX.1, 16 MB of FLUX.2-dev
 Embeddings = dict[str, "Tensor"]
 
 
@@ -39,11 +40,13 @@ class PromptEncoder:
         entries = self._by_pipeline.setdefault(model.pipeline, OrderedDict())
         key = (prompt, max_sequence_length)
         if key not in entries:
-            entries[key] = _encode(model.pipeline, prompt, max_sequence_length)
+            encoded = _encode(model.pipeline, prompt, max_sequence_length)
+            entries[key] = {name: tensor.cpu() for name, tensor in encoded.items()}
         entries.move_to_end(key)
         while len(entries) > self._capacity:
             entries.popitem(last=False)
-        return entries[key]
+        device = model.pipeline._execution_device
+        return {name: tensor.to(device) for name, tensor in entries[key].items()}
 
 
 def _encode(pipeline: Any, prompt: str, max_sequence_length: int) -> Embeddings:

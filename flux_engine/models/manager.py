@@ -2,7 +2,7 @@
 
 `load` and `use` run on the GPU thread, so two jobs that need one model share one load. A second model stays beside the
 first where their plans fit the device together; otherwise the least recently used one goes. Where memory runs out after
-all, the other models go first, then the model is loaded again by its next leaner plan, which is kept.
+all, the other models go first, then the model is loaded again by its next leaner plan (steps.py).
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Final, TypeVar
 
-from flux_engine.errors import DeviceBroken, InputFetchFailed, LoraIncompatible, LoraInvalid, ModelUnavailable
-from flux_engine.inputs.lora_volume import StoredLora
+from flux_engine.errors import DeviceBroken, ModelUnavailable
 from flux_engine.job.fingerprint import ModelIdentity
-from flux_engine.models.loading import BROKEN, Source, Tuned, folder_to_read, leaner, load_tuned, release_memory
-from flux_engine.models.lora.format import PreparedLora
+from flux_engine.models.keeper import CheckpointKeeper, is_on_a_mount
+from flux_engine.models.loaded import LoadedModel
+from flux_engine.models.loading import BROKEN, Source, Tuned, files_to_read, load_tuned, release_memory
 from flux_engine.models.lora.library import LoraLibrary
-from flux_engine.models.lora.manager import MAX_RESIDENT_BYTES, LoRAManager, ScaledLora
+from flux_engine.models.lora.manager import MAX_RESIDENT_BYTES, LoRAManager
 from flux_engine.models.lora.names import layer_names, linear_shapes
 from flux_engine.models.planning.device import NOT_USABLE
 from flux_engine.models.planning.gpus import GpuProperties
@@ -30,50 +30,18 @@ from flux_engine.models.planning.plan import Plan, Preferences, fit_together
 from flux_engine.models.read_ahead import ReadAhead
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
+from flux_engine.models.steps import Demand, PlanSteps
 from flux_engine.models.tuning.apply import AppliedPlan
 from flux_engine.models.tuning.compilation import cache_file
 from flux_engine.models.tuning.fallback import is_out_of_memory
+from flux_engine.models.tuning.libraries import prepare_libraries
 from flux_engine.models.warm_up import WarmUp, warm_up
 from flux_engine.models.weights import Weights
 
 Result = TypeVar("Result")
+NO_DEMAND: Final = Demand()
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A pipeline that is ready to be called, what it is made of, and the LoRAs that it holds."""
-
-    spec: ModelSpec
-    identity: ModelIdentity
-    tuned: Tuned
-    lora_library: LoraLibrary
-    lora_manager: LoRAManager
-    phases_ms: Mapping[str, float]  # of the cold start: imports, weights, apply, warm_up
-
-    @property
-    def pipeline(self) -> Any:
-        return self.tuned.pipeline
-
-    def apply_loras(self, loras: Iterable[tuple[StoredLora, float]]) -> list[str]:
-        """Make these LoRAs, each at its scale, and no others act; returns warnings about them.
-
-        Raises LoraInvalid or LoraIncompatible with the `field` of the one at fault, or InputFetchFailed where a file
-        was evicted while the job waited.
-        """
-        scaled = [ScaledLora(self._prepared(stored, index), scale) for index, (stored, scale) in enumerate(loras)]
-        self.lora_manager.apply(self.pipeline, scaled)
-        return [warning for item in scaled for warning in item.lora.warnings]
-
-    def _prepared(self, stored: StoredLora, index: int) -> PreparedLora:
-        try:
-            return self.lora_library.prepare(stored.path, content_hash=stored.sha256)
-        except (LoraInvalid, LoraIncompatible) as error:
-            raise type(error)(error.message, field=f"loras[{index}]") from error
-        except FileNotFoundError as error:
-            message = "a LoRA was evicted to make room for others while the job waited; send it again"
-            raise InputFetchFailed(message, field="loras", retryable=True) from error
 
 
 class FluxModelManager:
@@ -87,8 +55,12 @@ class FluxModelManager:
         volume: Path,
         preferences: Preferences | None = None,
         lora_max_bytes: int,
+        keeps_checkpoints: bool | None = None,
     ) -> None:
-        """`gpu` reads the device that plans are made for; it is called once, when a plan is first needed."""
+        """`gpu` reads the device that plans are made for; it is called once, when a plan is first needed.
+
+        Quantised checkpoints are kept on `volume` where `keeps_checkpoints`, by default where it is a mounted one.
+        """
         self.served = served
         self._gpu = gpu
         self._volume = volume
@@ -96,26 +68,27 @@ class FluxModelManager:
         self._lora_max_bytes = lora_max_bytes
         self._optimizer = ModelOptimizer()
         self._device: GpuProperties | None = None
-        self._plans: dict[str, Plan] = {}
+        self._steps: dict[str, PlanSteps] = {}
+        self._keeps_checkpoints = is_on_a_mount(volume) if keeps_checkpoints is None else keeps_checkpoints
+        self._keeper = CheckpointKeeper()
+        self._offered: set[str] = set()  # models whose checkpoint was offered to the keeper
         self._weights: dict[str, Weights] = {}
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # by id, least recently used first
         self._reading: ReadAhead | None = None  # from the first look at a cold model until it is loaded
 
-    def identity(self, spec: ModelSpec) -> ModelIdentity:
-        """What makes results of `spec`: read from the loaded model, or from its plan without loading it.
+    def identity(self, spec: ModelSpec, demand: Demand = NO_DEMAND) -> ModelIdentity:
+        """What will make the result of a job: read from the loaded model, or from its plan without loading it.
 
         Raises ModelUnavailable.
         """
+        plan = self._steps_of(spec).plan_for(demand)
         loaded = self._loaded.get(spec.id)  # looked up once: the GPU thread may be changing it
-        return loaded.identity if loaded is not None else self._identified(spec, self.plan(spec))
+        is_at_hand = loaded is not None and loaded.plan is plan
+        return loaded.identity if loaded is not None and is_at_hand else self._identified(spec, plan)
 
     def plan(self, spec: ModelSpec) -> Plan:
-        """How `spec` runs on this machine's device; a leaner plan once memory has run out."""
-        if self._device is None:
-            self._device = self._gpu()
-        if spec.id not in self._plans:
-            self._plans[spec.id] = self._optimizer.plan(self._device, spec, self._preferences)
-        return self._plans[spec.id]
+        """How `spec` runs on this machine's device; a leaner plan where memory has run out."""
+        return self._steps_of(spec).current
 
     def picture_seconds(self, spec: ModelSpec, *, steps: int) -> float | None:
         """What the plan's arithmetic expects of one picture of the model's own size; None for a card of unknown
@@ -129,28 +102,39 @@ class FluxModelManager:
         return spec.id in self._loaded
 
     def load(self, spec: ModelSpec) -> LoadedModel:
-        """The loaded model of `spec`, loading it where it is not.
+        """The model of `spec`, loading it where it is not loaded by its current plan.
 
         Raises ModelUnavailable, and torch.OutOfMemoryError where its plan does not hold.
         """
+        loaded = self._loaded.get(spec.id)
+        if loaded is not None and loaded.plan is not self.plan(spec):
+            log.info("plan changed", extra={"model": spec.id, "detail": self.plan(spec).line()})
+            del loaded
+            self._let_go([spec.id])
         if spec.id not in self._loaded:
             self._make_room_for(spec)
             self._loaded[spec.id] = self._load(spec)
         self._loaded.move_to_end(spec.id)
         return self._loaded[spec.id]
 
-    def use(self, spec: ModelSpec, work: Callable[[LoadedModel], Result]) -> Result:
+    def use(self, spec: ModelSpec, work: Callable[[LoadedModel], Result], *, demand: Demand = NO_DEMAND) -> Result:
         """The result of `work` with the model of `spec`; where memory runs out, `work` runs again by each leaner plan.
+
+        A later job of less `demand` is run by the better plan again.
 
         Raises OutOfMemory where the leanest one does not fit either, and DeviceBroken where the device stops answering.
         """
+        self._steps_of(spec).take(demand)
         if not self.is_warm(spec):
             self._begin_to_read(spec)  # while torch is imported
+        prepare_libraries()
         import torch
 
         while True:
             try:
-                return work(self.load(spec))
+                result = work(self.load(spec))
+                self._offer_checkpoint(spec)
+                return result
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     if isinstance(error, torch.AcceleratorError):
@@ -158,22 +142,49 @@ class FluxModelManager:
                         raise DeviceBroken(message) from error
                     raise
                 log.warning("out of memory", extra={"model": spec.id, "detail": self.plan(spec).line()})
-            self._free_memory_for(spec)  # outside `except`: its traceback keeps the half-loaded pipeline alive
+            self._free_memory_for(spec, demand)  # outside `except`: its traceback keeps the half-loaded pipeline alive
 
     def unload(self) -> None:
         """Let every loaded model go and give its memory back."""
-        self._loaded.clear()
+        self._let_go(list(self._loaded))
+
+    def wait_for_checkpoint(self) -> None:
+        """Until the quantised checkpoint that is being written, if any, is there."""
+        self._keeper.wait()
+
+    def _let_go(self, ids: list[str]) -> None:
+        self._keeper.stop()  # it holds weights
+        for model_id in ids:
+            del self._loaded[model_id]
         release_memory()
+
+    def _offer_checkpoint(self, spec: ModelSpec) -> None:
+        """After a model's first job: the job comes first, and a worker that fails at it keeps nothing."""
+        tuned = self._loaded[spec.id].tuned
+        if not self._keeps_checkpoints or tuned.unsaved is None or tuned.checkpoint is None:
+            return
+        if tuned.checkpoint.name not in self._offered:
+            self._offered.add(tuned.checkpoint.name)
+            self._keeper.begin(tuned.checkpoint, tuned.unsaved)
+
+    def _steps_of(self, spec: ModelSpec) -> PlanSteps:
+        if self._device is None:
+            self._device = self._gpu()
+        if spec.id not in self._steps:
+            self._steps[spec.id] = PlanSteps(self._optimizer.plan(self._device, spec, self._preferences))
+        return self._steps[spec.id]
 
     def _make_room_for(self, spec: ModelSpec) -> None:
         """Let the least recently used models go until the rest fits beside `spec`."""
-        before = len(self._loaded)
-        while not fit_together([*(self.plan(model.spec) for model in self._loaded.values()), self.plan(spec)]):
-            self._loaded.popitem(last=False)
-        if len(self._loaded) < before:
-            release_memory()
+        staying = list(self._loaded.values())
+        going = []
+        while not fit_together([*(model.plan for model in staying), self.plan(spec)]):
+            going.append(staying.pop(0).spec.id)
+        if going:
+            del staying
+            self._let_go(going)
 
-    def _free_memory_for(self, spec: ModelSpec) -> None:
+    def _free_memory_for(self, spec: ModelSpec, demand: Demand) -> None:
         """After memory ran out: unload the other models, or where there are none, step down to the next leaner plan.
 
         Raises OutOfMemory at the end of the ladder.
@@ -181,7 +192,7 @@ class FluxModelManager:
         is_alone = not (self._loaded.keys() - {spec.id})
         self.unload()
         if is_alone:
-            self._plans[spec.id] = leaner(self.plan(spec))
+            self._steps_of(spec).step_down(demand)
 
     def _identified(self, spec: ModelSpec, run_by: Plan | AppliedPlan) -> ModelIdentity:
         revision = self._weights_of(spec).revision
@@ -198,7 +209,7 @@ class FluxModelManager:
 
     def _begin_to_read(self, spec: ModelSpec) -> ReadAhead:
         if self._reading is None:
-            self._reading = ReadAhead(folder_to_read(spec, self._source(spec), self.plan(spec))).start()
+            self._reading = ReadAhead(files_to_read(spec, self._source(spec), self.plan(spec))).start()
         return self._reading
 
     def _load(self, spec: ModelSpec) -> LoadedModel:
@@ -208,7 +219,7 @@ class FluxModelManager:
         warmed = self._warm_up(model)
         if warmed.failure is not None:
             log.warning("compiled code cannot be run here", extra={"model": spec.id, "detail": warmed.failure})
-            self._plans[spec.id] = self.plan(spec).uncompiled(warmed.failure)
+            self._steps_of(spec).give_up_compiling(warmed.failure)
             del model
             release_memory()
             model = self._opened(spec)
@@ -224,6 +235,7 @@ class FluxModelManager:
         plan, tuned = self.plan(spec), self._tuned(spec)
         loras = LoRAManager(
             mode="slot" if tuned.applied.is_compiled else "adapters",
+            slot_room_bytes=max(0, plan.limit_bytes - plan.peak_bytes) + plan.lora_bytes,
             max_resident_bytes=min(MAX_RESIDENT_BYTES, max(0, plan.limit_bytes - plan.peak_bytes)),
         )
         loras.reserve(tuned.pipeline)  # before the first call compiles
@@ -246,7 +258,7 @@ class FluxModelManager:
             if device == "cuda" and not torch.cuda.is_available():
                 log.error("the driver sees a GPU and torch does not: it is too old for this image, or the GPU is lost")
                 raise DeviceBroken(NOT_USABLE)
-            return load_tuned(spec, self._source(spec), self.plan(spec), device=device)
+            return load_tuned(spec, self._source(spec), self.plan(spec), device=device, on_loaded=reading.consumed)
         except torch.AcceleratorError:
             raise  # the device is at fault, not the model: `use` reports it
         except BROKEN as error:
@@ -264,4 +276,4 @@ class FluxModelManager:
     def _warm_up(self, model: LoadedModel) -> WarmUp:
         capability = self._device.compute_capability if self._device is not None else None
         file = cache_file(self._volume, model.tuned.applied.plan, compute_capability=capability)
-        return warm_up(model.spec, model.tuned, file)
+        return warm_up(model.spec, model.tuned, model.lora_manager, file)

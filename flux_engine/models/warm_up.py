@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from flux_engine.models.loading import Tuned
+from flux_engine.models.lora.manager import LoRAManager
 from flux_engine.models.spec import ModelSpec
-from flux_engine.models.tuning.compilation import load_compiled, save_compiled
+from flux_engine.models.tuning.compilation import graphs_missed, load_compiled, save_compiled
 from flux_engine.models.tuning.fallback import Fallback, FallbackNoted
 
 WARM_UP_STEPS: Final = 2
@@ -27,16 +28,19 @@ class WarmUp:
     failure: str | None = None
 
 
-def warm_up(spec: ModelSpec, tuned: Tuned, file: Path) -> WarmUp:
-    """Compile for every size; `file` keeps compiled code for the next worker. A plan without compilation needs none."""
+def warm_up(spec: ModelSpec, tuned: Tuned, loras: LoRAManager, file: Path) -> WarmUp:
+    """Compile for every size, with the LoRA slot and without. `file` keeps compiled code for the next worker, and is
+    written again where something in it was not found. A plan without compilation needs no warm-up."""
     began = time.perf_counter()
     fallbacks: list[Fallback] = []
     if tuned.applied.is_compiled:
         with FallbackNoted(fallbacks, choice="compile", wanted="repeated blocks"):
             is_known = load_compiled(file)
-            for width, height in spec.warm_up_sizes:
-                tuned.pipeline(**_call(spec, width, height))
-            if not is_known:
+            before = graphs_missed()
+            for _ in loras.variants(tuned.pipeline):
+                for width, height in spec.warm_up_sizes:
+                    tuned.pipeline(**_call(spec, width, height))
+            if not is_known or graphs_missed() > before:
                 _keep(file)
     failure = fallbacks[0].why if fallbacks else None
     return WarmUp(ms=(time.perf_counter() - began) * 1000, failure=failure)

@@ -13,11 +13,11 @@ from builder.flux_tiny.autoencoder import new_autoencoder
 from builder.flux_tiny.text import new_clip_encoder, new_clip_tokenizer, new_t5_encoder, new_t5_tokenizer
 from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.models import catalog
+from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.loading import Tuned
 from flux_engine.models.lora.library import LoraLibrary
 from flux_engine.models.lora.manager import LoRAManager
 from flux_engine.models.lora.names import layer_names, linear_shapes
-from flux_engine.models.manager import LoadedModel
 from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Preferences
@@ -68,7 +68,7 @@ def loaded(spec: ModelSpec, pipeline: Any, *, step_cache_threshold: float | None
             pipeline=pipeline,
             applied=apply(pipeline, plan, device="cpu"),
             checkpoint=None,
-            is_from_checkpoint=False,
+            unsaved=None,
             import_ms=0.0,
             load_ms=0.0,
             apply_ms=0.0,

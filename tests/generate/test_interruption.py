@@ -9,7 +9,7 @@ import pytest
 from flux_engine.errors import JobCancelled
 from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.interruption import interruptible
-from flux_engine.models.manager import LoadedModel
+from flux_engine.models.loaded import LoadedModel
 
 
 @pytest.mark.parametrize("after", [1, 2, 6, 9])

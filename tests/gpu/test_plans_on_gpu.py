@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from flux_engine.models.catalog import FLUX_TINY, ModelSpec, find
+from flux_engine.models.checkpoint import write_checkpoint
 from flux_engine.models.loading import Source, Tuned, load_tuned, release_memory
 from flux_engine.models.planning.device import read_gpu
 from flux_engine.models.planning.optimizer import ModelOptimizer
@@ -40,7 +41,11 @@ def test_a_plan_keeps_what_it_promises(profile: Profile, tmp_path: Path) -> None
     torch.cuda.reset_peak_memory_stats()
     plan = ModelOptimizer().plan(read_gpu(), spec, Preferences(profile=profile))
     source = Source(folder=folder, revision="test", volume=tmp_path)
-    is_kept = load_tuned(spec, source, plan, device="cuda").checkpoint is not None
+    first = load_tuned(spec, source, plan, device="cuda")
+    is_kept = first.unsaved is not None and first.checkpoint is not None
+    if first.unsaved is not None and first.checkpoint is not None:
+        assert write_checkpoint(first.checkpoint, first.unsaved)
+    del first
     release_memory()
     tuned = load_tuned(spec, source, plan, device="cuda")
     is_quantised = any(scheme != "none" for scheme in tuned.applied.quantisations.values())

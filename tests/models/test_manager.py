@@ -15,11 +15,13 @@ from diffusers import FluxPipeline
 
 from flux_engine.errors import DeviceBroken, ModelUnavailable, OutOfMemory
 from flux_engine.models.catalog import FLUX_TINY
-from flux_engine.models.manager import FluxModelManager, LoadedModel
+from flux_engine.models.loaded import LoadedModel
+from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.plan import PROFILES, Preferences
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
+from flux_engine.models.steps import Demand
 from flux_engine.settings import Profile
 from flux_engine.units import GIB
 from tests.models.tiny_flux import paint, save_random_flux
@@ -238,3 +240,38 @@ def test_a_model_that_is_not_there_leaves_the_loaded_one(shelf: Shelf, tmp_path:
     served = ServedModels("flux-tiny", volume=tmp_path, has_gpu=False)
     with pytest.raises(ModelUnavailable, match="schnell"):
         shelf.manager.identity(served.named("black-forest-labs/FLUX.1-schnell"))
+
+
+def test_a_job_that_needs_less_is_run_by_the_better_plan_again(shelf: Shelf) -> None:
+    large, small = Demand(pixels=512 * 512), Demand(pixels=256 * 256)
+    assert shelf.manager.use(shelf.tiny, failing(no_memory, times=1), demand=large) == "float32+int8_weight_only"
+    assert shelf.manager.identity(shelf.tiny, large).precision == "float32+int8_weight_only"
+    assert shelf.manager.identity(shelf.tiny, small).precision == "float32"
+    assert shelf.manager.use(shelf.tiny, failing(no_memory, times=0), demand=large) == "float32+int8_weight_only"
+    assert shelf.manager.use(shelf.tiny, failing(no_memory, times=0), demand=small) == "float32"
+
+
+@pytest.mark.parametrize(("keeps_checkpoints", "expected"), [(True, 1), (False, 0), (None, 0)])
+def test_a_quantised_checkpoint_is_kept_after_the_first_job_on_a_real_volume(
+    tmp_path: Path, keeps_checkpoints: bool | None, expected: int
+) -> None:
+    """`tmp_path` is no mount of its own."""
+    manager = FluxModelManager(
+        ServedModels("flux-tiny", volume=tmp_path, has_gpu=False),
+        gpu=lambda: cpu_machine(total_bytes=400 * GIB),
+        volume=tmp_path,
+        preferences=Preferences(profile="memory"),
+        lora_max_bytes=1,
+        keeps_checkpoints=keeps_checkpoints,
+    )
+
+    def work(model: LoadedModel) -> None:
+        assert not (tmp_path / "quantised").exists()
+
+    manager.use(FLUX_TINY, work)
+    manager.wait_for_checkpoint()
+    kept = [path for path in (tmp_path / "quantised").glob("*") if path.is_dir()]
+    assert len(kept) == expected
+    if kept:
+        manager.unload()
+        assert manager.use(FLUX_TINY, lambda model: model.tuned.is_from_checkpoint)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from flux_engine.generate.gpu import Cancellation
-    from flux_engine.models.manager import LoadedModel
+    from flux_engine.models.loaded import LoadedModel
     from flux_engine.progress import Progress
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, dtype
 
     from flux_engine.generate.gpu import Cancellation
-    from flux_engine.models.manager import LoadedModel
+    from flux_engine.models.loaded import LoadedModel
     from flux_engine.progress import Progress
 
 Frame = NDArray[np.uint8]  # (height, width, 3), RGB

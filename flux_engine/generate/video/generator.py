@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from flux_engine.generate.gpu import Cancellation
-    from flux_engine.models.manager import LoadedModel
+    from flux_engine.models.loaded import LoadedModel
     from flux_engine.models.planning.plan import Plan
     from flux_engine.models.spec import ModelSpec
     from flux_engine.progress import Progress

@@ -53,14 +53,20 @@ class LoRAManager:
     """Holds a transformer to the LoRAs of the job at hand.
 
     `max_resident_bytes` bounds, in `adapters` mode, the memory of adapters that stay beside those of the job;
-    `slot_rank` is the least rank of the slot, which grows (and is compiled again) when a job's ranks add up to more.
+    `slot_rank` is the least rank of the slot, which grows (and is compiled again) when a job's ranks add up to more, up
+    to `slot_room_bytes`.
     """
 
     def __init__(
-        self, *, mode: LoraMode = "adapters", slot_rank: int = SLOT_RANK, max_resident_bytes: int = MAX_RESIDENT_BYTES
+        self,
+        *,
+        mode: LoraMode = "adapters",
+        slot_rank: int = SLOT_RANK,
+        slot_room_bytes: int | None = None,
+        max_resident_bytes: int = MAX_RESIDENT_BYTES,
     ) -> None:
         self._holder: _Adapters | _Slot
-        self._holder = _Adapters(max_resident_bytes) if mode == "adapters" else _Slot(slot_rank)
+        self._holder = _Adapters(max_resident_bytes) if mode == "adapters" else _Slot(slot_rank, slot_room_bytes)
         self._applied: tuple[tuple[str, float], ...] | None = ()  # None: unknown, a change was interrupted
         self._transformer: Any = None
 
@@ -68,7 +74,7 @@ class LoRAManager:
         """Make `loras`, and nothing else, act on the pipeline's transformer; none for a job without LoRAs.
 
         The same LoRA named twice acts with the sum of its scales. Does nothing where this is the state already. Raises
-        LoraInvalid where their ranks add up to more than MAX_TOTAL_RANK.
+        LoraInvalid where their ranks add up to more than MAX_TOTAL_RANK, or than there is room for in a slot.
         """
         wanted = _merged(loras)
         _check_ranks(wanted)
@@ -92,6 +98,11 @@ class LoRAManager:
         self._holder.clear(transformer)
         self._holder.reserve(pipeline, transformer)
         self._transformer, self._applied = transformer, ()
+
+    def variants(self, pipeline: Pipeline) -> Iterator[None]:
+        """Put the transformer into each state that a job may find it in, so that all of them are compiled beforehand:
+        `for _ in manager.variants(pipeline): pipeline(...)`. Ends in the state without a LoRA."""
+        return self._holder.variants(_eager(pipeline.transformer))
 
     @property
     def applied(self) -> tuple[tuple[str, float], ...] | None:
@@ -156,6 +167,9 @@ class _Adapters:
     def reserve(self, pipeline: Pipeline, transformer: Any) -> None:
         """Nothing: an adapter is made when its LoRA comes."""
 
+    def variants(self, transformer: Any) -> Iterator[None]:
+        yield
+
     def hold(self, pipeline: Pipeline, transformer: Any, wanted: Sequence[ScaledLora]) -> None:
         _check_dora(transformer, wanted)
         in_order = sorted(wanted, key=lambda item: not item.lora.has_magnitudes)  # a DoRA scales what comes before it
@@ -185,10 +199,15 @@ class _Adapters:
 
 
 class _Slot:
-    """One adapter of fixed rank around every Linear layer; LoRAs are written into its memory."""
+    """One adapter of fixed rank around every Linear layer; LoRAs are written into its memory.
 
-    def __init__(self, rank: int) -> None:
+    A job without LoRAs bypasses it: filled or not, the slot makes each layer read its input and write its output twice,
+    which is 8 to 21 % of a step.
+    """
+
+    def __init__(self, rank: int, room_bytes: int | None) -> None:
         self._least_rank = rank
+        self._room_bytes = room_bytes
         self._rank = 0
         self._slots: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -209,12 +228,41 @@ class _Slot:
 
         if any(item.lora.has_magnitudes for item in wanted):
             raise LoraInvalid(f"{NO_DORA} a compiled model; {AS_LORA}", field="loras")
+        if not wanted:
+            if self._slots:
+                transformer.disable_lora()
+            return
         rank = max(self._least_rank, sum(item.lora.rank for item in wanted))
         if rank > self._rank or (rank == self._least_rank < self._rank):  # a large one is not kept for small LoRAs
-            self._make(pipeline, transformer, 2 ** (rank - 1).bit_length())
+            self._make(pipeline, transformer, self._rank_for(transformer, rank))
         with torch.no_grad():
             for name, (down, up) in self._slots.items():
                 _write(down, up, [(item.lora.layers[name], item.scale) for item in wanted if name in item.lora.layers])
+        transformer.enable_lora()
+
+    def variants(self, transformer: Any) -> Iterator[None]:
+        transformer.enable_lora()
+        yield
+        transformer.disable_lora()
+        yield
+
+    def _rank_for(self, transformer: Any, rank: int) -> int:
+        """The slot's rank for LoRAs of `rank` together: the next power of two, or less where memory ends before.
+
+        Raises LoraInvalid where they do not fit beside the model.
+        """
+        rounded = 2 ** (rank - 1).bit_length()
+        if self._room_bytes is None or rank <= self._least_rank:
+            return rounded
+        sides = sum(sum(shape) for shape in linear_shapes(transformer).values())
+        most = self._room_bytes // (sides * transformer.dtype.itemsize)
+        if rank > most:
+            raise LoraInvalid(
+                f"the LoRAs have rank {rank} together, and this worker's GPU has room for {most} beside the model: "
+                "send fewer, or resize them",
+                field="loras",
+            )
+        return min(rounded, most)
 
     def _make(self, pipeline: Pipeline, transformer: Any, rank: int) -> None:
         import torch
@@ -267,8 +315,23 @@ def _uniform(lora: PreparedLora) -> dict[str, Tensor]:
 
 
 def _load(pipeline: Pipeline, transformer: Any, state: dict[str, Tensor], name: str) -> None:
+    """diffusers gets the pipeline only where the transformer is offloaded. It renews the hooks of every part that it
+    sees, and would pin the memory of a streamed text encoder once more."""
+    hooked = pipeline if _is_offloaded(transformer) else None
     with _expected_warnings():
-        transformer.load_lora_adapter(state, prefix=None, adapter_name=name, _pipeline=pipeline, low_cpu_mem_usage=True)
+        transformer.load_lora_adapter(state, prefix=None, adapter_name=name, _pipeline=hooked, low_cpu_mem_usage=True)
+
+
+def _is_offloaded(transformer: Any) -> bool:
+    """Whether accelerate's or diffusers' hooks move the transformer's layers."""
+    return any(
+        hasattr(module, "_hf_hook") or _moves(getattr(module, "_diffusers_hook", None))
+        for module in transformer.modules()
+    )
+
+
+def _moves(hooks: Any) -> bool:
+    return hooks is not None and hooks.get_hook("group_offloading") is not None
 
 
 @contextmanager

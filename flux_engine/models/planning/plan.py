@@ -15,7 +15,8 @@ from flux_engine.units import GIB
 DType = Literal["bfloat16", "float16", "float32"]
 LoraMode = Literal["slot", "adapters"]
 
-DYNAMIC: Final[tuple[Quantisation, ...]] = ("int8_dynamic", "fp8_dynamic")
+FP8: Final[tuple[Quantisation, ...]] = ("fp8_tensor", "fp8_dynamic")  # one scale a tensor, one a row
+DYNAMIC: Final[tuple[Quantisation, ...]] = ("int8_dynamic", *FP8)
 PROFILES: Final[tuple[Profile, ...]] = get_args(Profile)
 MIN_CACHED_STEPS: Final = 20
 SLOT_RANK: Final = 64  # of the LoRA slot around a compiled transformer's layers

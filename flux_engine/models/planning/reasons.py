@@ -19,6 +19,7 @@ QUANTISATIONS: Final = {
     "none": "the weights stay as they are",
     "int8_weight_only": "half the bytes, each product at full precision",
     "int8_dynamic": "half the bytes, and this card's int8 matrix units",
+    "fp8_tensor": "half the bytes, and fp8 matrix units, with one scale for each matrix",
     "fp8_dynamic": "half the bytes, and fp8 matrix units, from compute capability 8.9",
 }
 OFFLOADS: Final = {

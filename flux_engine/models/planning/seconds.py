@@ -11,7 +11,7 @@ from typing import Final
 
 from flux_engine.models.planning.estimate import BYTES_OF_DTYPE, PIXELS_OF_TOKEN, vae_share
 from flux_engine.models.planning.gpus import Speed
-from flux_engine.models.planning.plan import DYNAMIC, PartPlan
+from flux_engine.models.planning.plan import DYNAMIC, FP8, PartPlan
 from flux_engine.models.planning.way import Way
 from flux_engine.models.spec import ModelSpec
 
@@ -98,7 +98,7 @@ def step_seconds(model: ModelSpec, speed: Speed, way: Way, *, pixels: int) -> fl
     if not way.is_compiled:
         slowdown = WEIGHT_ONLY_SLOWDOWN if way.transformer != "none" else 1.0
         return max((linear + attention) / (half * shares.eager) * slowdown, LAUNCH_S_OF_BLOCK * model.shape.blocks)
-    if way.transformer == "fp8_dynamic" and speed.low_tflops is not None:
+    if way.transformer in FP8 and speed.low_tflops is not None:
         return (linear / (speed.low_tflops * 1e12) + attention / half) / shares.low
     gain = shares.int8_gain if way.transformer in DYNAMIC else 1.0
     return (linear + attention) / (half * shares.compiled) / gain

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from flux_engine.models.planning.gpus import GpuProperties
-from flux_engine.models.planning.plan import DYNAMIC, MIN_CACHED_STEPS, DType, Preferences
+from flux_engine.models.planning.plan import DYNAMIC, FP8, MIN_CACHED_STEPS, DType, Preferences
 from flux_engine.models.spec import ModelSpec
 from flux_engine.settings import Offload, Profile, Quantisation
 
@@ -188,4 +188,4 @@ def dtype_for(gpu: GpuProperties, model: ModelSpec) -> DType:
 
 def _on_this_card(wanted: Quantisation, gpu: GpuProperties) -> Quantisation:
     """`wanted`, or the dynamic scheme that the card has units for."""
-    return "int8_dynamic" if wanted == "fp8_dynamic" and not gpu.has_capability(8, 9) else wanted
+    return "int8_dynamic" if wanted in FP8 and not gpu.has_capability(8, 9) else wanted

@@ -220,6 +220,8 @@ def _apply_compile(transformer: Any, *, device: str, fallbacks: list[Fallback]) 
         return False
     with FallbackNoted(fallbacks, choice="compile", wanted="repeated blocks"):
         _allow_recompilations()
+        # Quantised weights say False and those reloaded from a checkpoint True, which would be two keys of the cache.
+        transformer.requires_grad_(False)
         transformer.compile_repeated_blocks(fullgraph=True, dynamic=True)
         return True
     return False

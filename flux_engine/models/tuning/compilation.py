@@ -66,6 +66,13 @@ def load_compiled(file: Path) -> bool:
     return torch.compiler.load_cache_artifacts(file.read_bytes()) is not None
 
 
+def graphs_missed() -> int:
+    """How many graphs of this process were not found in a cache and had to be traced and compiled."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["aot_autograd"]["autograd_cache_miss"])
+
+
 def save_compiled(file: Path) -> int:
     """Write what was compiled so far, after the warm-up, atomically; returns its bytes, 0 where nothing was."""
     import torch

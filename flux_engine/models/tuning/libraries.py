@@ -1,14 +1,33 @@
-"""The one door to diffusers: imported when a job first needs it, and kept from talking over the log."""
+"""The one door to torch and diffusers: set up for a container, and kept from talking over the log."""
 
 from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import Any, Final
+
+from flux_engine.models.planning.host_cpus import usable_cpus
+
+MAX_COMPILE_WORKERS: Final = 32  # Inductor's own bound
+
+
+def prepare_libraries() -> None:
+    """To be called before torch is imported: it reads these variables once. What the operator set is kept.
+
+    Threads follow the container's share of the host: torch and Inductor count the host's cores and start as many, and
+    the scheduler then stops them all for most of each period. Segments of the GPU's memory may grow: with a model that
+    fills the card, fixed ones leave 4 GiB in pieces that fit nothing.
+    """
+    cpus = usable_cpus()
+    os.environ.setdefault("OMP_NUM_THREADS", str(cpus))
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(min(cpus, MAX_COMPILE_WORKERS)))
+    if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
 
 def import_diffusers() -> Any:
     """The module diffusers, with the progress bars and advice of it and its companions switched off."""
+    prepare_libraries()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

@@ -28,7 +28,7 @@ from flux_engine.job.video import VideoJob
 from flux_engine.job.work import steps_run
 from flux_engine.models import catalog
 from flux_engine.models.catalog import FLUX_1_SCHNELL
-from flux_engine.models.manager import LoadedModel
+from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.planning.gpus import CARDS
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.progress import Progress, Update

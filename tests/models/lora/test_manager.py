@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 from flux_engine.errors import JobCancelled, LoraInvalid
 from flux_engine.models.lora.format import PreparedLora
 from flux_engine.models.lora.manager import LoRAManager, ScaledLora
+from flux_engine.models.lora.names import linear_shapes
 from flux_engine.models.planning.plan import LoraMode
 from tests.models.tiny import flux1_transformer, flux2_transformer, forward, pipeline_of, random_lora
 
@@ -287,3 +289,51 @@ def test_a_compiled_transformer_is_never_compiled_again_for_a_lora() -> None:
         assert (forward(transformer) - truth).abs().max() < 1e-5
     assert before["unique_graphs"] >= 2
     assert dict(dynamo.utils.counters["stats"]) == before
+
+
+@pytest.mark.parametrize(("room_in_ranks", "expected"), [(512, 128), (100, 100), (80, 80)])
+def test_a_slot_grows_as_far_as_there_is_room(room_in_ranks: int, expected: int) -> None:
+    transformer = flux1_transformer()
+    sides = sum(sum(shape) for shape in linear_shapes(transformer).values())
+    pipeline = pipeline_of(transformer)
+    manager = LoRAManager(mode="slot", slot_rank=16, slot_room_bytes=room_in_ranks * sides * 4)
+    manager.reserve(pipeline)
+    truth = merged(transformer, ScaledLora(large := random_lora(transformer, seed=1, rank=80), 1.0))
+    manager.apply(pipeline, [ScaledLora(large, 1.0)])
+    assert (forward(transformer) - truth).abs().max() < 1e-4
+    assert {layer.lora_A["slot"].weight.shape[0] for layer in slot_layers(transformer)} == {expected}
+
+
+def test_a_lora_beyond_the_room_is_refused_and_leaves_nothing() -> None:
+    transformer = flux1_transformer()
+    sides = sum(sum(shape) for shape in linear_shapes(transformer).values())
+    plain, pipeline = forward(transformer), pipeline_of(transformer)
+    manager = LoRAManager(mode="slot", slot_rank=16, slot_room_bytes=64 * sides * 4)
+    manager.reserve(pipeline)
+    small, large = (random_lora(transformer, seed=rank, rank=rank) for rank in (8, 80))
+    truth = merged(transformer, ScaledLora(small, 1.0))
+    with pytest.raises(LoraInvalid, match="rank 80 together, and this worker's GPU has room for 64") as refused:
+        manager.apply(pipeline, [ScaledLora(large, 1.0)])
+    assert refused.value.field == "loras"
+    manager.apply(pipeline)
+    assert torch.equal(forward(transformer), plain)
+    manager.apply(pipeline, [ScaledLora(small, 1.0)])
+    assert (forward(transformer) - truth).abs().max() < 1e-5
+
+
+def slot_layers(transformer: Any) -> list[Any]:
+    return [module for module in transformer.modules() if isinstance(module, LoraLayer)]
+
+
+def test_a_job_without_loras_does_not_pay_for_the_slot() -> None:
+    transformer = flux1_transformer()
+    pipeline, manager = pipeline_of(transformer), LoRAManager(mode="slot")
+    manager.reserve(pipeline)
+    states = []
+    for _ in manager.variants(pipeline):
+        states.append({layer.disable_adapters for layer in slot_layers(transformer)})
+    assert states == [{False}, {True}]
+    manager.apply(pipeline, [ScaledLora(random_lora(transformer, seed=1), 1.0)])
+    assert not any(layer.disable_adapters for layer in slot_layers(transformer))
+    manager.apply(pipeline)
+    assert all(layer.disable_adapters for layer in slot_layers(transformer))

@@ -18,7 +18,7 @@ from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Plan, Preferences
 from flux_engine.models.tuning.apply import AppliedPlan, apply
-from flux_engine.models.tuning.quantisation import checkpoint_folder, loading, save_checkpoint
+from flux_engine.models.tuning.quantisation import loading
 from flux_engine.models.tuning.step_cache import cached_steps
 from flux_engine.units import GIB
 from tests.models.tiny_flux import Pixels, paint, psnr, save_random_flux
@@ -140,28 +140,6 @@ def test_fp8_on_a_cpu_falls_down_its_chain(folder: Path, plain: Pixels) -> None:
     assert psnr(paint(pipeline), plain) >= 40
 
 
-def test_a_quantised_checkpoint_is_smaller_and_paints_the_same(folder: Path, tmp_path: Path) -> None:
-    plan = plan_of(Preferences(profile="memory"))
-    how = loading(plan, device="cpu")
-    pipeline = FluxPipeline.from_pretrained(folder, **how.arguments)
-
-    def place_of(revision: str, dtype: str) -> Path:
-        return checkpoint_folder(
-            tmp_path, model_id="flux-tiny", revision=revision, dtype=dtype, quantisations=how.quantisations
-        )
-
-    place = place_of("1", "float32")
-    save_checkpoint(pipeline, place)
-    save_checkpoint(pipeline, place)  # made already: kept
-    again = FluxPipeline.from_pretrained(place, **how.of_quantised())
-
-    assert psnr(paint(pipeline), paint(again)) == float("inf")
-    assert apply(again, plan, device="cpu").quantisations == how.quantisations
-    assert _bytes(place) < 0.6 * _bytes(folder)
-    assert [path.name for path in place.parent.iterdir()] == [place.name]
-    assert len({place, place_of("2", "float32"), place_of("1", "float16")}) == 3
-
-
 def test_a_step_cache_skips_steps_of_long_jobs_only(folder: Path) -> None:
     pipeline, applied = loaded(folder, plan_of(Preferences(), step_cache_threshold=0.5))
     reference = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
@@ -198,7 +176,3 @@ def test_another_pipeline_around_the_transformer_has_the_step_cache_too(folder: 
     ).images[0]
     assert np.isfinite(picture).all()
     assert cached_steps(pipeline) > 0
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import FluxPipeline
+from peft.tuners.lora import LoraLayer
 
 from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.lora.manager import LoRAManager, ScaledLora
@@ -15,7 +21,13 @@ from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Plan, Preferences
 from flux_engine.models.tuning.apply import apply
-from flux_engine.models.tuning.compilation import cache_file, compile_failure, load_compiled, save_compiled
+from flux_engine.models.tuning.compilation import (
+    cache_file,
+    compile_failure,
+    graphs_missed,
+    load_compiled,
+    save_compiled,
+)
 from flux_engine.models.tuning.quantisation import loading
 from flux_engine.models.tuning.step_cache import cached_steps
 from flux_engine.units import GIB
@@ -48,8 +60,11 @@ def test_compiled_blocks_serve_every_size_prompt_and_lora(tmp_path: Path) -> Non
     manager = LoRAManager(mode="slot")
     manager.reserve(pipeline)
 
-    paint(pipeline, side=64)
-    paint(pipeline, side=96, width=64)  # the second size is where the sizes become symbols
+    for _ in manager.variants(pipeline):
+        paint(pipeline, side=64)
+        paint(pipeline, side=96, width=64)  # the second size makes shapes dynamic
+    assert all(layer.disable_adapters for layer in lora_layers(pipeline))
+    graphs = graphs_missed()
     with torch.compiler.set_stance("fail_on_recompile"):
         for height, width in SIZES:
             picture = paint(pipeline, side=height, width=width)
@@ -64,14 +79,75 @@ def test_compiled_blocks_serve_every_size_prompt_and_lora(tmp_path: Path) -> Non
         without = paint(pipeline)
         for chosen in ([ScaledLora(loras[0], 1.0)], [ScaledLora(lora, -0.5) for lora in loras]):
             manager.apply(pipeline, chosen)
+            assert not any(layer.disable_adapters for layer in lora_layers(pipeline))
             assert psnr(paint(pipeline), without) < 60
         manager.apply(pipeline)
+        assert all(layer.disable_adapters for layer in lora_layers(pipeline))  # a job without LoRAs bypasses the slot
         assert psnr(paint(pipeline), without) == float("inf")
+    assert graphs_missed() == graphs
 
     file = cache_file(tmp_path, compiled_plan(), compute_capability=None)
     assert save_compiled(file) == file.stat().st_size > 0
     assert [path.name for path in file.parent.iterdir()] == [file.name]
     assert load_compiled(file)
+
+
+def lora_layers(pipeline: Any) -> list[Any]:
+    return [module for module in pipeline.transformer.modules() if isinstance(module, LoraLayer)]
+
+
+WORKER = """
+import json, sys, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+from flux_engine.models.catalog import FLUX_TINY
+from flux_engine.models.manager import FluxModelManager
+from flux_engine.models.planning.gpus import cpu_machine
+from flux_engine.models.planning.plan import Preferences
+from flux_engine.models.served import ServedModels
+
+volume = Path(sys.argv[1])
+manager = FluxModelManager(
+    ServedModels("flux-tiny", volume=volume, has_gpu=False),
+    gpu=lambda: cpu_machine(total_bytes=2**34),
+    volume=volume,
+    preferences=Preferences(compile=True, quantisation="int8_dynamic"),
+    lora_max_bytes=1,
+    keeps_checkpoints=True,
+)
+tuned = manager.use(FLUX_TINY, lambda model: model.tuned)
+manager.wait_for_checkpoint()
+from torch._dynamo.utils import counters
+from torch._inductor import config
+found = counters["aot_autograd"]
+print(json.dumps({
+    "is_from_checkpoint": tuned.is_from_checkpoint,
+    "quantised": tuned.applied.quantisations["transformer"],
+    "is_compiled": tuned.applied.is_compiled,
+    "hits": found["autograd_cache_hit"],
+    "misses": found["autograd_cache_miss"],
+    "searches": config.coordinate_descent_tuning,
+}))
+"""
+
+
+@pytest.mark.slow
+def test_a_later_worker_finds_all_compiled_code_of_the_first(tmp_path: Path) -> None:
+    """The first quantises and the second reloads what it kept, each with a cache of its own besides the volume."""
+    if (why := compile_failure("cpu")) is not None:
+        pytest.skip(f"nothing can be compiled here: {why}")
+    seen = []
+    for number in range(2):
+        own = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / f"inductor-{number}")}
+        command = [sys.executable, "-c", WORKER, str(tmp_path / "volume")]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | own)
+        seen.append(json.loads(done.stdout.splitlines()[-1]))
+    first, second = seen
+    assert (first["is_from_checkpoint"], second["is_from_checkpoint"]) == (False, True)
+    assert first["misses"] > 0
+    assert (second["hits"], second["misses"]) == (first["misses"], 0)
+    for worker in seen:
+        assert (worker["quantised"], worker["is_compiled"], worker["searches"]) == ("int8_dynamic", True, False)
 
 
 def test_dynamic_quantisation_without_a_compiler_becomes_weight_only() -> None:

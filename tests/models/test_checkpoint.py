@@ -1,0 +1,195 @@
+"""Quantised checkpoints: whole or not there, by one writer, swept, in little memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from flux_engine.models.catalog import FLUX_TINY
+from flux_engine.models.checkpoint import (
+    ABANDONED_S,
+    MANIFEST,
+    UNUSED_S,
+    Snapshot,
+    checkpoint_folder,
+    sweep,
+    write_checkpoint,
+)
+from flux_engine.models.keeper import CheckpointKeeper, is_on_a_mount
+from flux_engine.models.loading import Source, load_tuned
+from flux_engine.models.planning.gpus import cpu_machine
+from flux_engine.models.planning.optimizer import ModelOptimizer
+from flux_engine.models.planning.plan import Preferences
+from flux_engine.units import GIB
+from tests.models.tiny_flux import save_random_flux
+
+PLAN = ModelOptimizer().plan(cpu_machine(total_bytes=16 * GIB), FLUX_TINY, Preferences(profile="memory"))
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    folder = save_random_flux(tmp_path_factory.mktemp("flux"))
+    source = Source(folder=folder, revision="1", volume=tmp_path_factory.mktemp("volume"))
+    unsaved = load_tuned(FLUX_TINY, source, PLAN, device="cpu").unsaved
+    assert unsaved is not None
+    return unsaved
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+
+
+def age(path: Path, seconds: float) -> None:
+    for inner in (path, *path.rglob("*")):
+        os.utime(inner, (time.time() - seconds,) * 2)
+
+
+def test_workers_that_write_at_the_same_time_leave_one_whole_checkpoint(snapshot: Snapshot, tmp_path: Path) -> None:
+    target = tmp_path / "quantised" / "made"
+    with ThreadPoolExecutor(4) as workers:
+        written = list(workers.map(lambda _: write_checkpoint(target, snapshot), range(8)))
+    assert written.count(True) == 1
+    assert [path.name for path in target.parent.iterdir()] == ["made"]
+    assert write_checkpoint(tmp_path / "alone", snapshot)
+    assert files_of(target) == files_of(tmp_path / "alone")
+    assert not write_checkpoint(target, snapshot)  # made already: kept
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_writer_that_is_told_to_stop_leaves_nothing(snapshot: Snapshot, tmp_path: Path, after: int) -> None:
+    shards = 0
+
+    def go_on() -> bool:
+        nonlocal shards
+        shards += 1
+        return shards <= after
+
+    assert not write_checkpoint(tmp_path / "quantised" / "made", snapshot, go_on=go_on)
+    assert list((tmp_path / "quantised").iterdir()) == []
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+import torch
+from flux_engine.models.checkpoint import Snapshot, write_checkpoint
+
+class Component(torch.nn.Linear):
+    def save_config(self, folder):
+        pass
+
+def go_on():
+    print("a shard is written", flush=True)
+    time.sleep(600)
+
+write_checkpoint(Path(sys.argv[1]), Snapshot.of({"transformer": Component(8, 8)}), go_on=go_on)
+"""
+
+
+def test_a_writer_that_is_killed_blocks_nobody_for_long_and_leaves_nothing(snapshot: Snapshot, tmp_path: Path) -> None:
+    target = tmp_path / "quantised" / "made"
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    assert writer.stdout.readline().startswith("a shard")
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
+    (left,) = target.parent.iterdir()
+    assert left.name.endswith(".partial")
+
+    assert not write_checkpoint(target, snapshot)  # it might be at work yet
+    age(left, ABANDONED_S + 1)
+    assert write_checkpoint(target, snapshot)
+    assert [path.name for path in target.parent.iterdir()] == ["made"]
+
+
+def test_checkpoints_of_other_libraries_go_once_nobody_loads_them(snapshot: Snapshot, tmp_path: Path) -> None:
+    current, outdated, in_use = (tmp_path / name for name in ("current", "outdated", "in-use"))
+    for folder in (current, outdated, in_use):
+        assert write_checkpoint(folder, snapshot)
+    for folder in (outdated, in_use):
+        (folder / MANIFEST).write_text(json.dumps({"versions": {"torch": "1.0"}}))
+    for folder in (current, outdated):
+        age(folder, UNUSED_S + 1)
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"current", "in-use"}
+
+
+def test_another_revision_dtype_or_scheme_is_another_folder(tmp_path: Path) -> None:
+    def place(revision: str = "1", dtype: str = "bfloat16", scheme: str = "int8_weight_only") -> Path:
+        schemes = {"transformer": scheme, "vae": "none"}
+        return checkpoint_folder(
+            tmp_path,
+            model_id="a/b",
+            revision=revision,
+            dtype=dtype,
+            quantisations=schemes,  # type: ignore[arg-type]
+        )
+
+    assert len({place(), place(revision="2"), place(dtype="float32"), place(scheme="fp8_dynamic")}) == 4
+    assert place() == place()
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+import torch
+import torchao.prototype.safetensors.safetensors_support
+import safetensors.torch
+from flux_engine.models import checkpoint
+
+class Component(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        for i in range(24):
+            setattr(self, f"layer_{i}", torch.nn.Linear(2048, 2048, bias=False))
+    def save_config(self, folder):
+        pass
+
+component = Component()
+for weight in component.parameters():
+    weight.data.fill_(0.01)
+checkpoint.SHARD_BYTES = 32 * 2**20
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+checkpoint.write_checkpoint(Path(sys.argv[1]), checkpoint.Snapshot.of({"transformer": component}))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(sum(w.numel() * 4 for w in component.parameters()) // 1024, peak)
+"""
+
+
+def test_writing_takes_memory_for_a_shard_and_not_for_the_component(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(tmp_path / "made")], check=True, capture_output=True, text=True
+    )
+    component_kib, peak_kib = map(int, done.stdout.split())
+    assert component_kib == 24 * 2048 * 2048 * 4 // 1024
+    assert peak_kib < component_kib // 2
+
+
+def test_a_keeper_writes_beside_the_jobs(snapshot: Snapshot, tmp_path: Path) -> None:
+    keeper = CheckpointKeeper()
+    keeper.begin(tmp_path / "quantised" / "made", snapshot)
+    keeper.wait()
+    assert (tmp_path / "quantised" / "made" / MANIFEST).is_file()
+    keeper.stop()
+
+
+def test_a_volume_that_takes_no_checkpoint_costs_nothing_else(snapshot: Snapshot, tmp_path: Path) -> None:
+    (tmp_path / "quantised").write_text("in the way")
+    keeper = CheckpointKeeper()
+    keeper.begin(tmp_path / "quantised" / "made", snapshot)
+    keeper.wait()
+    assert (tmp_path / "quantised").read_text() == "in the way"
+
+
+def test_a_containers_own_disk_is_no_volume(tmp_path: Path) -> None:
+    assert is_on_a_mount(Path("/proc/self"))
+    assert not is_on_a_mount(Path("/no-such-volume/models"))
