@@ -255,6 +255,10 @@ def test_the_project_file() -> None:
     assert sections["project"]["env_vars"]["RUNPOD_SKIP_AUTO_SYSTEM_CHECKS"] == "true"
     assert sections["project"]["volume_mount_path"] == str(VARIABLES["MODEL_VOLUME"].default)
     assert hub()["config"]["allowedCudaVersions"] == hub_tests()["config"]["allowedCudaVersions"]
+    versions = [tuple(map(int, version.split("."))) for version in hub()["config"]["allowedCudaVersions"]]
+    assert versions[0] == (13, 0)  # what torch's wheel carries; newer drivers run it as well
+    assert len(versions) > 1
+    assert versions == sorted(versions)
 
 
 def test_the_version_is_one() -> None:
