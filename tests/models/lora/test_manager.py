@@ -282,12 +282,13 @@ def test_a_compiled_transformer_is_never_compiled_again_for_a_lora() -> None:
     pipeline, manager = pipeline_of(transformer), LoRAManager(mode="slot", slot_rank=16)
     manager.reserve(pipeline)
     transformer.compile_repeated_blocks(fullgraph=True, dynamic=True, backend="eager")
-    forward(transformer)
+    for _ in manager.variants(pipeline):
+        forward(transformer)
     before = dict(dynamo.utils.counters["stats"])
     for job, truth in zip(jobs, truths, strict=True):
         manager.apply(pipeline, job)
         assert (forward(transformer) - truth).abs().max() < 1e-5
-    assert before["unique_graphs"] >= 2
+    assert before["unique_graphs"] >= 4  # two kinds of block, with the slot and without
     assert dict(dynamo.utils.counters["stats"]) == before
 
 
