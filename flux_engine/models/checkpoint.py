@@ -196,7 +196,7 @@ def _is_outdated(folder: Path) -> bool:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
         return folder.is_dir() and not (folder / MANIFEST).exists()  # of a version that wrote none
-    return manifest.get("versions") != _versions()
+    return bool(manifest.get("versions") != _versions())
 
 
 def _schemes(quantisations: Mapping[str, Quantisation]) -> list[tuple[str, str]]:

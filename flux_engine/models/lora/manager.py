@@ -251,11 +251,11 @@ class _Slot:
 
         Raises LoraInvalid where they do not fit beside the model.
         """
-        rounded = 2 ** (rank - 1).bit_length()
+        rounded = 1 << (rank - 1).bit_length()
         if self._room_bytes is None or rank <= self._least_rank:
             return rounded
         sides = sum(sum(shape) for shape in linear_shapes(transformer).values())
-        most = self._room_bytes // (sides * transformer.dtype.itemsize)
+        most = int(self._room_bytes // (sides * transformer.dtype.itemsize))
         if rank > most:
             raise LoraInvalid(
                 f"the LoRAs have rank {rank} together, and this worker's GPU has room for {most} beside the model: "
