@@ -30,7 +30,8 @@ from flux_engine.job.image import ImageJob
 from flux_engine.job.video import VideoJob
 from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.manager import FluxModelManager
-from flux_engine.models.steps import Demand
+from flux_engine.models.spec import ModelSpec
+from flux_engine.models.steps import NO_DEMAND, Demand
 from flux_engine.progress import Progress
 from flux_engine.timings import Clock
 
@@ -63,6 +64,7 @@ class Generator:
         self._models = models
         self._gpu = gpu
         self._looking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="look")  # one at a time; begins when used
+        self._looked_at: set[str] = set()  # models whose identity needs no look at the GPU or the volume any more
         self._images = ImageGenerator()
         self._videos = VideoGenerator()
 
@@ -79,10 +81,12 @@ class Generator:
         spec = self._models.served.named(job.model)
         if isinstance(job, VideoJob):
             check_model(spec)
-        context = copy_context()
-        return await asyncio.get_running_loop().run_in_executor(
-            self._looking, context.run, self._models.identity, spec, _demand(job)
-        )
+        demand = _demand(job)
+        if spec.id in self._looked_at:
+            return self._models.identity(spec, demand)
+        identity = await self._looked(spec, demand)
+        self._looked_at.add(spec.id)
+        return identity
 
     async def make(
         self, job: ImageJob | VideoJob, inputs: JobInputs, *, progress: Progress, clock: Clock, turn: Turn
@@ -102,12 +106,16 @@ class Generator:
         """Load the default model before the first job asks for it; by what its results will be made. Raises as
         `make`."""
         spec = self._models.served.default()
-        await asyncio.get_running_loop().run_in_executor(self._looking, self._models.identity, spec)
+        await self._looked(spec)
         return await self._gpu.run(lambda _: self._models.use(spec, lambda model: model.identity))
 
     def close(self) -> None:
         """The GPU thread is its owner's to end."""
         self._looking.shutdown(wait=False)
+
+    async def _looked(self, spec: ModelSpec, demand: Demand = NO_DEMAND) -> ModelIdentity:
+        loop, context = asyncio.get_running_loop(), copy_context()
+        return await loop.run_in_executor(self._looking, context.run, self._models.identity, spec, demand)
 
     def _loaded_and_made(self, order: _Order) -> Made:
         """The model itself stays here: a job that is still being uploaded would keep it from being unloaded."""

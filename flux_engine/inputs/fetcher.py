@@ -50,6 +50,8 @@ class InputFetcher:
         Raises InvalidInput and InputFetchFailed; the first error cancels the other downloads of the job.
         """
         sources = job.sources()
+        if not sources and not job.loras:
+            return JobInputs()
         try:
             async with asyncio.TaskGroup() as group:
                 finding = [
