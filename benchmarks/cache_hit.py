@@ -3,8 +3,8 @@
     python -m benchmarks.cache_hit [--jobs 20]
 
 The real handler in processes of its own, with Redis and an S3 server over HTTP: a picture made by a cold worker and by
-a warm one, then the same jobs again in a worker that has just started. The last line is one worker's hits a second
-without the SDK, which looks for the next job only once a second: parse, look up, check the object, sign a URL.
+a warm one, then the same jobs again in a worker that has just started. Below the table: what a hit asks of each server,
+counted by the servers, and one worker's hits a second without the SDK: parse, look up, check the object, sign a URL.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from urllib.request import Request, urlopen
+
+from redis.asyncio import Redis
 
 from benchmarks.fleet import Fleet, fleet, table
 from flux_engine.build import build_worker
@@ -47,14 +50,14 @@ async def main(jobs: int) -> None:
             "CACHE_NAMESPACE": "hits",
         }
         try:
-            await through_the_platform(environment, jobs)
+            await through_the_platform(environment, jobs, redis, s3)
             await hits_a_second(environment)
         finally:
             redis.kill()
             s3.kill()
 
 
-async def through_the_platform(environment: dict[str, str], jobs: int) -> None:
+async def through_the_platform(environment: dict[str, str], jobs: int, redis: RedisProcess, s3: S3Process) -> None:
     async with fleet(Platform(), workers=1, environment=environment) as running:
         made = [await one(running, seed) for seed in range(jobs)]
         making = running.pool.workers[-1]
@@ -62,8 +65,37 @@ async def through_the_platform(environment: dict[str, str], jobs: int) -> None:
         fresh = await running.pool.replace(making)
         first = [await one(running, 0)]
         rows.append(row("hit, fresh worker", first, fresh.pid))
-        rows.append(row("hit, the next ones", [await one(running, seed) for seed in range(1, jobs)], fresh.pid))
+        asked = await scripts_run(redis)
+        requests_of(s3, "start")
+        hits = [await one(running, seed) for seed in range(1, jobs)]
+        requests, asked = requests_of(s3, "stop"), await scripts_run(redis) - asked
+        rows.append(row("hit, the next ones", hits, fresh.pid))
     print(table(("job", "jobs", "cached", "median ms", "most ms", "peak MB", "torch"), rows))
+    posts = sum(len(job.events_of("progress")) for job in hits)
+    each = (
+        f"{count / len(hits):g} {what}" for count, what in ((asked, "Redis"), (requests, "S3"), (posts, "progress"))
+    )
+    print(f"\nround trips of a hit beside taking the job and posting its result: {', '.join(each)}")
+
+
+async def scripts_run(redis: RedisProcess) -> int:
+    """Round trips to Redis so far: each step of the cache is one script."""
+    async with Redis.from_url(redis.url) as client:
+        return int((await client.info("commandstats")).get("cmdstat_eval", {"calls": 0})["calls"])
+
+
+def requests_of(s3: S3Process, state: Literal["start", "stop"]) -> int:
+    """Begin or end moto's record of requests; how many it holds."""
+    if state == "start":
+        moto(s3, "reset-recording", method="POST")
+    moto(s3, f"{state}-recording", method="POST")
+    return len(moto(s3, "download-recording", method="GET").splitlines())
+
+
+def moto(s3: S3Process, what: str, *, method: str) -> bytes:
+    with urlopen(Request(f"{s3.url}/moto-api/recorder/{what}", method=method)) as answer:
+        body: bytes = answer.read()
+    return body
 
 
 async def one(running: Fleet, seed: int) -> Job:
