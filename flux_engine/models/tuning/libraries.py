@@ -24,6 +24,8 @@ def prepare_libraries() -> None:
     if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
         os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
+from flux_engine.models.tuning import late
+
 
 def import_diffusers() -> Any:
     """The module diffusers, with the progress bars and advice of it and its companions switched off."""
@@ -33,6 +35,7 @@ def import_diffusers() -> Any:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     for name in ("torchao", "torch.utils._pytree"):  # speak of kernels for other hardware at import
         logging.getLogger(name).setLevel(logging.ERROR)
+    late.leave_out()
     import diffusers
     from transformers.utils import logging as transformers_logging
 
