@@ -29,11 +29,12 @@ from flux_engine.inputs.lora_store import LoraStore
 from flux_engine.inputs.pictures import PictureSource
 from flux_engine.logs import set_up_logs
 from flux_engine.models.loaded import LoadedModel
-from flux_engine.models.manager import FluxModelManager
+from flux_engine.models.manager import NO_DEMAND, FluxModelManager
 from flux_engine.models.planning.device import read_device
 from flux_engine.models.planning.gpus import GpuProperties, cpu_machine
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
+from flux_engine.models.steps import Demand
 from flux_engine.models.weights import BUNDLED_FOLDER
 from flux_engine.net.fetch import Fetcher
 from flux_engine.progress import Update
@@ -427,7 +428,7 @@ class OnceOutOfMemory(FluxModelManager):
 
     failures = 1
 
-    def use(self, spec: ModelSpec, work: Callable[[LoadedModel], Made]) -> Made:
+    def use(self, spec: ModelSpec, work: Callable[[LoadedModel], Made], *, demand: Demand = NO_DEMAND) -> Made:
         def failing(model: LoadedModel) -> Made:
             if self.failures:
                 self.failures -= 1
