@@ -29,9 +29,9 @@ from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.job.image import ImageJob
 from flux_engine.job.video import VideoJob
 from flux_engine.models.loaded import LoadedModel
-from flux_engine.models.manager import FluxModelManager
+from flux_engine.models.manager import NO_DEMAND, FluxModelManager
 from flux_engine.models.spec import ModelSpec
-from flux_engine.models.steps import NO_DEMAND, Demand
+from flux_engine.models.steps import Demand
 from flux_engine.progress import Progress
 from flux_engine.timings import Clock
 
