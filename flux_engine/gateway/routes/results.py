@@ -77,7 +77,7 @@ async def result(
 
 async def _reader(request: Request) -> Principal:
     """Whoever asks, by credentials or by a signed path."""
-    if "signature" in request.query_params and "authorization" not in request.headers:
+    if "sig" in request.query_params and "authorization" not in request.headers:
         principal = await gateway_of(request).security.verify_path(request.url.path, request.query_params)
         request.state.limit_headers = dict(await gateway_of(request).limits.check_request(principal.user))
         return principal

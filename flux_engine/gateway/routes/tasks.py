@@ -147,7 +147,9 @@ async def _purge(request: Request, task: Task) -> None:
     gateway = gateway_of(request)
     if not task.is_final:
         await gateway.ledger.purge_at_end(task)
-        return
+        task = await gateway.ledger.get(task.id) or task
+        if not task.is_final:
+            return  # the sweep does it at the end; where that came in between, it is done here
     try:
         await gateway.sweep.purge(task)
     except StorageFailed as error:

@@ -100,6 +100,7 @@ class Ledger:
     ) -> Known | None:
         """Write a new task, ended or not; or, where `key` made one before, what that was."""
         first_event = task.status if task.is_final else "status"
+        await self._hold_files(task)
         reply = await self._run(
             lua.CREATE,
             [
@@ -232,6 +233,7 @@ class Ledger:
             cancelling=False,
             waiting_for=None,
         )
+        await self._hold_files(changed)
         is_first = await self._apply(
             task,
             "final",
@@ -261,6 +263,13 @@ class Ledger:
         )
         await self._redis.zrem(self._due, task.id)
         await self._redis.zrem(f"{self._root}:index:{_quoted(task.user)}", task.id)
+
+    async def _hold_files(self, task: Task) -> None:
+        """Before its end is told: from then on another task's purge must know that these files are needed."""
+        for file in task.files:
+            holders = self._holders(str(file["key"]))
+            await self._redis.sadd(holders, task.id)
+            await self._redis.expire(holders, 2 * self._keep_s)
 
     async def release_files(self, task: Task) -> list[str]:
         """The keys of those of its files that no other task has."""
@@ -330,10 +339,6 @@ class Ledger:
             self.events_key(task.id),
             f"{self._root}:preview:{task.id}",
         ]
-        for file in task.files if not task.is_purged else ():
-            holders = self._holders(str(file["key"]))
-            await self._redis.sadd(holders, task.id)
-            await self._redis.expire(holders, 2 * self._keep_s)
         await self._run(lua.SETTLE, keys, [task.id, self._keep_s])
         await self._redis.expire(self.user_events_key(task.user), self._keep_s)
 
