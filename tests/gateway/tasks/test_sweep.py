@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from flux_engine.gateway.tasks.ledger import Ending
+from flux_engine.gateway.tasks.sweep import Pace
 from local_platform.job import Job, Limits
 from local_platform.server import Platform
-from tests.gateway.world import QUICK, SUN, World, picture, result_of, world
+from tests.gateway.world import SUN, World, picture, result_of, world
 from tests.servers import RedisProcess
 
 
@@ -150,8 +151,7 @@ async def test_a_task_whose_replica_died_before_the_line(gw: World) -> None:
 
 async def test_the_queues_hook_is_a_nudge(shared_redis: RedisProcess, tmp_path: Path) -> None:
     """With no poll due for an hour, a task ends when the platform says so."""
-    slow = {"tick": 0.02, "running": 3600.0, "queued": 3600.0, "queued_while_few": 3600.0, "told": 3600.0}
-    pace = type(QUICK)(**slow)
+    pace = Pace(tick=0.02, running=3600.0, queued=3600.0, queued_while_few=3600.0, told=3600.0)
     async with world(shared_redis.url, tmp_path, pace=pace) as gw:
         made = await gw.create()
         job = await gw.hand.take()
@@ -165,7 +165,7 @@ async def test_the_queues_hook_is_a_nudge(shared_redis: RedisProcess, tmp_path: 
 
 
 async def test_a_worker_tells_its_progress_through_redis(shared_redis: RedisProcess, tmp_path: Path) -> None:
-    pace = type(QUICK)(tick=0.02, running=3600.0, queued=3600.0, queued_while_few=3600.0, ending=0.02)
+    pace = Pace(tick=0.02, running=3600.0, queued=3600.0, queued_while_few=3600.0, ending=0.02)
     async with world(shared_redis.url, tmp_path, pace=pace) as gw:
         made = await gw.create()
         job = await gw.hand.take()
