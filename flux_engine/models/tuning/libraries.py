@@ -7,6 +7,7 @@ import os
 from typing import Any, Final
 
 from flux_engine.models.planning.host_cpus import usable_cpus
+from flux_engine.models.tuning import late
 
 MAX_COMPILE_WORKERS: Final = 32  # Inductor's own bound
 
@@ -23,8 +24,6 @@ def prepare_libraries() -> None:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(min(cpus, MAX_COMPILE_WORKERS)))
     if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
         os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
-
-from flux_engine.models.tuning import late
 
 
 def import_diffusers() -> Any:
