@@ -1,0 +1,84 @@
+"""What gateway and workers must agree on to meet at one Celery broker, read from the environment of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from flux_engine.settings import Settings, SettingsError
+
+REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+socket://")
+SWITCH: Final = {"on": True, "off": False}
+
+
+def _switch(value: object) -> object:
+    if isinstance(value, str) and value.lower() in SWITCH:
+        return SWITCH[value.lower()]
+    raise ValueError("must be `on` or `off`")
+
+
+class CelerySettings(BaseModel):
+    """Field names are the variables' names in lower case; `shared` is what the worker's settings hold already."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    celery_broker_url: SecretStr | None = Field(None, description="Celery's broker; by default REDIS_URL")
+    celery_queue: str = Field(
+        "flux", pattern=r"\A[A-Za-z0-9._-]{1,64}\z", description="Name of the queue, on the broker"
+    )
+    celery_queue_per_model: Annotated[bool, BeforeValidator(_switch)] = Field(
+        False,
+        validate_default=False,
+        description="`on`: jobs that name a model go to the queue `<CELERY_QUEUE>.<model>`; workers take it by `-Q`",
+    )
+    celery_folder: Path | None = Field(
+        None,
+        description="Folder that gateway and workers share, for inputs and results over 1 MB where no bucket is set",
+    )
+    celery_lease_seconds: int = Field(
+        9, ge=3, le=600, description="A worker that says nothing for so long is taken for dead, and its job runs again"
+    )
+    shared: Settings = Field(exclude=True)
+
+    @property
+    def broker_url(self) -> str:
+        """As kombu writes it: a unix socket is `redis+socket://`."""
+        url = self.celery_broker_url or self.shared.redis_url
+        if url is None:
+            raise SettingsError("REDIS_URL: needed with Celery, by gateway and workers alike")
+        return url.get_secret_value().replace("unix://", "redis+socket://", 1)
+
+    @property
+    def records_url(self) -> str:
+        """As redis-py writes it. What gateway and workers say of jobs lies beside the result cache."""
+        url = self.shared.redis_url or self.celery_broker_url
+        if url is None:
+            raise SettingsError("REDIS_URL: needed with Celery, by gateway and workers alike")
+        return url.get_secret_value().replace("redis+socket://", "unix://", 1)
+
+    @property
+    def namespace(self) -> str:
+        return self.shared.cache_namespace or "local"
+
+    @classmethod
+    def variables(cls) -> list[str]:
+        return [name.upper() for name in cls.model_fields if name != "shared"]
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Raises SettingsError with a line for each faulty variable."""
+        values: dict[str, object] = {
+            name: text for name in cls.model_fields if (text := environment.get(name.upper(), "").strip())
+        }
+        values["shared"] = Settings.from_environment(environment)
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            lines = [f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+            raise SettingsError("\n".join(lines)) from None
+        if not settings.broker_url.startswith(REDIS_SCHEMES):
+            raise SettingsError("CELERY_BROKER_URL: must be a Redis server, such as redis://host:6379/0")
+        return settings
