@@ -109,13 +109,12 @@ class CeleryWorker:
         job = asyncio.create_task(self._outcome(parcel, latest))
         self._running[ticket] = job
         await self._show_presence()
-        holding = asyncio.create_task(self._hold(ticket, latest))
-        try:
-            await asyncio.wait({job})
-        finally:
-            self._running.pop(ticket, None)
-            holding.cancel()
-            await asyncio.wait({holding})
+        has_ended = asyncio.Event()  # not a cancellation, which could arrive within a call and be lost there
+        holding = asyncio.create_task(self._hold(ticket, latest, until=has_ended))
+        await asyncio.wait({job})
+        self._running.pop(ticket, None)
+        has_ended.set()
+        await holding
         state, outcome = await self._ended(job, parcel)
         await self._show_presence()
         told = await self._insist(self._records.finish, ticket, worker=self._name, state=state, outcome=outcome)
@@ -148,14 +147,15 @@ class CeleryWorker:
         except StorageFailed as error:
             return "failed", {"error": error.to_json(identity)}
 
-    async def _hold(self, ticket: str, latest: dict[str, Update]) -> None:
-        """Renew the lease until cancelled; each renewal carries the latest progress."""
-        while True:
+    async def _hold(self, ticket: str, latest: dict[str, Update], *, until: asyncio.Event) -> None:
+        """Renew the lease; each renewal carries the latest progress."""
+        while not until.is_set():
             with suppress(RedisError, OSError):
                 held = await self._records.renew(ticket, worker=self._name, progress=latest.pop("update", None))
                 if held == "cancelling" and (job := self._running.get(ticket)) is not None:
                     job.cancel()
-            await asyncio.sleep(min(1.0, self._records.lease_s / RENEWALS))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(until.wait(), min(1.0, self._records.lease_s / RENEWALS))
 
     async def _insist(self, call: Any, *arguments: Any, **named: Any) -> Any:
         """`call` again and again while Redis is away, for a minute: a finished picture is worth the wait."""
