@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 import uuid
 from typing import Any, Final
 
@@ -126,7 +127,7 @@ class CeleryQueue:
         priority = PRIORITIES[job.priority]
         line = f"{queue}:{priority}"
         ticket = f"{line}:{job.id}:{uuid.uuid4().hex[:8]}"
-        message = {"id": job.id, "input": job.wire_input(), "timeout_s": job.timeout_s}
+        message = {"id": job.id, "input": job.wire_input(), "timeout_s": job.timeout_s, "sent_at": time.time()}
         try:
             parcel = await self._parcels.pack(message)
         except StorageFailed as error:

@@ -41,6 +41,9 @@ class CelerySettings(BaseModel):
     celery_lease_seconds: int = Field(
         9, ge=3, le=600, description="A worker that says nothing for so long is taken for dead, and its job runs again"
     )
+    celery_health_port: int = Field(
+        8090, ge=0, le=65_535, description="Port where a worker answers /healthz, /readyz and /metrics; 0: none"
+    )
     shared: Settings = Field(exclude=True)
 
     @property

@@ -30,8 +30,9 @@ from flux_engine.queues.celery import TASK, celery_app, job_records, line_of, pa
 from flux_engine.queues.celery_settings import CelerySettings
 from flux_engine.queues.parcel import Parcels
 from flux_engine.queues.records import JobRecords, RecordState
+from flux_engine.queues.worker_health import Health, WorkerHealth
+from flux_engine.queues.worker_metrics import WorkerMetrics
 from flux_engine.settings import SettingsError
-from flux_engine.worker import Worker
 
 Value = TypeVar("Value")
 
@@ -57,11 +58,14 @@ class CeleryWorker:
         self._store = parcel_store(settings)
         self._parcels = Parcels(self._store)
         self._is_warming = settings.shared.warmup == "eager"
+        self._metrics = WorkerMetrics()
+        self._served = WorkerHealth(self.health, self._metrics, port=settings.celery_health_port)
         self._records, self._background = self._on_loop(self._begin())
 
-    @property
-    def worker(self) -> Worker:
-        return self._worker
+    def health(self) -> Health:
+        if self._worker.is_broken:
+            return "broken"
+        return "warming" if self._is_warming else "ready"
 
     def run(self, ticket: str, parcel: Mapping[str, Any]) -> None:
         """Take the job of `ticket` to its end. Raises nothing: what came of it stands in its record."""
@@ -83,12 +87,21 @@ class CeleryWorker:
     async def _begin(self) -> tuple[JobRecords, list[asyncio.Task[None]]]:
         records = job_records(self._settings)
         self._records = records
+        if self._settings.celery_health_port:
+            await self._listen()
         beside = [self._stay_present(), self._hear_cancellations()]
         if self._is_warming:
             beside.append(self._warm())
         return records, [asyncio.create_task(work) for work in beside]
 
+    async def _listen(self) -> None:
+        try:
+            await self._served.start()
+        except OSError as error:  # several workers of one machine: the jobs matter more than the probes
+            log.warning("health port unavailable", extra={"detail": str(error.strerror)})
+
     async def _end(self) -> None:
+        await self._served.close()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -128,8 +141,22 @@ class CeleryWorker:
         async def send(update: Update) -> None:
             latest["update"] = update
 
-        async with asyncio.timeout(message.get("timeout_s")):
-            return await self._worker.run(message, send)
+        began = time.monotonic()
+        self._metrics.begun(waited_s=time.time() - float(message.get("sent_at", time.time())))
+        outcome, result = "failed", None
+        try:
+            async with asyncio.timeout(message.get("timeout_s")):
+                result = await self._worker.run(message, send)
+            outcome = "failed" if "error" in result else "completed"
+            return result
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except TimeoutError:
+            outcome = "timed_out"
+            raise
+        finally:
+            self._metrics.ended(outcome, took_s=time.monotonic() - began, result=result)
 
     async def _ended(
         self, job: asyncio.Task[Mapping[str, Any]], parcel: Mapping[str, Any]

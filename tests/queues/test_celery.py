@@ -38,6 +38,7 @@ class Endpoint:
             "CELERY_FOLDER": str(folder / "parcels"),
             "CELERY_LEASE_SECONDS": "5",
             "MODEL_VOLUME": str(folder / "volume"),
+            "CELERY_HEALTH_PORT": "0",
         }
         self.workers: list[subprocess.Popen[bytes]] = []
 
