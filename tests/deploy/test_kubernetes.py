@@ -1,0 +1,128 @@
+"""The manifests, as kubectl renders them: valid for three versions of Kubernetes, and in step with code and settings."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from flux_engine.gateway.settings import GatewaySettings
+from flux_engine.queues.celery import queue_named
+from flux_engine.queues.celery_settings import CelerySettings
+from flux_engine.settings import Settings
+
+ROOT: Final = Path(__file__).parents[2]
+FOLDER: Final = ROOT / "deploy" / "kubernetes"
+OVERLAYS: Final = ("runpod", "gpu")
+VERSIONS: Final = ("1.35", "1.36", "1.37")
+OF_THEIR_OWN: Final = ("HTTPRoute", "ScaledObject")  # custom resources: their schemas are not Kubernetes' own
+NOT_OURS: Final = ("HOME", "XDG_CACHE_HOME")
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders the manifests; it is not here")
+
+
+@functools.cache
+def rendered(overlay: str) -> tuple[dict[str, Any], ...]:
+    command = ["kubectl", "kustomize", str(FOLDER / "overlays" / overlay)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return tuple(yaml.safe_load_all(done.stdout))
+
+
+def named(overlay: str, kind: str, name: str) -> dict[str, Any]:
+    (found,) = (one for one in rendered(overlay) if one["kind"] == kind and one["metadata"]["name"].startswith(name))
+    return found
+
+
+def containers(overlay: str) -> Iterator[dict[str, Any]]:
+    for one in rendered(overlay):
+        if one["kind"] in ("Deployment", "StatefulSet"):
+            pod = one["spec"]["template"]["spec"]
+            yield from (*pod.get("initContainers", ()), *pod["containers"])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_object_is_valid(overlay: str, version: str) -> None:
+    for one in rendered(overlay):
+        if one["kind"] not in OF_THEIR_OWN:
+            kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_a_mistake_is_found() -> None:
+    broken = {**named("gpu", "Service", "gateway"), "specs": {}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, VERSIONS[-1], strict=True)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_containers_run_as_nobody_in_particular(overlay: str) -> None:
+    for one in rendered(overlay):
+        if one["kind"] in ("Deployment", "StatefulSet"):
+            assert one["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
+    for container in containers(overlay):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "memory" in container["resources"]["requests"]
+        assert "memory" in container["resources"]["limits"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_variable_is_a_setting(overlay: str) -> None:
+    held = {**named(overlay, "ConfigMap", "flux")["data"], **named(overlay, "Secret", "flux")["stringData"]}
+    own = {variable["name"] for container in containers(overlay) for variable in container.get("env", ())}
+    assert (held.keys() | own) - set(NOT_OURS) <= set(known_settings())
+
+
+def test_every_setting_stands_in_the_manifests() -> None:
+    text = "".join(file.read_text(encoding="utf-8") for file in FOLDER.rglob("*.yaml"))
+    assert [name for name in known_settings() if name not in text] == []
+
+
+def known_settings() -> list[str]:
+    return [*Settings.variables(), *GatewaySettings.variables(), *CelerySettings.variables()]
+
+
+def test_settings_of_an_overlay_start_both_sides() -> None:
+    for overlay in OVERLAYS:
+        held = {**named(overlay, "ConfigMap", "flux")["data"], **named(overlay, "Secret", "flux")["stringData"]}
+        assert GatewaySettings.from_environment(held).namespace == "flux"
+    assert CelerySettings.from_environment(held).broker_url == "redis://redis:6379/0"
+
+
+def test_workers_scale_by_the_list_that_celery_fills() -> None:
+    held = named("gpu", "ConfigMap", "flux")["data"]
+    settings = CelerySettings.from_environment(held)
+    (trigger,) = named("gpu", "ScaledObject", "worker")["spec"]["triggers"]
+    queue = queue_named(settings.celery_queue, None)
+    assert trigger["metadata"]["listName"] == f"flux:{settings.namespace}:broker:{queue}"
+
+
+def test_probes_ask_what_is_answered() -> None:
+    gateway = next(one for one in containers("gpu") if one["name"] == "gateway")
+    worker = next(one for one in containers("gpu") if one["name"] == "worker")
+    for container in (gateway, worker):
+        probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
+        assert {name: probe["path"] for name, probe in probes.items()} == {
+            "startup": "/healthz",
+            "liveness": "/healthz",
+            "readiness": "/readyz",
+        }
+        (port,) = container["ports"]
+        assert {probe["port"] for probe in probes.values()} == {port["name"]}
+
+
+def test_the_compose_file_s_variables_are_settings() -> None:
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))
+    for service in ("gateway", "worker", "worker-gpu"):
+        assert compose["services"][service]["environment"].keys() <= set(known_settings())
+        assert compose["services"][service]["environment"]["QUEUE"] == "celery"
