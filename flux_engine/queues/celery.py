@@ -24,7 +24,8 @@ from flux_engine.queues.parcel import Parcels
 from flux_engine.queues.records import JobRecords, Record
 from flux_engine.results.bucket import BucketStore
 from flux_engine.results.bucket_address import bucket_from_settings
-from flux_engine.results.store import FolderStore, ResultStore
+from flux_engine.results.folder import FolderStore
+from flux_engine.results.store import ResultStore
 from flux_engine.units import GIB
 
 TASK: Final = "flux.run"

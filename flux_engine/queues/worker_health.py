@@ -35,7 +35,7 @@ class WorkerHealth:
     async def start(self) -> int:
         """Listen; returns the port, which is the one given or, for 0, a free one. Raises OSError."""
         await self._runner.setup()
-        site = web.TCPSite(self._runner, port=self._port)
+        site = web.TCPSite(self._runner, "0.0.0.0", self._port)  # noqa: S104 - probes come from outside
         await site.start()
         return int(self._runner.addresses[0][1])
 

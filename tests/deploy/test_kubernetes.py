@@ -1,4 +1,4 @@
-"""The manifests, as kubectl renders them: valid for three versions of Kubernetes, and in step with code and settings."""
+"""The manifests, as kubectl renders them: valid for three versions of Kubernetes, in step with code and settings."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 
 from flux_engine.errors import StorageFailed
 from flux_engine.queues.parcel import MESSAGE_BYTES, Parcels
-from flux_engine.results.store import FolderStore
+from flux_engine.results.folder import FolderStore
 
 SMALL: dict[str, Any] = {"prompt": "um sol, 太陽", "seed": 7}
 LARGE: dict[str, Any] = {"image": "A" * MESSAGE_BYTES}
