@@ -43,7 +43,8 @@ PANELS: Final[tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]] = (
         "percentunit",
         (
             (
-                'sum(rate(flux_gateway_cache_hits_total[15m])) / sum(rate(flux_gateway_tasks_total{status="completed"}[15m]))',
+                "sum(rate(flux_gateway_cache_hits_total[15m]))"
+                ' / sum(rate(flux_gateway_tasks_total{status="completed"}[15m]))',
                 "share",
             ),
         ),
