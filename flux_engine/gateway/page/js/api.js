@@ -1,0 +1,69 @@
+// The REST API, one function an endpoint. Every failure is a Problem (RFC 9457) with the API's own words.
+import { session, signOut } from "./session.js";
+
+export class Problem extends Error {
+  constructor(status, body = {}, retryAfter = null) {
+    super(body.detail ?? body.title ?? `HTTP ${status}`);
+    this.status = status; // 0: the gateway could not be reached
+    this.code = body.code ?? "unreachable";
+    this.field = body.field ?? null;
+    this.retryable = body.retryable ?? status === 0;
+    this.retryAfter = retryAfter; // seconds
+  }
+}
+
+export async function call(path, { method = "GET", json, headers = {}, signal, credential = session.get() } = {}) {
+  const request = { method, signal, headers: { Authorization: `Bearer ${credential}`, ...headers } };
+  if (json !== undefined) {
+    request.headers["Content-Type"] = "application/json";
+    request.body = JSON.stringify(json);
+  }
+  let response;
+  try {
+    response = await fetch(path, request);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, { detail: "unreachable" });
+  }
+  if (response.ok) return response;
+  const body = await response.json().catch(() => ({}));
+  const wait = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
+  if (response.status === 401 && credential === session.get()) signOut();
+  throw new Problem(response.status, body, Number.isNaN(wait) ? null : wait);
+}
+
+const read = async (path, options) => (await call(path, options)).json();
+const task = (id) => `task/${encodeURIComponent(id)}`;
+
+export const capabilities = (options) => read("capabilities", options);
+export const estimate = (job, signal) => read("estimate", { method: "POST", json: job, signal });
+export const usage = () => read("usage");
+export const status = (id) => read(`${task(id)}/status`);
+export const cancel = (id) => read(task(id), { method: "DELETE" });
+export const remove = (id) => read(`${task(id)}?purge=1`, { method: "DELETE" });
+export const again = (id, overrides) => read(`${task(id)}/again`, { method: "POST", json: overrides });
+export const events = (headers, signal) => call("events", { headers: { Accept: "text/event-stream", ...headers }, signal });
+
+// A new task, or a finished one where the cache has it. The key makes a repeat after a lost answer the same task.
+export const create = (job) =>
+  read(job.type === "video" ? "generate-video" : "generate-image", {
+    method: "POST",
+    json: job,
+    headers: { "Idempotency-Key": randomKey() },
+  });
+
+export function tasks(cursor, limit = 24) {
+  const query = new URLSearchParams({ limit: String(limit) });
+  if (cursor) query.set("cursor", cursor);
+  return read(`tasks?${query}`);
+}
+
+export async function result(id, index, signal) {
+  return (await call(`${task(id)}/result?index=${index}`, { signal })).blob();
+}
+
+export const thumbnail = async (id, signal) => (await call(`${task(id)}/result?index=1`, { signal })).blob();
+
+function randomKey() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}

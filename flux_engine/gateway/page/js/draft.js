@@ -1,0 +1,72 @@
+// What the form holds: the fields that somebody has set, by the API's own names. Others keep the model's defaults.
+import { createStore } from "./store.js";
+
+const NAME = "flux.draft";
+const PICTURES = ["image", "mask", "images"]; // too large to keep, and nobody else's business
+
+export const EMPTY = { mode: "image", fields: {}, isSeedLocked: false };
+
+export const draft = createStore(kept());
+
+draft.watch((value) => {
+  const fields = Object.fromEntries(Object.entries(value.fields).filter(([name]) => !PICTURES.includes(name)));
+  sessionStorage.setItem(NAME, JSON.stringify({ ...value, fields }));
+});
+
+export const setMode = (mode) => draft.update((now) => ({ ...now, mode }));
+
+export function setField(name, value) {
+  draft.update((now) => {
+    const fields = { ...now.fields, [name]: value };
+    if (value === undefined) delete fields[name];
+    return { ...now, fields };
+  });
+}
+
+export const setFields = (some) => Object.entries(some).forEach(([name, value]) => setField(name, value));
+
+export const lockSeed = (isSeedLocked) => draft.update((now) => ({ ...now, isSeedLocked }));
+
+// The job of the draft, with only those fields that `schema` knows.
+export function jobOf({ mode, fields, isSeedLocked }, schema) {
+  const job = { type: mode === "video" ? "video" : "image", preview: true };
+  for (const [name, value] of Object.entries(fields)) {
+    if (value === undefined || value === "" || !(name in schema.properties)) continue;
+    if (name === "seed" && !isSeedLocked) continue;
+    if (PICTURES.concat("strength", "expand", "mask_crop", "mask_feather").includes(name) && mode === "image") continue;
+    if (["keyframes", "motion"].includes(name) && mode !== "video") continue;
+    if (["negative_prompt"].includes(name) && !value.trim()) continue;
+    job[name] = value;
+  }
+  if (mode === "video" && job.keyframes) delete job.prompt;
+  if (job.aspect_ratio) {
+    delete job.width;
+    delete job.height;
+  }
+  return job;
+}
+
+// The form as it was for a finished task.
+export function takeSettings(parameters) {
+  const fields = {};
+  for (const [name, value] of Object.entries(parameters)) {
+    const isEmpty = value === null || (Array.isArray(value) && value.length === 0);
+    if (isEmpty || ["type", "response_format", "preview", "cache", ...PICTURES].includes(name)) continue;
+    fields[name] = value;
+  }
+  if (fields.aspect_ratio) {
+    delete fields.width;
+    delete fields.height;
+  }
+  const pictures = Object.fromEntries(Object.entries(draft.get().fields).filter(([name]) => PICTURES.includes(name)));
+  const mode = parameters.type === "video" ? "video" : parameters.image ? "edit" : "image";
+  draft.set({ mode, fields: { ...pictures, ...fields }, isSeedLocked: true });
+}
+
+function kept() {
+  try {
+    return { ...EMPTY, ...JSON.parse(sessionStorage.getItem(NAME) ?? "{}") };
+  } catch {
+    return EMPTY;
+  }
+}

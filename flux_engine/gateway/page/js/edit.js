@@ -1,0 +1,73 @@
+// What an edit needs besides the prompt: the picture, a mask, references, a larger canvas; as far as the model takes them.
+import { html, useEffect, useState } from "./ui.js";
+import { AnyField, NumberField, Toggle } from "./controls.js";
+import { setField } from "./draft.js";
+import { fieldOf } from "./fields.js";
+import { MaskPainter } from "./mask.js";
+import { PictureInput, isAddress, sizeOf } from "./picture.js";
+import { t } from "./texts.js";
+
+const SIDES = ["left", "right", "top", "bottom"];
+
+export function Edit({ schema, fields, errors }) {
+  const [size, setSize] = useState(null);
+  const [wantsMask, setWantsMask] = useState(Boolean(fields.mask));
+  const canPaint = fields.image && !isAddress(fields.image) && size && fieldOf(schema, "mask");
+  useEffect(() => {
+    setSize(null);
+    if (fields.image && !isAddress(fields.image)) sizeOf(fields.image).then(setSize, () => setSize(null));
+  }, [fields.image]);
+  const choose = (image) => {
+    setField("image", image);
+    setField("mask", undefined);
+    setWantsMask(false);
+  };
+  const want = (wanted) => {
+    setWantsMask(wanted);
+    if (!wanted) setField("mask", undefined);
+  };
+  const one = (name) => {
+    const field = fieldOf(schema, name);
+    return field && html`<${AnyField} key=${name} field=${field} value=${fields[name]} error=${errors[name]}
+      onChange=${(value) => setField(name, value)} />`;
+  };
+  return html`
+    <${PictureInput} label=${t("edit.image")} value=${fields.image} error=${errors.image} takesPaste=${true} onChange=${choose} />
+    ${canPaint && html`<${Toggle} label=${t("edit.mask.use")} value=${wantsMask} onChange=${want} />`}
+    ${canPaint && wantsMask && html`<${MaskPainter} key=${fields.image} image=${fields.image} size=${size} value=${fields.mask}
+      onChange=${(mask) => setField("mask", mask)} />`}
+    ${errors.mask && html`<p class="error wide" role="alert">${errors.mask}</p>`}
+    ${one("strength")}
+    ${wantsMask && [one("mask_feather"), one("mask_crop")]}
+    ${fieldOf(schema, "expand") && html`<${Expand} value=${fields.expand} error=${errors.expand} />`}
+    ${fieldOf(schema, "images") && html`<${References} field=${fieldOf(schema, "images")} value=${fields.images}
+      errors=${errors} />`}`;
+}
+
+function Expand({ value, error }) {
+  const change = (side, pixels) => {
+    const next = { ...value, [side]: pixels };
+    if (!pixels) delete next[side];
+    setField("expand", Object.keys(next).length > 0 ? next : undefined);
+  };
+  return html`<fieldset class="row wide">
+    <legend>${t("edit.expand")}</legend>
+    ${SIDES.map((side) => html`<${NumberField} key=${side} label=${t(`edit.expand.${side}`)} hint=""
+      field=${{ name: side, low: 0, high: null, step: 16, fallback: 0 }} value=${value?.[side]}
+      onChange=${(pixels) => change(side, pixels)} />`)}
+    ${error && html`<p class="error" role="alert">${error}</p>`}
+  </fieldset>`;
+}
+
+function References({ field, value = [], errors }) {
+  const put = (index, source) => {
+    const next = source ? [...value.slice(0, index), source, ...value.slice(index + 1)] : value.filter((_, i) => i !== index);
+    setField("images", next.length > 0 ? next : undefined);
+  };
+  const shown = value.length < (field.most ?? 1) ? [...value, undefined] : value;
+  return html`<fieldset class="wide">
+    <legend>${t("edit.references")}</legend>
+    ${shown.map((source, index) => html`<${PictureInput} key=${index} label=${t("edit.reference", { n: index + 1 })}
+      value=${source} error=${errors[`images[${index}]`]} onChange=${(next) => put(index, next)} />`)}
+  </fieldset>`;
+}

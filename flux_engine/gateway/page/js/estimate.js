@@ -1,0 +1,45 @@
+// What the draft would take, asked of the API a moment after the last change.
+import { html, useEffect, useState } from "./ui.js";
+import * as api from "./api.js";
+import { duration, t } from "./texts.js";
+
+const QUIET_MS = 400;
+
+export function Estimate({ job, onProblem }) {
+  const [said, setSaid] = useState(null);
+  const text = JSON.stringify(job);
+  useEffect(() => {
+    if (!job.prompt && !job.keyframes) {
+      setSaid(null);
+      onProblem(null);
+      return undefined;
+    }
+    const asking = new AbortController();
+    const timer = setTimeout(async () => {
+      try {
+        setSaid(await api.estimate(job, asking.signal));
+        onProblem(null);
+      } catch (error) {
+        if (asking.signal.aborted) return;
+        setSaid(null);
+        onProblem(error.status === 400 || error.status === 422 ? error : null);
+      }
+    }, QUIET_MS);
+    return () => {
+      clearTimeout(timer);
+      asking.abort();
+    };
+  }, [text]);
+  return html`<output class="estimate">${said ? inWords(said) : t("form.estimate.none")}</output>`;
+}
+
+export function inWords(said) {
+  if (said.cached) return t("form.estimate.cached");
+  const seconds = said.seconds?.warm ?? said.seconds_warm ?? said.seconds;
+  const values = {
+    seconds: typeof seconds === "number" ? duration(seconds) : "–",
+    work: Math.round(said.work * 100) / 100,
+    cost: said.cost_usd?.warm ?? said.cost_usd,
+  };
+  return t(values.cost === undefined || values.cost === null ? "form.estimate" : "form.estimate.cost", values);
+}

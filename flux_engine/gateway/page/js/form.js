@@ -1,0 +1,118 @@
+// The form: one draft in three modes, its estimate and the button.
+import { html, useEffect, useRef, useState } from "./ui.js";
+import * as api from "./api.js";
+import { AnyField, ChoiceField, Toggle } from "./controls.js";
+import { draft, EMPTY, jobOf, setField, setMode } from "./draft.js";
+import { Edit } from "./edit.js";
+import { Estimate } from "./estimate.js";
+import { fieldOf, modelNamed, models, offer, schemaOf } from "./fields.js";
+import { Loras } from "./loras.js";
+import { Prompt } from "./prompt.js";
+import { Seed } from "./seed.js";
+import { Size } from "./size.js";
+import { say } from "./say.js";
+import { useStore } from "./store.js";
+import { learn } from "./tasks.js";
+import { Timeline } from "./timeline.js";
+import { duration, t } from "./texts.js";
+
+const MODES = ["image", "edit", "video"];
+const PLAIN = ["num_inference_steps", "guidance_scale", "num_images"];
+const MORE = ["negative_prompt", "true_cfg_scale", "output_format", "output_quality", "upscale", "enhance_prompt"];
+
+export function Form() {
+  const now = useStore(draft);
+  const offered = useStore(offer);
+  const [problem, setProblem] = useState(null);
+  const [foreseen, setForeseen] = useState(null);
+  const form = useRef(null);
+  const model = offered && modelNamed(offered, now.fields.model);
+  const schema = model && (schemaOf(model, now.mode === "video" ? "video" : "image") ?? schemaOf(model, "image"));
+  useEffect(() => setProblem(null), [now]);
+  if (!schema) return html`<section class="form" aria-busy="true"></section>`;
+
+  const job = jobOf(now, schema);
+  const errors = errorsOf(problem ?? foreseen);
+  const needsPicture = now.mode === "edit" && !now.fields.image && !now.fields.images;
+  const send = async (event) => {
+    event.preventDefault();
+    if (needsPicture) {
+      setProblem({ field: "image", message: t("edit.image.none") });
+      return;
+    }
+    try {
+      const task = await api.create(job);
+      learn({ created_at: new Date().toISOString(), status: "queued", type: job.type, ...task, request: task.request ?? asked(job) });
+      say(t("say.queued", { prompt: job.prompt ?? job.keyframes?.[0].prompt ?? "" }));
+      setProblem(null);
+      document.getElementById(`task-${task.task_id}`)?.scrollIntoView({ block: "nearest" });
+    } catch (error) {
+      setProblem(error);
+      queueMicrotask(() => form.current?.querySelector("[aria-invalid=true]")?.focus());
+    }
+  };
+  const one = (name) => {
+    const field = fieldOf(schema, name);
+    return field && html`<${AnyField} key=${name} field=${field} value=${now.fields[name]} error=${errors[name]}
+      onChange=${(value) => setField(name, value)} />`;
+  };
+  const offersVideo = models(offered).some((each) => schemaOf(each, "video"));
+
+  return html`<form class="form" id="make" ref=${form} onSubmit=${send} noValidate aria-label=${t("tab.what")}>
+    <${Modes} mode=${now.mode} offersVideo=${offersVideo} />
+    ${!(now.mode === "video" && now.fields.keyframes) && html`<${Prompt} field=${fieldOf(schema, "prompt")} value=${now.fields.prompt}
+      limit=${fieldOf(schema, "max_sequence_length")?.fallback} error=${errors.prompt}
+      onChange=${(text) => setField("prompt", text)} />`}
+    ${now.mode === "edit" && html`<${Edit} schema=${schema} fields=${now.fields} errors=${errors} />`}
+    ${now.mode === "video" && html`<${Timeline} schema=${schema} fields=${now.fields} errors=${errors} />`}
+    <${ChoiceField} label=${t("form.model")} error=${errors.model} value=${model.id} onChange=${(id) => setField("model", id)}
+      field=${{ name: "model", choices: models(offered).map((each) => each.id), fallback: model.id }} />
+    <${Size} schema=${schema} fields=${now.fields} errors=${errors} />
+    ${PLAIN.map(one)}
+    <${Seed} field=${fieldOf(schema, "seed")} error=${errors.seed} />
+    <${Loras} field=${fieldOf(schema, "loras")} value=${now.fields.loras} known=${namesOf(offered.loras)} errors=${errors} />
+    <details class="wide">
+      <summary>${t("form.more")}</summary>
+      <div class="grid">
+        ${MORE.map(one)}
+        <${Toggle} label=${t("form.cache")} value=${now.fields.cache ?? true}
+          onChange=${(on) => setField("cache", on ? undefined : false)} />
+      </div>
+    </details>
+    <div class="send wide">
+      <button type="submit" class="main">${t("form.make")} <kbd>${t("form.make.key")}</kbd></button>
+      <button type="button" class="quiet" onClick=${() => draft.set({ ...EMPTY, mode: now.mode })}>${t("form.reset")}</button>
+      <${Estimate} job=${job} onProblem=${setForeseen} />
+    </div>
+    <${General} problem=${problem ?? foreseen} errors=${errors} />
+  </form>`;
+}
+
+// What is asked for, as the gallery shows it until the task itself says so; pictures are left out.
+const asked = ({ image, mask, images, ...rest }) => rest;
+
+const namesOf = (loras = []) => loras.map((lora) => (typeof lora === "string" ? lora : lora.path ?? lora.name));
+
+function Modes({ mode, offersVideo }) {
+  return html`<div class="modes wide" role="group" aria-label=${t("tab.what")}>
+    ${MODES.filter((one) => one !== "video" || offersVideo).map((one) => html`<button key=${one} type="button"
+      aria-pressed=${String(mode === one)} onClick=${() => setMode(one)}>${t(`tab.${one}`)}</button>`)}
+  </div>`;
+}
+
+// Problems that belong to no input that is shown, and limits, with the time until more is allowed.
+function General({ problem, errors }) {
+  const [left, setLeft] = useState(0);
+  useEffect(() => {
+    setLeft(problem?.retryAfter ?? 0);
+    if (!problem?.retryAfter) return undefined;
+    const timer = setInterval(() => setLeft((seconds) => Math.max(0, seconds - 1)), 1000);
+    return () => clearInterval(timer);
+  }, [problem]);
+  if (!problem || (problem.field && document.querySelector(`#make [aria-invalid=true]`))) return null;
+  return html`<p class="error wide" role="alert">${textOf(problem)} ${left > 0 && t("form.limit", { time: duration(left) })}</p>`;
+}
+
+const textOf = (problem) => (problem.code === "unreachable" ? t("fault.unreachable") : problem.message);
+
+const errorsOf = (problem) => (problem?.field ? { [problem.field]: textOf(problem) } : {});

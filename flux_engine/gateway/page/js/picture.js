@@ -1,0 +1,74 @@
+// A picture to work on: dropped, pasted, chosen or by address. It is kept as a data URI, as the API takes it.
+import { Icon } from "./icons.js";
+import { html, useEffect, useId, useState, useWindow } from "./ui.js";
+import { t } from "./texts.js";
+
+const TYPES = "image/png,image/jpeg,image/webp";
+
+export const isAddress = (source) => /^https:\/\//i.test(source ?? "");
+
+export function readAsUri(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+}
+
+export function sizeOf(source) {
+  return new Promise((resolve, reject) => {
+    const image = new Image();
+    image.onload = () => resolve({ width: image.naturalWidth, height: image.naturalHeight });
+    image.onerror = () => reject(new Error("unreadable"));
+    image.src = source;
+  });
+}
+
+export function PictureInput({ value, onChange, error, label, takesPaste = false }) {
+  const id = useId();
+  const [fault, setFault] = useState("");
+  const [isOver, setOver] = useState(false);
+  useEffect(() => setFault(""), [value]);
+
+  const take = async (file) => {
+    if (!file) return;
+    try {
+      const uri = await readAsUri(file);
+      await sizeOf(uri);
+      onChange(uri);
+    } catch {
+      setFault(t("edit.image.unreadable"));
+    }
+  };
+  const paste = (event) => {
+    const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
+    if (takesPaste && file) {
+      event.preventDefault();
+      take(file);
+    }
+  };
+  const drop = (event) => {
+    event.preventDefault();
+    setOver(false);
+    take(event.dataTransfer.files[0]);
+  };
+  useWindow("paste", paste);
+
+  const said = fault || error;
+  return html`<div class="wide picture-input">
+    <label class="label" for=${id}>${label}</label>
+    <div class=${`drop${isOver ? " over" : ""}`} onDrop=${drop}
+      onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)}>
+      ${value && !isAddress(value) && html`<img src=${value} alt="" />`}
+      <span>${t("edit.image.drop")} <label class="linklike" for=${id}>${t("edit.image.choose")}</label></span>
+      <input id=${id} type="file" accept=${TYPES} aria-describedby=${said ? `${id}-error` : undefined}
+        onChange=${(event) => take(event.currentTarget.files[0])} />
+      <input type="url" aria-label=${`${label}: ${t("edit.image.url")}`} placeholder=${t("edit.image.url")}
+        value=${isAddress(value) ? value : ""} onChange=${(event) => onChange(event.currentTarget.value || undefined)} />
+      ${value && html`<button type="button" class="icon" aria-label=${`${t("form.remove")}: ${label}`} title=${t("form.remove")}
+        onClick=${() => onChange(undefined)}><${Icon} name="close" /></button>`}
+    </div>
+    ${said && html`<p class="error" role="alert" id=${`${id}-error`}>${said}</p>`}
+  </div>`;
+}

@@ -1,0 +1,32 @@
+// A value that components watch.
+import { useEffect, useState } from "../vendor/preact.js";
+
+export function createStore(initial) {
+  let value = initial;
+  const watchers = new Set();
+  return {
+    get: () => value,
+    set(next) {
+      if (Object.is(next, value)) return;
+      value = next;
+      for (const watcher of [...watchers]) watcher(value);
+    },
+    update(change) {
+      this.set(change(value));
+    },
+    watch(watcher) {
+      watchers.add(watcher);
+      return () => watchers.delete(watcher);
+    },
+  };
+}
+
+// The store's value, in a component that is drawn again when it changes.
+export function useStore(store) {
+  const [value, setValue] = useState(store.get());
+  useEffect(() => {
+    setValue(store.get());
+    return store.watch((next) => setValue(() => next));
+  }, [store]);
+  return value;
+}

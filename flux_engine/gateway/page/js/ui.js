@@ -1,0 +1,19 @@
+// What every component needs of Preact, and two hooks that the standalone build does not bring.
+import { useEffect, useRef, useState } from "../vendor/preact.js";
+
+export { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/preact.js";
+
+let last = 0;
+
+export const useId = () => useState(() => `f${(last += 1)}`)[0];
+
+// `listener` hears `name` on the window for as long as the component is there.
+export function useWindow(name, listener) {
+  const latest = useRef(listener);
+  latest.current = listener;
+  useEffect(() => {
+    const hear = (event) => latest.current(event);
+    addEventListener(name, hear);
+    return () => removeEventListener(name, hear);
+  }, [name]);
+}
