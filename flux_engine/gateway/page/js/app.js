@@ -6,7 +6,6 @@ import { Form } from "./form.js";
 import { Gallery } from "./gallery.js";
 import { Icon } from "./icons.js";
 import { KeyList, useKeys } from "./keys.js";
-import { Running } from "./running.js";
 import { say, Status } from "./say.js";
 import { session, signOut } from "./session.js";
 import { SignIn } from "./signin.js";
@@ -74,7 +73,6 @@ function Studio() {
     ${fault && html`<p class="error" role="alert">${fault}</p>`}
     <${Form} />
     <div class="made">
-      <${Running} />
       <${Gallery} onOpen=${show} />
       <button type="button" class="quiet" onClick=${() => setShowsKeys(true)}>${t("head.keys")} <kbd>?</kbd></button>
     </div>

@@ -1,7 +1,7 @@
 // Keys: those that work everywhere, and those of the picture that has the focus.
 import { html, useEffect, useRef, useWindow } from "./ui.js";
 import { Icon } from "./icons.js";
-import { cancelTask } from "./running.js";
+import { cancelTask } from "./underway.js";
 import { isFinal, newestFirst, tasks } from "./tasks.js";
 import { t } from "./texts.js";
 import { removeTask, useAll, useSeed } from "./viewer.js";

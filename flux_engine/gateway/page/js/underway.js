@@ -1,38 +1,26 @@
-// Tasks under way: where each is, how long it takes still, its preview, and a way to cancel it.
+// A task under way, in the place of its coming picture: preview, progress, what it waits for, and a way to cancel it.
 import { html, useState } from "./ui.js";
 import * as api from "./api.js";
 import { promptOf, shapeOf } from "./asked.js";
-import { useStore } from "./store.js";
-import { isFinal, learn, newestFirst, tasks } from "./tasks.js";
+import { Icon } from "./icons.js";
+import { learn } from "./tasks.js";
 import { duration, hasText, t } from "./texts.js";
 
-export function Running() {
-  const running = newestFirst(useStore(tasks)).filter((task) => !isFinal(task)).reverse();
-  return html`<section class="running" aria-labelledby="running-title">
-    <h2 id="running-title">${t("run.title")}</h2>
-    ${running.length === 0 && html`<p class="note">${t("run.none")}</p>`}
-    <ul>${running.map((task) => html`<${UnderWay} key=${task.task_id} task=${task} />`)}</ul>
-  </section>`;
-}
-
-function UnderWay({ task }) {
+export function UnderWay({ task, index }) {
   const [fault, setFault] = useState("");
   const cancel = () => cancelTask(task).catch((error) => setFault(error.message));
   const prompt = promptOf(task);
-  return html`<li class="under-way" id=${`task-${task.task_id}`}>
-    <div class="preview" style=${{ aspectRatio: shapeOf(task) }}>
+  return html`<div class="preview" style=${{ aspectRatio: shapeOf(task) }}>
       ${task.preview && html`<img src=${task.preview} alt=${t("run.preview")} />`}
+      ${index === 0 && html`<button type="button" class="icon" onClick=${cancel} disabled=${task.cancelling}
+        title=${t(task.cancelling ? "run.cancelling" : "run.cancel")}
+        aria-label=${`${t("run.cancel")}: ${prompt}`}><${Icon} name="close" /></button>`}
     </div>
-    <div class="facts">
-      <p class="prompt" dir="auto">${prompt}</p>
-      <progress max="1" value=${task.status === "queued" ? undefined : task.progress ?? 0}
+    <p class="caption"><span class="line" dir="auto">${prompt}</span>
+      ${index === 0 && html`<progress max="1" value=${task.status === "queued" ? undefined : task.progress ?? 0}
         aria-label=${t("run.progress", { prompt })}></progress>
-      <p class="note">${where(task)}</p>
-      ${fault && html`<p class="error" role="alert">${fault}</p>`}
-      <button type="button" onClick=${cancel} disabled=${task.cancelling}
-        aria-label=${`${t("run.cancel")}: ${prompt}`}>${t(task.cancelling ? "run.cancelling" : "run.cancel")}</button>
-    </div>
-  </li>`;
+        <span class="note" title=${where(task)}>${task.cancelling ? t("run.cancelling") : where(task)}</span>`}
+      ${fault && html`<span class="error" role="alert">${fault}</span>`}</p>`;
 }
 
 export async function cancelTask(task) {

@@ -1,0 +1,243 @@
+"""What somebody does on the page, at both widths."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.gateway.page.conftest import NARROW, WIDE, Served, ask_for, opened, sign_in
+
+BOTH = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+LONG = {"Steps": "50", "Pictures": "4"}
+
+
+@BOTH
+def test_a_wrong_key_is_refused_and_a_first_picture_made(
+    browser: Browser, served: Served, size: tuple[int, int]
+) -> None:
+    with opened(browser, size) as page:
+        page.goto(served.url)
+        page.get_by_label("API key or token").fill("flux_wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_contain_text("not accepted")
+        sign_in(page, served)
+        prompt = f"a red sun over a lake, {size[0]}"
+        ask_for(page, prompt, **LONG)
+        expect(page.locator(".preview img").first).to_be_visible()  # before any result
+        expect(page.get_by_role("progressbar", name=f"Progress of “{prompt}”")).to_be_visible()
+        expect(page.get_by_role("button", name=f"Open “{prompt}”").locator("img")).to_have_count(4)
+        expect(page.get_by_role("status")).to_contain_text("Finished")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        sizes = (
+            page.get_by_role("button", name=f"Open “{prompt}”")
+            .locator("img")
+            .evaluate_all("all => all.map(one => [one.naturalWidth, one.naturalHeight])")
+        )
+        assert sizes == [[256, 256]] * 4
+
+
+def test_cancelling_by_button_and_by_key(browser: Browser, served: Served) -> None:
+    with opened(browser, WIDE) as page:
+        sign_in(page, served)
+        for cancel in (
+            lambda: page.get_by_role("button", name="Cancel: a blue hill").click(),
+            lambda: page.keyboard.press("Escape"),
+        ):
+            ask_for(page, "a blue hill", **LONG)
+            expect(page.locator(".under-way progress[value]")).to_be_visible()
+            cancel()
+            expect(page.locator(".under-way")).to_have_count(0)
+        expect(page.get_by_role("button", name="Open “a blue hill”").locator(".cancelled")).to_have_count(2)
+
+
+def test_a_reload_and_a_second_device_pick_up_where_it_is(browser: Browser, served: Served) -> None:
+    with opened(browser, WIDE) as page, opened(browser, NARROW) as other:
+        page.goto(served.url)
+        page.get_by_label("API key or token").fill(served.key)
+        page.get_by_label("Keep me signed in").check()
+        page.get_by_role("button", name="Sign in").click()
+        ask_for(page, "green hills at night", **LONG)
+        expect(page.locator(".under-way progress[value]")).to_be_visible()
+        page.reload()
+        expect(page.get_by_label("Prompt", exact=True)).to_have_value("green hills at night")
+        expect(page.locator(".under-way")).to_contain_text("green hills at night")
+        sign_in(other, served)
+        expect(other.locator(".under-way")).to_contain_text("green hills at night")
+        for one in (page, other):
+            expect(one.get_by_role("button", name="Open “green hills at night”")).to_have_count(4)
+
+
+def test_an_edit_with_a_painted_mask(browser: Browser, served: Served, tmp_path: Path) -> None:
+    with opened(browser, WIDE) as page:
+        sign_in(page, served)
+        made(page, "a meadow at day")
+        page.get_by_role("button", name="Open “a meadow at day”").click()
+        page.get_by_role("button", name="Use as input").click()
+        page.get_by_label("Paint a mask").check()
+        canvas = page.locator(".paper canvas")
+        box = canvas.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + 20, box["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 120, box["y"] + 90, steps=6)
+        page.mouse.up()
+        page.get_by_role("button", name="Undo").click()
+        expect(page.get_by_text("Nothing is masked yet.")).to_be_visible()
+        for name, value in {"Left": "0", "Top": "0", "Width": "128", "Height": "128"}.items():
+            page.locator(".mask").get_by_label(name).fill(value)
+        page.get_by_role("button", name="Fill").click()
+        with page.expect_request("**/generate-image") as asked:
+            ask_for(page, "a red sun in a corner", Steps="4")
+        job = json.loads(asked.value.post_data or "{}")
+        assert job["image"].startswith("data:image/png;base64,")
+        assert quarters(page, job["mask"]) == [255, 0, 0, 0]
+        expect(page.get_by_role("button", name="Open “a red sun in a corner”").locator("img")).to_be_visible()
+
+
+def quarters(page: Page, mask: str) -> list[int]:
+    """Brightness in the middle of each quarter: upper left, upper right, lower left, lower right."""
+    found: list[int] = page.evaluate(
+        """async (source) => {
+            const image = new Image();
+            image.src = source;
+            await image.decode();
+            const canvas = document.createElement("canvas");
+            [canvas.width, canvas.height] = [image.width, image.height];
+            const context = canvas.getContext("2d");
+            context.drawImage(image, 0, 0);
+            const at = (x, y) => context.getImageData(x * image.width, y * image.height, 1, 1).data[0];
+            return [at(0.25, 0.25), at(0.75, 0.25), at(0.25, 0.75), at(0.75, 0.75)];
+        }""",
+        mask,
+    )
+    return found
+
+
+def made(page: Page, prompt: str, **fields: str) -> None:
+    """A picture of `prompt`, made and shown."""
+    ask_for(page, prompt, **{"Steps": "4", **fields})
+    expect(page.get_by_role("button", name=f"Open “{prompt}”").first.locator("img")).to_be_visible()
+
+
+def test_a_video_is_made_and_played(browser: Browser, served: Served) -> None:
+    with opened(browser, WIDE) as page:
+        sign_in(page, served)
+        page.get_by_role("button", name="Video", exact=True).click()
+        page.get_by_label("Prompt", exact=True).fill("a yellow sun on the left")
+        page.get_by_role("button", name="Add a keyframe").click()
+        page.get_by_label("Keyframe 2").fill("a yellow sun on the right")
+        for label, value in {"Frames": "6", "Frames a second": "6", "Steps": "4"}.items():
+            page.get_by_label(label, exact=True).fill(value)
+        page.get_by_role("button", name="Generate").click()
+        page.get_by_role("button", name="Open “a yellow sun on the left”").click()
+        video = page.locator("dialog video")
+        expect(video).to_be_visible()
+        length = video.evaluate(
+            "v => new Promise((r) => v.readyState ? r(v.duration) : (v.onloadedmetadata = () => r(v.duration)))"
+        )
+        assert length == pytest.approx(1.0, abs=0.05)
+        video.evaluate("v => { v.muted = true; return v.play(); }")
+        page.wait_for_function("document.querySelector('dialog video').currentTime > 0.2")
+
+
+def test_the_gallery_by_keyboard(browser: Browser, served: Served) -> None:
+    with opened(browser, WIDE) as page:
+        sign_in(page, served)
+        made(page, "one", Seed="11")
+        made(page, "two", Seed="22")
+        page.get_by_role("button", name="Open “two”").focus()
+        page.keyboard.press("ArrowRight")
+        expect(page.get_by_role("button", name="Open “one”")).to_be_focused()
+        page.keyboard.press("s")
+        expect(page.get_by_label("Seed")).to_have_value("11")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog")).to_contain_text("num_inference_steps")
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(page.get_by_role("button", name="Open “one”")).to_be_focused()
+        page.keyboard.press("a")
+        expect(page.get_by_label("Prompt", exact=True)).to_have_value("one")
+        page.get_by_role("button", name="Open “two”").focus()
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog", name="Keys")).to_contain_text("Ctrl+Enter")
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Open “two”").focus()
+        page.once("dialog", lambda asked: asked.accept())
+        page.keyboard.press("Delete")
+        expect(page.get_by_role("button", name="Open “two”")).to_have_count(0)
+
+
+def test_faults_stand_beside_their_field_and_limits_say_when(browser: Browser, served: Served) -> None:
+    with opened(browser, WIDE) as page:
+        sign_in(page, served)
+        ask_for(page, "a hill", Steps="999")
+        field = page.get_by_label("Steps", exact=True)
+        expect(field).to_have_attribute("aria-invalid", "true")
+        fault = page.locator(f"#{(field.get_attribute('aria-describedby') or '').split()[-1]}")
+        expect(fault).to_contain_text("num_inference_steps")
+        page.get_by_role("button", name="Video", exact=True).click()
+        for _ in range(8):  # more than the minute allows
+            ask_for(page, "a hill", **{"Frames": "480", "Steps": "50"})
+        expect(page.locator("#make .error")).to_contain_text("More is allowed in")
+        for button in page.get_by_role("button", name="Cancel: a hill").all():
+            button.click()
+        expect(page.locator(".under-way")).to_have_count(0)
+
+
+def test_the_gateway_restarts_meanwhile(browser: Browser, served: Served) -> None:
+    with opened(browser, WIDE) as page:
+        sign_in(page, served)
+        made(page, "before the restart")
+        served.stop()
+        expect(page.get_by_text("The connection is lost")).to_be_visible()
+        served.start()
+        expect(page.get_by_text("The connection is lost")).to_have_count(0)
+        made(page, "after the restart")
+
+
+def test_a_link_to_a_task_works_after_signing_in(browser: Browser, served: Served) -> None:
+    with opened(browser, WIDE) as page, opened(browser, NARROW) as other:
+        sign_in(page, served)
+        made(page, "to be shared")
+        task = page.get_by_role("button", name="Open “to be shared”").get_attribute("data-task")
+        other.goto(f"{served.url}#task/{task}")
+        other.get_by_label("API key or token").fill(served.key)
+        other.get_by_role("button", name="Sign in").click()
+        expect(other.get_by_role("dialog")).to_contain_text("to be shared")
+
+
+@pytest.mark.parametrize("language", ["curl", "python", "javascript", "openai"])
+def test_copied_programs_run_as_pasted(browser: Browser, served: Served, tmp_path: Path, language: str) -> None:
+    with opened(browser, WIDE, permissions=["clipboard-read", "clipboard-write"]) as page:
+        sign_in(page, served)
+        made(page, 'it\'s a "quoted" sun', Seed="5")
+        page.get_by_role("button", name='Open “it\'s a "quoted" sun”').first.click()
+        page.get_by_label("Copy as").select_option(language)
+        expect(page.get_by_role("dialog").get_by_text("Copied.")).to_be_visible()
+        program = page.evaluate("navigator.clipboard.readText()")
+    command = {
+        "curl": ["bash", "-e", "-c", program],
+        "python": [sys.executable, "-c", program],
+        "openai": [sys.executable, "-c", program],
+        "javascript": ["node", "--input-type=module", "-e", program],
+    }[language]
+    environment = os.environ | {"FLUX_API_KEY": served.key}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert (tmp_path / "flux.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_portuguese_and_a_prompt_from_right_to_left(browser: Browser, served: Served) -> None:
+    with opened(browser, WIDE) as page:
+        sign_in(page, served)
+        page.get_by_label("Language").select_option("pt")
+        expect(page.get_by_role("button", name="Gerar")).to_be_visible()
+        assert page.evaluate("document.documentElement.lang") == "pt"
+        prompt = page.get_by_label("Prompt", exact=True)
+        prompt.fill("שמש אדומה")
+        assert prompt.evaluate("one => getComputedStyle(one).direction") == "rtl"
