@@ -9,7 +9,7 @@ export async function loadOffer() {
   offer.set(await api.capabilities());
 }
 
-export const models = (offered) => offered.models.filter((model) => model.served ?? true);
+export const models = (offered) => offered.models;
 
 export const modelNamed = (offered, id) =>
   models(offered).find((model) => model.id === id) ??
@@ -17,7 +17,7 @@ export const modelNamed = (offered, id) =>
   models(offered)[0];
 
 // The schema of one kind of job with `model`, or null where it makes none: {properties: {prompt: {...}}}.
-export const schemaOf = (model, kind) => model?.schemas?.[kind] ?? model?.[kind] ?? null;
+export const schemaOf = (offered, model, kind) => (model && offered.schemas[kind]?.[model.id]) ?? null;
 
 // One field as the page's controls take it, or null where the model does not have it.
 export function fieldOf(schema, name) {
@@ -30,13 +30,16 @@ export function fieldOf(schema, name) {
     low: one.minimum ?? (one.exclusiveMinimum !== undefined ? one.exclusiveMinimum : null),
     high: one.maximum ?? (one.exclusiveMaximum !== undefined ? one.exclusiveMaximum : null),
     step: one.type === "integer" ? one.multipleOf ?? 1 : "any",
-    choices: one.enum ?? null,
+    choices: choicesOf(one.enum),
     fallback: one.default ?? null,
     longest: one.maxLength ?? null,
     most: one.maxItems ?? null,
     about: one.description ?? "",
   };
 }
+
+// Without null, which leaves a field out, and without a second spelling of a choice.
+const choicesOf = (all) => all?.filter((one) => one !== null && !(one === "jpeg" && all.includes("jpg"))) ?? null;
 
 // A field may be written in several ways (a number or a schedule, a value or null): the plainest is what a person sets.
 function plain(schema, said) {

@@ -26,8 +26,8 @@ export function Form() {
   const [problem, setProblem] = useState(null);
   const [foreseen, setForeseen] = useState(null);
   const form = useRef(null);
-  const model = offered && modelNamed(offered, now.fields.model);
-  const schema = model && (schemaOf(model, now.mode === "video" ? "video" : "image") ?? schemaOf(model, "image"));
+  const model = offered && makerOf(offered, now.mode, now.fields.model);
+  const schema = model && (schemaOf(offered, model, now.mode === "video" ? "video" : "image") ?? schemaOf(offered, model, "image"));
   useEffect(() => setProblem(null), [now]);
   if (!schema) return html`<section class="form" aria-busy="true"></section>`;
 
@@ -56,7 +56,7 @@ export function Form() {
     return field && html`<${AnyField} key=${name} field=${field} value=${now.fields[name]} error=${errors[name]}
       onChange=${(value) => setField(name, value)} />`;
   };
-  const offersVideo = models(offered).some((each) => schemaOf(each, "video"));
+  const offersVideo = models(offered).some((each) => schemaOf(offered, each, "video"));
 
   return html`<form class="form" id="make" ref=${form} onSubmit=${send} noValidate aria-label=${t("tab.what")}>
     <${Modes} mode=${now.mode} offersVideo=${offersVideo} />
@@ -66,7 +66,7 @@ export function Form() {
     ${now.mode === "edit" && html`<${Edit} schema=${schema} fields=${now.fields} errors=${errors} />`}
     ${now.mode === "video" && html`<${Timeline} schema=${schema} fields=${now.fields} errors=${errors} />`}
     <${ChoiceField} label=${t("form.model")} error=${errors.model} value=${model.id} onChange=${(id) => setField("model", id)}
-      field=${{ name: "model", choices: models(offered).map((each) => each.id), fallback: model.id }} />
+      field=${{ name: "model", choices: makersOf(offered, now.mode).map((each) => each.id), fallback: model.id }} />
     <${Size} schema=${schema} fields=${now.fields} errors=${errors} />
     ${PLAIN.map(one)}
     <${Seed} field=${fieldOf(schema, "seed")} error=${errors.seed} />
@@ -88,10 +88,21 @@ export function Form() {
   </form>`;
 }
 
+// Models that make what the mode is for, and the one of them that is chosen.
+function makersOf(offered, mode) {
+  return models(offered).filter((each) => schemaOf(offered, each, mode === "video" ? "video" : "image"));
+}
+
+function makerOf(offered, mode, id) {
+  const able = makersOf(offered, mode);
+  const chosen = modelNamed(offered, id);
+  return able.includes(chosen) ? chosen : able[0] ?? chosen;
+}
+
 // What is asked for, as the gallery shows it until the task itself says so; pictures are left out.
 const asked = ({ image, mask, images, ...rest }) => rest;
 
-const namesOf = (loras = []) => loras.map((lora) => (typeof lora === "string" ? lora : lora.path ?? lora.name));
+const namesOf = (loras = []) => loras.map((lora) => lora.name);
 
 function Modes({ mode, offersVideo }) {
   return html`<div class="modes wide" role="group" aria-label=${t("tab.what")}>
