@@ -15,8 +15,9 @@ from typing import Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from builder import client_types, gpus_table, hub_form, lora_tables, postman
+from builder import client_types, gpus_table, hub_form, lora_tables, manifests, postman
 from flux_engine.errors import FluxError
+from flux_engine.gateway.settings import PARTS, GatewaySettings
 from flux_engine.inputs.pictures import MAX_BYTES
 from flux_engine.job.aliases import ALIASES
 from flux_engine.job.fields import ImageFields, SharedFields, describe
@@ -26,6 +27,7 @@ from flux_engine.job.video_fields import MAX_KEYFRAMES, VideoFields
 from flux_engine.media import colour, decode
 from flux_engine.media import foreign as foreign_files
 from flux_engine.models.catalog import CATALOG, ModelSpec
+from flux_engine.queues.celery_settings import CelerySettings
 from flux_engine.results import trial
 from flux_engine.settings import LORA_FILE_HOSTS, Settings
 from flux_engine.units import GIB
@@ -42,7 +44,7 @@ BLOCK: Final = re.compile(r"(<!-- begin:(\w+) -->\n).*?(<!-- end:\2 -->)", re.DO
 
 def main() -> int:
     made = {page: rendered(page.read_text(encoding="utf-8")) for page in PAGES if page != gpus_table.PAGE}
-    made |= {gpus_table.PAGE: gpus_table.page(), hub_form.PAGE: hub_form.page()}
+    made |= {gpus_table.PAGE: gpus_table.page(), hub_form.PAGE: hub_form.page(), manifests.PAGE: manifests.page()}
     made |= {client_types.PYTHON: client_types.python(), client_types.TYPESCRIPT: client_types.typescript()}
     made |= {postman.PAGE: postman.page()}
     if "--check" in sys.argv:
@@ -98,13 +100,24 @@ def _aliases(name: str) -> str:
 
 
 def environment() -> str:
-    return _table(
-        ("variable", "default", "meaning"),
-        (
-            (f"`{name.upper()}`", _variable(field), field.description or "")
-            for name, field in Settings.model_fields.items()
-        ),
+    return _settings(Settings.model_fields)
+
+
+def gateway_environment() -> str:
+    return _settings(GatewaySettings.model_fields)
+
+
+def celery_environment() -> str:
+    return _settings(CelerySettings.model_fields)
+
+
+def _settings(fields: Mapping[str, FieldInfo]) -> str:
+    rows = (
+        (f"`{name.upper()}`", _variable(field), field.description or "")
+        for name, field in fields.items()
+        if name not in PARTS
     )
+    return _table(("variable", "default", "meaning"), rows)
 
 
 def _variable(field: FieldInfo) -> str:
@@ -209,6 +222,8 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "image_fields": image_fields,
     "video_fields": video_fields,
     "environment": environment,
+    "gateway_environment": gateway_environment,
+    "celery_environment": celery_environment,
     "errors": errors,
     "models": models,
     "lora_words": lambda: _table(*lora_tables.words()),

@@ -6,8 +6,9 @@ what is done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from flux_engine import __version__
@@ -50,6 +51,13 @@ class LoraFile:
 
     name: str
     bytes: int
+
+
+def volume_loras(folder: Path) -> Iterator[LoraFile]:
+    """The LoRAs that a job can name by their files' names."""
+    for path in sorted(folder.glob("*.safetensors")):
+        if path.is_file() and not path.name.startswith("."):
+            yield LoraFile(name=path.name, bytes=path.stat().st_size)
 
 
 def capabilities(

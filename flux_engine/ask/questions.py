@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from flux_engine.ask.capabilities import OPS, LoraFile, ServedModel, capabilities
+from flux_engine.ask.capabilities import OPS, ServedModel, capabilities, volume_loras
 from flux_engine.ask.estimate import Planned, Presence, State, estimate
 from flux_engine.ask.speed import LOAD, Sample, Shape, Speeds
 from flux_engine.cache.manager import CacheManager
@@ -95,7 +95,7 @@ class Questions:
         return capabilities(
             models,
             context,
-            loras=_on_volume(self._lora_folder),
+            loras=volume_loras(self._lora_folder),
             limits=self._limits,
             plan=self._plan(default) if default is not None else None,
         )
@@ -175,10 +175,3 @@ class _WouldFetch(Exception):
 
 def _no_download() -> NoReturn:
     raise _WouldFetch
-
-
-def _on_volume(folder: Path) -> Iterator[LoraFile]:
-    """The LoRAs that a job can name by their files' names."""
-    for path in sorted(folder.glob("*.safetensors")):
-        if path.is_file() and not path.name.startswith("."):
-            yield LoraFile(name=path.name, bytes=path.stat().st_size)

@@ -18,7 +18,7 @@ from flux_engine.errors import FluxError
 from flux_engine.gateway.bodies import BodyLimit, Unforeseen
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.problems import Malformed, NotFound, Problem, Refused, Unavailable
-from flux_engine.gateway.routes import account, create, events, openai, page, results, system, tasks
+from flux_engine.gateway.routes import account, ask, create, events, openai, page, results, system, tasks
 from flux_engine.gateway.routes.answer import problem_answer
 from flux_engine.gateway.security.headers import SecurityHeaders, cross_origin
 from flux_engine.gateway.watching.middleware import Watched
@@ -59,6 +59,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         events.router,
         openai.router,
         account.router,
+        ask.router,
         system.router,
     ):
         app.include_router(router)

@@ -9,6 +9,7 @@ from typing import Final
 from flux_engine.cache.lua import Terms
 from flux_engine.cache.manager import CacheManager, server_of
 from flux_engine.cache.redis_link import RedisLink, RemoteServer
+from flux_engine.gateway.asking import Asking
 from flux_engine.gateway.capacity import Capacity
 from flux_engine.gateway.gateway import Gateway, running
 from flux_engine.gateway.limits.line import FairLine, LineTerms
@@ -110,6 +111,7 @@ async def open_gateway(settings: GatewaySettings, *, pace: Pace | None = None) -
             hub=hub,
             results=results,
             offers=offers,
+            asking=Asking(offers, hits, cache, settings),
             capacity=capacity,
             intake=intake,
             sweep=sweep,
@@ -125,6 +127,10 @@ async def open_gateway(settings: GatewaySettings, *, pace: Pace | None = None) -
 
 
 def _queue(settings: GatewaySettings) -> JobQueue:
+    if settings.celery is not None:
+        from flux_engine.queues.celery import CeleryQueue  # takes half a second to import
+
+        return CeleryQueue(settings.celery)
     if settings.runpod_endpoint_id is None or settings.runpod_api_key is None:
         raise SettingsError("RUNPOD_ENDPOINT_ID and RUNPOD_API_KEY must be set: they name the queue of the workers")
     return RunPodQueue(

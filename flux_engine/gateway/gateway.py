@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from flux_engine.cache.notices import Notices
 from flux_engine.cache.redis_link import CacheAway
+from flux_engine.gateway.asking import Asking
 from flux_engine.gateway.capacity import Capacity
 from flux_engine.gateway.limits.line import FairLine
 from flux_engine.gateway.limits.manager import LimitsManager
@@ -55,6 +56,7 @@ class Gateway:
     hub: EventHub
     results: Results
     offers: Offers
+    asking: Asking
     capacity: Capacity
     intake: Intake
     sweep: Sweep

@@ -15,10 +15,12 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from flux_engine.queues.celery_settings import CelerySettings
 from flux_engine.settings import Settings, SettingsError
 from flux_engine.units import GIB
 
 MIN_SECRET_BYTES: Final = 32
+PARTS: Final = ("shared", "celery")  # read by settings of their own
 RUNPOD_URL: Final = "https://api.runpod.ai/v2"
 
 
@@ -74,6 +76,9 @@ class GatewaySettings(BaseModel):
     )
     gateway_docs: Literal["on", "off"] = Field("on", description="`off` hides /docs and /openapi.json")
 
+    queue: Literal["runpod", "celery"] = Field(
+        "runpod", description="Where jobs go: a RunPod endpoint, or Celery workers on GPUs of one's own"
+    )
     runpod_endpoint_id: str | None = Field(None, description="RunPod endpoint that jobs are sent to")
     runpod_api_key: SecretStr | None = Field(None, description="Key of that endpoint; clients never see it")
     runpod_endpoint_base_url: BaseUrl = Field(RUNPOD_URL, description="Where RunPod's API is")
@@ -123,6 +128,7 @@ class GatewaySettings(BaseModel):
         "off", description="`on` lets webhooks go to http and to private addresses, where all clients are trusted"
     )
 
+    celery: CelerySettings | None = Field(None, exclude=True)  # with QUEUE=celery
     shared: Settings = Field(default_factory=lambda: Settings.from_environment({}), exclude=True)
 
     @property
@@ -138,14 +144,16 @@ class GatewaySettings(BaseModel):
     @classmethod
     def variables(cls) -> list[str]:
         """The names of the gateway's own variables."""
-        return [name.upper() for name in cls.model_fields if name != "shared"]
+        return [name.upper() for name in cls.model_fields if name not in PARTS]
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Read the variables of `environment`; raises SettingsError with a line for each faulty variable."""
-        names = [name for name in cls.model_fields if name != "shared"]
+        names = [name for name in cls.model_fields if name not in PARTS]
         values: dict[str, object] = {n: environment[n.upper()].strip() for n in names if environment.get(n.upper())}
         values["shared"] = Settings.from_environment(environment)
+        if values.get("queue") == "celery":
+            values["celery"] = CelerySettings.from_environment(environment)
         try:
             return cls.model_validate(values)
         except ValidationError as error:

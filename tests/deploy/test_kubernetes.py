@@ -89,7 +89,11 @@ def test_every_setting_stands_in_the_manifests() -> None:
 
 
 def known_settings() -> list[str]:
-    return [*Settings.variables(), *GatewaySettings.variables(), *CelerySettings.variables()]
+    return [
+        *(name.upper() for name in Settings.model_fields),
+        *GatewaySettings.variables(),
+        *CelerySettings.variables(),
+    ]
 
 
 def test_settings_of_an_overlay_start_both_sides() -> None:
