@@ -59,7 +59,8 @@ class CeleryWorker:
         self._parcels = Parcels(self._store)
         self._is_warming = settings.shared.warmup == "eager"
         self._metrics = WorkerMetrics()
-        self._served = WorkerHealth(self.health, self._metrics, port=settings.celery_health_port)
+        port = settings.celery_health_port
+        self._served = WorkerHealth(self.health, self._metrics, port=port) if port else None
         self._records, self._background = self._on_loop(self._begin())
 
     def health(self) -> Health:
@@ -87,25 +88,26 @@ class CeleryWorker:
     async def _begin(self) -> tuple[JobRecords, list[asyncio.Task[None]]]:
         records = job_records(self._settings)
         self._records = records
-        if self._settings.celery_health_port:
-            await self._listen()
+        if self._served is not None:
+            await self._listen(self._served)
         beside = [self._stay_present(), self._hear_cancellations()]
         if self._is_warming:
             beside.append(self._warm())
         return records, [asyncio.create_task(work) for work in beside]
 
-    async def _listen(self) -> None:
+    async def _listen(self, served: WorkerHealth) -> None:
         try:
-            await self._served.start()
+            await served.start()
         except OSError as error:  # several workers of one machine: the jobs matter more than the probes
             log.warning("health port unavailable", extra={"detail": str(error.strerror)})
 
     async def _end(self) -> None:
-        await self._served.close()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._records.leave(self._name)
+        if self._served is not None:
+            await self._served.close()
         await self._records.redis.aclose()
         await self._worker.close()
         if self._store is not None:

@@ -49,7 +49,7 @@ NAVIGATION = "<p>words</p>" * 100
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "save it as PNG"),
         (zipped(), "a zip archive"),
         (tar(), "a tar archive"),
-        (gzip.compress(b"x"), "a gzip archive"),
+        (gzip.compress(b"x", mtime=0), "a gzip archive"),
         (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
         (b"%PDF-1.7", "a PDF"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),

@@ -334,7 +334,7 @@ async def test_a_status_that_may_pass_is_retryable(status: int, retryable: bool)
     [
         ("120", "wait 120 s"),
         (" 3 ", "wait 3 s"),
-        (format_datetime(datetime.now(UTC) + timedelta(minutes=30), usegmt=True), "wait 1"),
+        pytest.param(format_datetime(datetime.now(UTC) + timedelta(minutes=30), usegmt=True), "wait 1", id="a date"),
         ("0", None),
         ("-5", None),
         ("soon", None),
