@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from flux_engine.job.aliases import WITHOUT_EFFECT
 from flux_engine.job.base import ParseContext
-from flux_engine.job.loras import ITEM_ALIASES
 from flux_engine.job.schema.jobs import Kind, Offer, job_schema
 from flux_engine.job.size import SIZE_ALIASES
+from flux_engine.job.written.aliases import WITHOUT_EFFECT
+from flux_engine.job.written.loras import ITEM_ALIASES
 from flux_engine.models.catalog import CATALOG
 
 ROOT: Final = Path(__file__).parents[1] / "clients"

@@ -19,11 +19,11 @@ from builder import client_types, gpus_table, hub_form, lora_tables, manifests, 
 from flux_engine.errors import FluxError
 from flux_engine.gateway.settings import PARTS, GatewaySettings
 from flux_engine.inputs.pictures import MAX_BYTES
-from flux_engine.job.aliases import ALIASES
 from flux_engine.job.fields import ImageFields, SharedFields, describe
 from flux_engine.job.limits import ImageUse
 from flux_engine.job.size import SIZE_ALIASES
 from flux_engine.job.video_fields import MAX_KEYFRAMES, VideoFields
+from flux_engine.job.written.aliases import ALIASES
 from flux_engine.media import colour, decode
 from flux_engine.media import foreign as foreign_files
 from flux_engine.models.catalog import CATALOG, ModelSpec

@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from flux_engine.job.bucket_fields import sendable, trimmed, valid_bucket, valid_endpoint, valid_region
+from flux_engine.job.written.bucket_fields import sendable, trimmed, valid_bucket, valid_endpoint, valid_region
 from flux_engine.units import GIB
 
 Profile = Literal["quality", "balanced", "speed", "memory"]

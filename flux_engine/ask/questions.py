@@ -23,11 +23,11 @@ from flux_engine.inputs.fetcher import InputFetcher
 from flux_engine.job.base import JsonObject, ParseContext
 from flux_engine.job.fingerprint import fingerprint
 from flux_engine.job.image import ImageJob
-from flux_engine.job.loras import LoraRequest
 from flux_engine.job.parse import Request, parse_job
 from flux_engine.job.schema.jobs import prepare
 from flux_engine.job.validation import shown, shown_name
 from flux_engine.job.video import VideoJob
+from flux_engine.job.written.loras import LoraRequest
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.plan import Plan
 from flux_engine.models.spec import ModelSpec

@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from flux_engine.job.base import JsonObject
-from flux_engine.job.misplaced import envelope_fault
+from flux_engine.job.written.misplaced import envelope_fault
 
 TEST_INPUT: Final = "--test_input"
 WIDTH: Final = 100

@@ -13,13 +13,13 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
 from flux_engine.errors import InvalidInput
-from flux_engine.job.aliases import Written
 from flux_engine.job.fields import MAX_SEED, MIN_SEQUENCE_LENGTH, AspectRatio, SharedFields
 from flux_engine.job.limits import ModelLimits, guidance_scale, guided_by, within
-from flux_engine.job.loras import LoraRequest, lora_requests
-from flux_engine.job.prompt_syntax import syntax_warnings
 from flux_engine.job.size import pixel_size
 from flux_engine.job.validation import Fields, shown, shown_picture, validated
+from flux_engine.job.written.aliases import Written
+from flux_engine.job.written.loras import LoraRequest, lora_requests
+from flux_engine.job.written.prompt_syntax import syntax_warnings
 
 JsonObject = dict[str, Any]
 ResponseFormat = Literal["url", "b64_json"]

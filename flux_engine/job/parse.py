@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flux_engine.errors import InvalidInput
-from flux_engine.job.aliases import canonical_fields
 from flux_engine.job.base import ParseContext, Parsing
 from flux_engine.job.image import ImageJob, image_job
-from flux_engine.job.misplaced import EXAMPLE, envelope_fault
 from flux_engine.job.video import VideoJob, video_job
+from flux_engine.job.written.aliases import canonical_fields
+from flux_engine.job.written.misplaced import EXAMPLE, envelope_fault
 
 UNKNOWN_ID: Final = "unknown"
 GATEWAY_FIELD: Final = "gateway"  # of `input`: what a gateway says of the task that this job is for

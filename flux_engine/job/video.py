@@ -14,7 +14,6 @@ from flux_engine.errors import InvalidInput
 from flux_engine.job.base import Job, JsonObject, Parsing, shared_values
 from flux_engine.job.formats import GIF_MAX_FPS, VideoFormat
 from flux_engine.job.limits import PIXELS_PER_MEGAPIXEL
-from flux_engine.job.prompt_syntax import syntax_warnings
 from flux_engine.job.timeline import (
     Keyframe,
     Motion,
@@ -25,6 +24,7 @@ from flux_engine.job.timeline import (
     strength_of,
 )
 from flux_engine.job.video_fields import MAX_FRAMES, KeyframeFields, Mode, VideoFields
+from flux_engine.job.written.prompt_syntax import syntax_warnings
 
 DEFAULT_FRAMES: Final = 48
 DEFAULT_FORMAT: Final[VideoFormat] = "mp4"

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, get_args
 
 from flux_engine.errors import InvalidInput
-from flux_engine.job.aliases import ALIASES
 from flux_engine.job.base import JsonObject
 from flux_engine.job.fields import ImageFields
 from flux_engine.job.validation import shown_name
+from flux_engine.job.written.aliases import ALIASES
 
 NAME: Final = re.compile(r"(?P<name>[^\[\]]+)(?P<list>\[\d*\])?(?:\[(?P<key>[^\[\]]+)\])?")
 NOT_TEXT: Final = ("n", "stream", "partial_images", "output_compression", "frame_count", "frame_duration_ms")

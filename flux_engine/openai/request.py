@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from flux_engine.errors import InvalidInput
-from flux_engine.job.aliases import ALIASES, WITHOUT_EFFECT
 from flux_engine.job.base import JsonObject, ParseContext
 from flux_engine.job.fields import ImageFields
 from flux_engine.job.limits import ModelLimits
 from flux_engine.job.size import SIZE_ALIASES
 from flux_engine.job.validation import shown, shown_name
+from flux_engine.job.written.aliases import ALIASES, WITHOUT_EFFECT
 from flux_engine.openai.mask import white_where_transparent
 from flux_engine.openai.value import boolean, choice, given_fields, integer
 

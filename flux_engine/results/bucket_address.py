@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from flux_engine.job.bucket_fields import valid_bucket, valid_endpoint, valid_region
+from flux_engine.job.written.bucket_fields import valid_bucket, valid_endpoint, valid_region
 from flux_engine.settings import Settings, SettingsError
 
 _AWS_VIRTUAL = re.compile(r"(?P<bucket>.+)\.(?P<service>s3[.-].*amazonaws\.com|s3\.amazonaws\.com)")

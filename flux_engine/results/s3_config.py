@@ -15,8 +15,8 @@ from typing import Final
 from pydantic import SecretStr
 
 from flux_engine.errors import InvalidInput
-from flux_engine.job.bucket_fields import sendable, trimmed
 from flux_engine.job.validation import shown_name
+from flux_engine.job.written.bucket_fields import sendable, trimmed
 from flux_engine.net.addresses import is_public
 from flux_engine.results.bucket import BucketStore
 from flux_engine.results.bucket_address import Bucket, TimeBounds, bucket_address

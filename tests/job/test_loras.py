@@ -10,8 +10,8 @@ from flux_engine.errors import InvalidInput
 from flux_engine.job.base import ParseContext
 from flux_engine.job.image import ImageJob
 from flux_engine.job.limits import ModelLimits
-from flux_engine.job.loras import LoraRequest
 from flux_engine.job.parse import Request, parse_job
+from flux_engine.job.written.loras import LoraRequest
 
 LIMITS = ModelLimits(
     id="m",

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flux_engine.errors import InvalidInput
-from flux_engine.job.aliases import ALIASES
 from flux_engine.job.base import ParseContext, derived_seed
 from flux_engine.job.fields import ASPECT_RATIOS, MAX_SEED, ImageFields, clean_text
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job, parse_request
+from flux_engine.job.written.aliases import ALIASES
 from flux_engine.models import catalog
 from tests.conftest import context_for
 

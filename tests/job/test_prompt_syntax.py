@@ -8,7 +8,7 @@ import pytest
 
 from flux_engine.job.base import ParseContext
 from flux_engine.job.parse import Request, parse_job
-from flux_engine.job.prompt_syntax import syntax_warnings
+from flux_engine.job.written.prompt_syntax import syntax_warnings
 
 
 @pytest.mark.parametrize(

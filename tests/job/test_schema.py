@@ -10,13 +10,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from flux_engine.errors import InvalidInput
-from flux_engine.job.aliases import ALIASES, WITHOUT_EFFECT
 from flux_engine.job.base import ParseContext
 from flux_engine.job.fields import ImageFields
 from flux_engine.job.parse import Request, parse_job
 from flux_engine.job.schema.forms import EXAMPLES, MASK, OF_VIDEOS, PICTURE
 from flux_engine.job.schema.jobs import Kind, Offer, job_schema
 from flux_engine.job.video_fields import VideoFields
+from flux_engine.job.written.aliases import ALIASES, WITHOUT_EFFECT
 from flux_engine.models.catalog import CATALOG, FLUX_TINY
 from flux_engine.models.spec import ModelSpec
 

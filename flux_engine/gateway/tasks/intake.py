@@ -26,11 +26,11 @@ from flux_engine.gateway.task import Kind, Task
 from flux_engine.gateway.tasks.hits import Hits
 from flux_engine.gateway.tasks.ledger import Ending, Known, Ledger, new_task
 from flux_engine.gateway.tasks.sweep import Sweep
-from flux_engine.job.aliases import canonical_fields
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job
 from flux_engine.job.video import VideoJob
 from flux_engine.job.work import work_of
+from flux_engine.job.written.aliases import canonical_fields
 
 SIZE_FIELDS: Final = ("width", "height", "aspect_ratio", "megapixels")
 LARGE_BODY: Final = 100_000

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from flux_engine.job.fields import MAX_LORAS, SIDE_BOUNDS, LoraItem
-from flux_engine.job.loras import ITEM_ALIASES
 from flux_engine.job.size import IMAGE_SIZE_PRESETS
 from flux_engine.job.video_fields import MAX_KEYFRAMES, MAX_SCHEDULE_POINTS, SCHEDULE_BOUNDS, KeyframeFields
+from flux_engine.job.written.loras import ITEM_ALIASES
 
 JsonSchema = dict[str, Any]
 

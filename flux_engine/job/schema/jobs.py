@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
 
-from flux_engine.job.aliases import ALIASES, ONLY_VIDEOS_HAVE, VIDEO_SPELLINGS, WITHOUT_EFFECT
 from flux_engine.job.base import DEFAULT_QUALITY, ParseContext
 from flux_engine.job.fields import ImageFields, SharedFields
 from flux_engine.job.formats import SPELLINGS
@@ -23,6 +22,7 @@ from flux_engine.job.size import SIZE_ALIASES
 from flux_engine.job.timeline import DEFAULT_STRENGTH as DEFAULT_VIDEO_STRENGTH
 from flux_engine.job.video import DEFAULT_FRAMES
 from flux_engine.job.video_fields import VideoFields
+from flux_engine.job.written.aliases import ALIASES, ONLY_VIDEOS_HAVE, VIDEO_SPELLINGS, WITHOUT_EFFECT
 
 Kind = Literal["image", "video"]
 

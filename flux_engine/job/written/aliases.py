@@ -10,12 +10,12 @@ from typing import Final
 from flux_engine.errors import InvalidInput
 from flux_engine.job.fields import ImageFields, cleaned
 from flux_engine.job.formats import SPELLINGS
-from flux_engine.job.loras import lora_items
-from flux_engine.job.misplaced import depth_fault
 from flux_engine.job.size import SIZE_ALIASES, require_both_sides, written_size
 from flux_engine.job.timeline import written_keyframes
 from flux_engine.job.validation import is_same, shown, shown_name
 from flux_engine.job.video_fields import VideoFields
+from flux_engine.job.written.loras import lora_items
+from flux_engine.job.written.misplaced import depth_fault
 
 ALIASES: Final[dict[str, str]] = {
     "task": "type",
