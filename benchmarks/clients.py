@@ -1,6 +1,6 @@
 """Both clients against the local platform while workers are killed and connections reset: each job once, and right?
 
-python -m benchmarks.clients --jobs 100 --kills 8 --resets 0.1
+PYTHONPATH=clients/python python -m benchmarks.clients --jobs 100 --kills 8 --resets 0.1
 """
 
 from __future__ import annotations
