@@ -21,7 +21,6 @@ from typing import Any
 
 import grimp
 from importlinter import Contract, ContractCheck, fields, output
-from importlinter.application import contract_utils
 
 
 class RoomsContract(Contract):
@@ -33,12 +32,8 @@ class RoomsContract(Contract):
     packages: Any = fields.SetField(subfield=fields.StringField())
     rooms: Any = fields.SetField(subfield=fields.StringField())
     lazy: Any = fields.BooleanField(required=False, default=False)
-    ignore_imports: Any = fields.SetField(subfield=fields.ImportExpressionField(), required=False)
 
     def check(self, graph: grimp.ImportGraph, verbose: bool) -> ContractCheck:
-        contract_utils.remove_ignored_imports_and_report(
-            graph=graph, ignore_imports=self.ignore_imports, unmatched_alerting=contract_utils.AlertLevel.WARN
-        )
         packages = graph.modules & self.packages
         importers = {(m, p) for p in packages for m in graph.find_modules_that_directly_import(p)}
         outside = [

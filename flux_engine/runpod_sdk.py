@@ -136,33 +136,19 @@ def wake_on_events() -> bool:
 def _woken_by_events(base: type[Any]) -> type[Any]:
     """The SDK's scaler with its two waits replaced. `LOOK_AGAIN_S` bounds each, for what gives no event: signals."""
 
-    class Jobs(asyncio.Queue[Any]):
-        """The jobs that were taken and have not begun."""
-
-        def __init__(self, maxsize: int, taken: asyncio.Event) -> None:
-            super().__init__(maxsize)
-            self._taken = taken
-
-        def _put(self, item: Any) -> None:
-            super()._put(item)
-            self._taken.set()
-
     class Scaler(base):  # type: ignore[misc]
-        jobs_fetcher: Any
-        jobs_queue: asyncio.Queue[Any]
-
         def __init__(self, config: Mapping[str, Any]) -> None:
             super().__init__(config)
             self._news, self._ended = asyncio.Event(), asyncio.Event()
             self.take_from_platform = self.jobs_fetcher
             self.jobs_fetcher = self._take
-            self.jobs_queue = Jobs(self.current_concurrency, self._news)
+            self.jobs_queue = _Jobs(self.current_concurrency, self._news)
 
         async def set_scale(self) -> None:
             """The SDK calls this before it asks for jobs: return when there is room for one."""
             await super().set_scale()
-            if not isinstance(self.jobs_queue, Jobs):  # it has another size now, and is empty
-                self.jobs_queue = Jobs(self.current_concurrency, self._news)
+            if not isinstance(self.jobs_queue, _Jobs):  # it has another size now, and is empty
+                self.jobs_queue = _Jobs(self.current_concurrency, self._news)
             while self.is_alive() and self.current_occupancy() >= self.current_concurrency:
                 await _set_within(self._ended, LOOK_AGAIN_S)
 
@@ -197,6 +183,18 @@ def _woken_by_events(base: type[Any]) -> type[Any]:
             return await self.take_from_platform(session, count) if self.is_alive() else None
 
     return Scaler
+
+
+class _Jobs(asyncio.Queue[Any]):
+    """The jobs that were taken and have not begun."""
+
+    def __init__(self, maxsize: int, taken: asyncio.Event) -> None:
+        super().__init__(maxsize)
+        self._taken = taken
+
+    def _put(self, item: Any) -> None:
+        super()._put(item)
+        self._taken.set()
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:
