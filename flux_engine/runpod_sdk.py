@@ -137,6 +137,9 @@ def _woken_by_events(base: type[Any]) -> type[Any]:
     """The SDK's scaler with its two waits replaced. `LOOK_AGAIN_S` bounds each, for what gives no event: signals."""
 
     class Scaler(base):  # type: ignore[misc]
+        jobs_fetcher: Any
+        jobs_queue: Any
+
         def __init__(self, config: Mapping[str, Any]) -> None:
             super().__init__(config)
             self._news, self._ended = asyncio.Event(), asyncio.Event()
@@ -155,22 +158,21 @@ def _woken_by_events(base: type[Any]) -> type[Any]:
         async def run_jobs(self, session: Any) -> None:
             """Begin jobs as they come, up to the concurrency, until the worker ends; then let the running ones end."""
             running: set[asyncio.Task[None]] = set()
-
-            def ended(task: asyncio.Task[None]) -> None:
-                running.discard(task)
-                if not task.cancelled():
-                    task.exception()  # the SDK has logged it
-                self._news.set()
-
             while self.is_alive() or not self.jobs_queue.empty():
                 while len(running) < self.current_concurrency and not self.jobs_queue.empty():
                     job = self.jobs_queue.get_nowait()
                     task = asyncio.create_task(self.handle_job(session, job))
                     running.add(task)
                     self.jobs_tasks[job["id"]] = task
-                    task.add_done_callback(ended)
+                    task.add_done_callback(running.discard)
+                    task.add_done_callback(self._noticed)
                 await _set_within(self._news, LOOK_AGAIN_S)
             await asyncio.gather(*running, return_exceptions=True)
+
+        def _noticed(self, task: asyncio.Task[None]) -> None:
+            if not task.cancelled():
+                task.exception()  # the SDK has logged it
+            self._news.set()
 
         async def handle_job(self, session: Any, job: Any) -> None:
             try:

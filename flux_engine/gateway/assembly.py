@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
 
 from flux_engine.cache.lua import Terms
 from flux_engine.cache.manager import CacheManager, server_of
@@ -42,88 +45,109 @@ from flux_engine.settings import SettingsError, default_cache_folder
 LEAST_IN_FLIGHT: Final = 2
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """What holds connections."""
+
+    redis: Redis
+    link: RedisLink
+    cache: CacheManager
+    queue: JobQueue
+    results: Results
+    security: SecurityManager
+    limits: LimitsManager
+    secret: bytes
+
+
 @asynccontextmanager
 async def open_gateway(settings: GatewaySettings, *, pace: Pace | None = None) -> AsyncIterator[Gateway]:
     """Raises SettingsError and NotConfigured where it cannot start; RedisError where Redis does not come."""
-    server = server_of(settings.shared, cache_folder=default_cache_folder())
     async with AsyncExitStack() as stack:
-        url = await server.url()
-        stack.callback(server.close)
-        redis = connect(url)
-        stack.push_async_callback(redis.aclose)
-        link = RedisLink(RemoteServer(url))
-        stack.push_async_callback(link.close)
-        cache = CacheManager(
-            RemoteServer(url), namespace=settings.namespace, terms=Terms(entry_s=settings.shared.cache_ttl_seconds)
-        )
-        stack.push_async_callback(cache.close)
-        queue = _queue(settings)
-        stack.push_async_callback(queue.close)
-        results = Results(_store(settings))
-        stack.push_async_callback(results.close)
-        security = await SecurityManager.open(
-            _security_terms(settings), link, root=settings.redis_root, fetcher=Fetcher()
-        )
-        stack.push_async_callback(security.close)
-        limits = LimitsManager(link, _limit_terms(settings), root=settings.redis_root)
-        stack.push_async_callback(limits.close)
-
-        capacity = Capacity(queue)
-        line = FairLine(link, _line_terms(settings, capacity), root=settings.redis_root)
-        metrics = GatewayMetrics()
-        poster = Poster(allow_private=settings.webhook_private_addresses == "on")
-        secret = await gateway_secret(settings.gateway_secret, link, root=settings.redis_root)
-        webhooks = WebhookManager(
-            DeliveryLog(link, root=settings.redis_root), poster, secret=secret, on_attempt=metrics.webhook_sent
-        )
-        ledger = Ledger(redis, namespace=settings.namespace, keep_s=settings.task_ttl_seconds)
-        hub = EventHub(redis, ledger)
-        offers = Offers(cache.notices, settings)
-        hits = Hits(cache, cache.notices, offers=offers, results=results)
-        sweep = Sweep(
-            ledger,
-            queue,
-            cache=cache,
-            results=results,
-            hits=hits,
-            line=line,
-            limits=limits,
-            webhooks=webhooks,
-            settings=settings,
-            capacity=capacity,
-            on_end=metrics.task_changed,
-            pace=pace,
-        )
-        intake = Intake(
-            ledger,
-            offers=offers,
-            hits=hits,
-            limits=limits,
-            line=line,
-            sweep=sweep,
-            store_has_urls=settings.shared.has_bucket,
-        )
-        gateway = Gateway(
-            settings=settings,
-            redis=redis,
-            queue=queue,
-            ledger=ledger,
-            hub=hub,
-            results=results,
-            offers=offers,
-            asking=Asking(offers, hits, cache, settings),
-            capacity=capacity,
-            intake=intake,
-            sweep=sweep,
-            security=security,
-            limits=limits,
-            line=line,
-            webhooks=webhooks,
-            metrics=metrics,
-            poster=poster,
-        )
-        await stack.enter_async_context(running(gateway, cache.notices))
+        opened = await _open(settings, stack)
+        gateway = _assembled(settings, opened, pace)
+        await stack.enter_async_context(running(gateway, opened.cache.notices))
         yield gateway
+
+
+async def _open(settings: GatewaySettings, stack: AsyncExitStack) -> _Opened:
+    """Connect, in order; `stack` closes all of it in reverse."""
+    server = server_of(settings.shared, cache_folder=default_cache_folder())
+    url = await server.url()
+    stack.callback(server.close)
+    redis = connect(url)
+    stack.push_async_callback(redis.aclose)
+    link = RedisLink(RemoteServer(url))
+    stack.push_async_callback(link.close)
+    terms = Terms(entry_s=settings.shared.cache_ttl_seconds)
+    cache = CacheManager(RemoteServer(url), namespace=settings.namespace, terms=terms)
+    stack.push_async_callback(cache.close)
+    queue = _queue(settings)
+    stack.push_async_callback(queue.close)
+    results = Results(_store(settings))
+    stack.push_async_callback(results.close)
+    root = settings.redis_root
+    security = await SecurityManager.open(_security_terms(settings), link, root=root, fetcher=Fetcher())
+    stack.push_async_callback(security.close)
+    limits = LimitsManager(link, _limit_terms(settings), root=root)
+    stack.push_async_callback(limits.close)
+    secret = await gateway_secret(settings.gateway_secret, link, root=root)
+    return _Opened(
+        redis=redis,
+        link=link,
+        cache=cache,
+        queue=queue,
+        results=results,
+        security=security,
+        limits=limits,
+        secret=secret,
+    )
+
+
+def _assembled(settings: GatewaySettings, opened: _Opened, pace: Pace | None) -> Gateway:
+    """The rooms on what is open. Begins nothing."""
+    cache, results, limits, root = opened.cache, opened.results, opened.limits, settings.redis_root
+    metrics = GatewayMetrics()
+    capacity = Capacity(opened.queue)
+    line = FairLine(opened.link, _line_terms(settings, capacity), root=root)
+    poster = Poster(allow_private=settings.webhook_private_addresses == "on")
+    log = DeliveryLog(opened.link, root=root)
+    webhooks = WebhookManager(log, poster, secret=opened.secret, on_attempt=metrics.webhook_sent)
+    ledger = Ledger(opened.redis, namespace=settings.namespace, keep_s=settings.task_ttl_seconds)
+    offers = Offers(cache.notices, settings)
+    hits = Hits(cache, cache.notices, offers=offers, results=results)
+    rooms: dict[str, Any] = {"hits": hits, "line": line, "limits": limits}
+    sweep = Sweep(
+        ledger,
+        opened.queue,
+        cache=cache,
+        results=results,
+        webhooks=webhooks,
+        settings=settings,
+        capacity=capacity,
+        on_end=metrics.task_changed,
+        pace=pace,
+        **rooms,
+    )
+    intake = Intake(ledger, offers=offers, sweep=sweep, store_has_urls=settings.shared.has_bucket, **rooms)
+    return Gateway(
+        settings=settings,
+        redis=opened.redis,
+        queue=opened.queue,
+        ledger=ledger,
+        hub=EventHub(opened.redis, ledger),
+        results=results,
+        offers=offers,
+        asking=Asking(offers, hits, cache, settings),
+        capacity=capacity,
+        intake=intake,
+        sweep=sweep,
+        security=opened.security,
+        limits=limits,
+        line=line,
+        webhooks=webhooks,
+        metrics=metrics,
+        poster=poster,
+    )
 
 
 def _queue(settings: GatewaySettings) -> JobQueue:
