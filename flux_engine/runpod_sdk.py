@@ -147,8 +147,7 @@ def _woken_by_events(base: type[Any]) -> type[Any]:
             self.jobs_fetcher = self._take
             self.jobs_queue = _Jobs(self.current_concurrency, self._news)
 
-        async def set_scale(self) -> None:
-            """The SDK calls this before it asks for jobs: return when there is room for one."""
+        async def set_scale(self) -> None:  # asked before a take: returns when there is room for a job
             await super().set_scale()
             if not isinstance(self.jobs_queue, _Jobs):  # it has another size now, and is empty
                 self.jobs_queue = _Jobs(self.current_concurrency, self._news)
@@ -157,7 +156,7 @@ def _woken_by_events(base: type[Any]) -> type[Any]:
 
         async def run_jobs(self, session: Any) -> None:
             """Begin jobs as they come, up to the concurrency, until the worker ends; then let the running ones end."""
-            running: set[asyncio.Task[None]] = set()
+            running = set[asyncio.Task[None]]()
             while self.is_alive() or not self.jobs_queue.empty():
                 while len(running) < self.current_concurrency and not self.jobs_queue.empty():
                     job = self.jobs_queue.get_nowait()
@@ -180,8 +179,7 @@ def _woken_by_events(base: type[Any]) -> type[Any]:
             finally:
                 self._ended.set()
 
-        async def _take(self, session: Any, count: int) -> Any:
-            """Jobs from the platform, but none for a worker that ends."""
+        async def _take(self, session: Any, count: int) -> Any:  # nothing for a worker that ends
             return await self.take_from_platform(session, count) if self.is_alive() else None
 
     return Scaler
