@@ -28,7 +28,7 @@ from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job, parse_request
 from flux_engine.job.shape import shaped_like
 from flux_engine.job.video import VideoJob
-from flux_engine.logs import about_job
+from flux_engine.logs import about_job, about_request
 from flux_engine.models.served import ServedModels
 from flux_engine.openai.call import OpenAICall, Stream
 from flux_engine.progress import MIN_INTERVAL_S, Progress, Send
@@ -149,7 +149,7 @@ class Worker:
         self, request: Request, send: Send | None, *, call: OpenAICall | None = None, min_interval_s: float
     ) -> JsonObject:
         """The result of `request`, or its error: the boundary around one job."""
-        with about_job(request.id):
+        with about_job(request.id), about_request(*request.origin):
             if request.task is not None:
                 send = self._cache.notices.sender(request.id, send)
             progress = Progress(send, min_interval_s=min_interval_s)

@@ -12,14 +12,12 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
-from opentelemetry import trace
 
 from flux_engine.gateway.app import create_app
 from flux_engine.gateway.assembly import open_gateway
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.security.terms import NotConfigured
 from flux_engine.gateway.settings import GatewaySettings
-from flux_engine.gateway.watching.tracing import tracer_provider
 from flux_engine.logs import set_up_logs
 from flux_engine.settings import SettingsError
 
@@ -42,11 +40,8 @@ def main(arguments: Sequence[str]) -> int:
 
 async def serve(settings: GatewaySettings) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError and NotConfigured."""
-    provider = tracer_provider(os.environ)
-    trace.set_tracer_provider(provider)
     async with open_gateway(settings) as gateway:
         await GatewayServer(config_of(settings, create_app(gateway)), gateway).serve()
-    await asyncio.to_thread(provider.shutdown)
 
 
 def config_of(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from fastapi import FastAPI, Request
@@ -11,16 +10,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flux_engine.cache.redis_link import CacheAway
 from flux_engine.errors import FluxError
 from flux_engine.gateway.bodies import BodyLimit, Unforeseen
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.problems import Malformed, NotFound, Problem, Refused, Unavailable
-from flux_engine.gateway.routes import account, ask, create, events, openai, page, results, system, tasks
+from flux_engine.gateway.routes import account, ask, create, events, openai, page, results, system, tasks, webhooks
 from flux_engine.gateway.routes.answer import problem_answer
-from flux_engine.gateway.security.headers import SecurityHeaders, cross_origin
+from flux_engine.gateway.security.headers import CrossOrigin, SecurityHeaders
 from flux_engine.gateway.watching.middleware import Watched
 
 TITLE: Final = "FLUX gateway"
@@ -43,6 +41,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         openapi_url="/openapi.json" if has_docs else None,
+        telemetry={"tracer_provider": gateway.tracing, "metrics": False, "logs": False, "operation_spans": False},
     )
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, limit=settings.gateway_max_body_bytes)
@@ -60,6 +59,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         openai.router,
         account.router,
         ask.router,
+        webhooks.router,
         system.router,
     ):
         app.include_router(router)
@@ -72,16 +72,6 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(RedisError, _redis_away)
     app.add_exception_handler(CacheAway, _redis_away)
     return app
-
-
-class CrossOrigin:
-    """`cross_origin` as a middleware."""
-
-    def __init__(self, app: ASGIApp, *, origins: Sequence[str]) -> None:
-        self._app = cross_origin(app, origins=origins)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
 
 
 class _NotAllowed(Problem):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from opentelemetry.sdk.trace import TracerProvider
 from redis.asyncio import Redis
 
 from flux_engine.cache.lua import Terms
@@ -19,10 +22,12 @@ from flux_engine.gateway.limits.line import FairLine, LineTerms
 from flux_engine.gateway.limits.manager import LimitsManager, LimitTerms
 from flux_engine.gateway.offer import Offers
 from flux_engine.gateway.redis_pool import connect
+from flux_engine.gateway.routes.answer import described
 from flux_engine.gateway.security.manager import SecurityManager
 from flux_engine.gateway.security.secret import gateway_secret
 from flux_engine.gateway.security.terms import SecurityTerms
 from flux_engine.gateway.settings import GatewaySettings
+from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.events import EventHub
 from flux_engine.gateway.tasks.hits import Hits
 from flux_engine.gateway.tasks.intake import Intake
@@ -30,6 +35,7 @@ from flux_engine.gateway.tasks.ledger import Ledger
 from flux_engine.gateway.tasks.results import Results
 from flux_engine.gateway.tasks.sweep import Pace, Sweep
 from flux_engine.gateway.watching.metrics import GatewayMetrics
+from flux_engine.gateway.watching.tracing import tracer_provider
 from flux_engine.gateway.webhooks.delivery_log import DeliveryLog
 from flux_engine.gateway.webhooks.manager import WebhookManager
 from flux_engine.net.fetch import Fetcher
@@ -57,6 +63,7 @@ class _Opened:
     security: SecurityManager
     limits: LimitsManager
     secret: bytes
+    tracing: TracerProvider
 
 
 @asynccontextmanager
@@ -90,6 +97,8 @@ async def _open(settings: GatewaySettings, stack: AsyncExitStack) -> _Opened:
     stack.push_async_callback(security.close)
     limits = LimitsManager(link, _limit_terms(settings), root=root)
     stack.push_async_callback(limits.close)
+    tracing = tracer_provider(os.environ)
+    stack.push_async_callback(asyncio.to_thread, tracing.shutdown)
     secret = await gateway_secret(settings.gateway_secret, link, root=root)
     return _Opened(
         redis=redis,
@@ -100,6 +109,7 @@ async def _open(settings: GatewaySettings, stack: AsyncExitStack) -> _Opened:
         security=security,
         limits=limits,
         secret=secret,
+        tracing=tracing,
     )
 
 
@@ -111,7 +121,8 @@ def _assembled(settings: GatewaySettings, opened: _Opened, pace: Pace | None) ->
     line = FairLine(opened.link, _line_terms(settings, capacity), root=root)
     poster = Poster(allow_private=settings.webhook_private_addresses == "on")
     log = DeliveryLog(opened.link, root=root)
-    webhooks = WebhookManager(log, poster, secret=opened.secret, on_attempt=metrics.webhook_sent)
+    view, told = _view(settings), metrics.webhook_sent
+    webhooks = WebhookManager(log, poster, secret=opened.secret, view=view, on_attempt=told)
     ledger = Ledger(opened.redis, namespace=settings.namespace, keep_s=settings.task_ttl_seconds)
     offers = Offers(cache.notices, settings)
     hits = Hits(cache, cache.notices, offers=offers, results=results)
@@ -146,8 +157,15 @@ def _assembled(settings: GatewaySettings, opened: _Opened, pace: Pace | None) ->
         line=line,
         webhooks=webhooks,
         metrics=metrics,
+        tracing=opened.tracing,
         poster=poster,
     )
+
+
+def _view(settings: GatewaySettings) -> Callable[[Task], Mapping[str, Any]]:
+    """What a webhook says of a task: what its status says, with URLs where the gateway knows its own."""
+    base, keep_s = settings.gateway_public_url, settings.task_ttl_seconds
+    return Task.public if base is None else lambda task: described(task, base, keep_s=keep_s)
 
 
 def _queue(settings: GatewaySettings) -> JobQueue:

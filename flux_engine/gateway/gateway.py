@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from opentelemetry.sdk.trace import TracerProvider
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -65,6 +66,7 @@ class Gateway:
     line: FairLine
     webhooks: WebhookManager
     metrics: GatewayMetrics
+    tracing: TracerProvider
     poster: Poster
 
     def webhook_target(self, given: object) -> dict[str, Any]:

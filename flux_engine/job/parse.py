@@ -52,6 +52,13 @@ class Request:
     task: GatewayTask | None = None
     fault: str | None = field(default=None, repr=False)
 
+    @property
+    def origin(self) -> tuple[str, str]:
+        """The client's request and the trace that the job came from, by their ids; empty where there is none."""
+        if self.task is None:
+            return "", ""
+        return self.task.request_id, self.task.traceparent[3:35]
+
 
 def parse_request(raw: object) -> Request:
     """Open the platform's job dictionary. Raises nothing, so that each error can name its job: what is wrong with

@@ -39,3 +39,10 @@ async def gw(shared_redis: RedisProcess, tmp_path: Path) -> AsyncIterator[World]
     """A gateway with nothing behind it but a queue; the test's hand is its worker."""
     async with world(shared_redis.url, tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+async def gw_with_hooks(shared_redis: RedisProcess, tmp_path: Path) -> AsyncIterator[World]:
+    """A gateway whose webhooks may go to this machine."""
+    async with world(shared_redis.url, tmp_path, WEBHOOK_PRIVATE_ADDRESSES="on") as made:
+        yield made

@@ -35,7 +35,8 @@ async def caller(request: Request, scope: Scope) -> Principal:
     with phase("auth"):
         principal = await gateway.security.authenticate(request.headers, address=client_address(request))
         gateway.security.require(principal, scope)
-    request.state.limit_headers = dict(await gateway.limits.check_request(principal.user))
+    with phase("limits"):
+        request.state.limit_headers = dict(await gateway.limits.check_request(principal.user))
     return principal
 
 

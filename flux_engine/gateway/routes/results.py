@@ -18,6 +18,7 @@ from flux_engine.gateway.routes.document import problems
 from flux_engine.gateway.routes.request import MAX_WAIT_S, caller, gateway_of, own_task
 from flux_engine.gateway.routes.tasks import TaskId
 from flux_engine.gateway.seams import Principal
+from flux_engine.gateway.security.signed_paths import SIGNATURE
 from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.intake import problem_of
 from flux_engine.job.formats import CONTENT_TYPES
@@ -77,7 +78,7 @@ async def result(
 
 async def _reader(request: Request) -> Principal:
     """Whoever asks, by credentials or by a signed path."""
-    if "sig" in request.query_params and "authorization" not in request.headers:
+    if SIGNATURE in request.query_params and "authorization" not in request.headers:
         principal = await gateway_of(request).security.verify_path(request.url.path, request.query_params)
         request.state.limit_headers = dict(await gateway_of(request).limits.check_request(principal.user))
         return principal

@@ -67,15 +67,15 @@ class SecurityHeaders:
         await self._app(scope, receive, answer if scope["type"] == "http" else send)
 
 
-def cross_origin(app: ASGIApp, *, origins: Sequence[str]) -> ASGIApp:
-    """`app`, callable from pages of `origins`; as it is where there are none."""
-    if not origins:
-        return app
-    return CORSMiddleware(
-        app,
-        allow_origins=origins,
-        allow_methods=("GET", "HEAD", "POST", "DELETE"),
-        allow_headers=ALLOWED,
-        expose_headers=EXPOSED,
-        max_age=600,
-    )
+class CrossOrigin(CORSMiddleware):
+    """Lets pages of `origins` call an application."""
+
+    def __init__(self, app: ASGIApp, *, origins: Sequence[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_headers=ALLOWED,
+            expose_headers=EXPOSED,
+            max_age=600,
+        )

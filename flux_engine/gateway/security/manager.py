@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 class IssuedToken:
     """A token in exchange for a key."""
 
+    user: str
     token: str
     expires_in_s: int
     scopes: frozenset[str]
@@ -109,7 +110,7 @@ class SecurityManager:
         if record is None:
             raise refused()
         token = self._tokens.issue(principal, epoch=record.epoch)
-        return IssuedToken(token, MAX_SECONDS, principal.scopes)
+        return IssuedToken(principal.user, token, MAX_SECONDS, principal.scopes)
 
     def require(self, principal: Principal, scope: Scope) -> None:
         """Raises Forbidden where `principal` has neither `scope` nor `admin`."""

@@ -20,7 +20,8 @@ from flux_engine.gateway.seams import Principal
 from flux_engine.gateway.security.keys import USER
 
 MAX_SECONDS: Final = 900
-OWN: Final = ("expires", "user", "key", "sig")
+SIGNATURE: Final = "sig"  # a name that tracers redact
+OWN: Final = ("expires", "user", "key", SIGNATURE)
 
 
 class PathSigner:
@@ -39,15 +40,15 @@ class PathSigner:
             raise ValueError("the path is signed already")
         expires = int(time.time()) + max(1, min(seconds, MAX_SECONDS))
         query += [("expires", str(expires)), ("user", principal.user), ("key", principal.key_id or "")]
-        return f"{parts.path}?{urlencode([*query, ('sig', self._signature(unquote(parts.path), dict(query)))])}"
+        return f"{parts.path}?{urlencode([*query, (SIGNATURE, self._signature(unquote(parts.path), dict(query)))])}"
 
     def verify(self, path: str, query: Mapping[str, str]) -> Principal | None:
         """Whoever this path was signed for, with the scope `read`; None where the signature does not hold any more.
 
         `path` is decoded, as a server hands it on. Whether the key still lives is the caller's to look up.
         """
-        given = query.get("sig", "")
-        signed = {name: value for name, value in query.items() if name != "sig"}
+        given = query.get(SIGNATURE, "")
+        signed = {name: value for name, value in query.items() if name != SIGNATURE}
         expected = self._signature(path, signed)
         if not hmac.compare_digest(expected.encode(), given.encode("utf-8", "replace")):
             return None

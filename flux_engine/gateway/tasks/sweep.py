@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeGuard
 
 from redis.exceptions import RedisError
@@ -299,7 +299,9 @@ class Sweep:
         if report.progress is not None:
             await self._advance(task, report.progress)
         elif task.status == "queued":
-            await self._ledger.note(task, status="processing", started_at=time.time(), waiting_for=None)
+            begun = replace(task, status="processing", started_at=time.time(), waiting_for=None)
+            await self._ledger.note(task, status=begun.status, started_at=begun.started_at, waiting_for=None)
+            await self._webhooks.task_changed(begun)
         await self._ledger.look_at(task.id, time.time() + self._until_next(task, report))
 
     def _until_next(self, task: Task, report: Report) -> float:
@@ -358,7 +360,9 @@ class Sweep:
     async def _advance(self, task: Task, update: Mapping[str, Any], *, is_told: bool = False) -> None:
         news = _news(update)
         if news is not None:
-            await self._ledger.advance(task, news, is_told=is_told)
+            is_news = await self._ledger.advance(task, news, is_told=is_told)
+            if is_news and task.status == "queued":
+                await self._webhooks.task_changed(replace(task, status="processing", started_at=time.time()))
 
     async def _cancel_in_queue(self, ticket: str) -> None:
         try:

@@ -68,7 +68,7 @@ class WebhookManager:
         if task.webhook is None:
             return
         target = Target.of(task.webhook)
-        if task.status not in target.events:
+        if not target.is_told_of(task.status):
             return
         event, now = f"task.{task.status}", self._clock()
         made = Delivery(

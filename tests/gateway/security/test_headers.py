@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.responses import Response
 from httpx2 import ASGITransport, AsyncClient
 
-from flux_engine.gateway.security.headers import CONTENT_SECURITY_POLICY, SecurityHeaders, cross_origin
+from flux_engine.gateway.security.headers import CONTENT_SECURITY_POLICY, CrossOrigin, SecurityHeaders
 
 
 def client_of(*, origins: tuple[str, ...] = (), is_https: bool = False) -> AsyncClient:
@@ -21,7 +21,8 @@ def client_of(*, origins: tuple[str, ...] = (), is_https: bool = False) -> Async
     async def kept() -> Response:
         return Response(b"x", headers={"Cache-Control": "private, immutable", "Content-Security-Policy": "none at all"})
 
-    wrapped = SecurityHeaders(cross_origin(app, origins=origins), is_https=is_https)
+    inner = CrossOrigin(app, origins=origins) if origins else app
+    wrapped = SecurityHeaders(inner, is_https=is_https)
     return AsyncClient(transport=ASGITransport(app=wrapped), base_url="http://gateway")
 
 

@@ -121,9 +121,9 @@ async def test_only_what_was_asked_for_and_once(make: Make) -> None:
     receiver, one, other = Receiver(), make(), make()
     async with server(receiver.answer) as port, running(one, other):
         for manager in (one, other, one):
-            for status in ("queued", "processing", "completed"):
-                await manager.task_changed(task_of(port, status=status, events=["processing", "completed"]))
-        await manager.task_changed(task_of(port, name="t2", status="queued"))
+            for status in ("processing", "completed"):
+                await manager.task_changed(task_of(port, status=status, events=["status", "completed"]))
+        await manager.task_changed(task_of(port, name="t2", status="processing"))
         await manager.task_changed(replace(task_of(port, name="t3"), webhook=None))
         events = {json.loads((await receiver.came.get())[0])["type"] for _ in range(2)}
         await until(lambda: _all(one, "delivered"))
@@ -271,7 +271,7 @@ async def test_too_many_waiting_are_logged_as_failed(make: Make, deliveries: Del
 @pytest.mark.parametrize(
     ("given", "field"),
     [
-        ("https://hook.example/", "webhook"),
+        ("http://hook.example/", "webhook.url"),
         ([], "webhook"),
         ({}, "webhook.url"),
         ({"url": 7}, "webhook.url"),
@@ -300,7 +300,7 @@ def test_a_target() -> None:
     target = Target.parse(given, Poster())
     assert Target.of(target.to_json()) == target
     assert target.events == ("failed", "completed")
-    assert Target.parse({"url": "https://hook.example/"}, Poster()).events == ("completed", "failed", "cancelled")
+    assert Target.parse("https://hook.example/", Poster()).events == ("completed", "failed", "cancelled")
 
 
 async def test_line_breaks_reach_no_header(make: Make) -> None:
