@@ -6,7 +6,7 @@ import re
 import statistics
 import time
 import uuid
-from typing import Final
+from typing import Any, Final
 
 import httpx2
 import pytest
@@ -174,7 +174,8 @@ async def test_the_trace_goes_with_the_job(gw: World) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     sent = gw.headers | {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "X-Request-ID": "client-7"}
     assert (await ask(gw, "POST", "/generate-image", sent)).headers["x-request-id"] == "client-7"
-    envelope = (await gw.hand.take()).payload["input"]["gateway"]
+    payload: Any = (await gw.hand.take()).payload
+    envelope = payload["input"]["gateway"]
     assert envelope["request_id"] == "client-7"
     assert trace in envelope["traceparent"]
 
