@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 8 ? 8 : n)))
 
-.PHONY: run test test-gpu check docs serve platform train-tiny clean
+.PHONY: run test test-slow test-gpu check docs serve platform train-tiny clean
 
 run: $(VENV)/.runtime
 	@$(BIN)/python handler.py
@@ -12,7 +12,11 @@ run: $(VENV)/.runtime
 # Files of tests are spread over JOBS processes. One thread for each, since they start servers and workers beside
 # themselves: more stall one another.
 test: $(VENV)/.development clients/typescript/node_modules/.ready
-	@OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow"
+
+# Minutes each: the page in Chromium, Celery workers, kills at random, compiled code across processes. A quiet machine.
+test-slow: $(VENV)/.development
+	@OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/python -m pytest -m slow
 
 test-gpu: $(VENV)/.development
 	@$(BIN)/python -m pytest tests/gpu -m gpu -rs -o faulthandler_timeout=0

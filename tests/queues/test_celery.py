@@ -20,6 +20,7 @@ from flux_engine.queues.celery_settings import CelerySettings
 from flux_engine.queues.job_queue import QueueAway, QueuedJob, Report
 from tests.servers import RedisProcess
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 QUICK = {"prompt": "a red sun over a lake", "num_inference_steps": 2, "width": 128, "height": 128, "seed": 3}
 LONG = {**QUICK, "num_inference_steps": 50, "num_images": 4, "cache": False}

@@ -53,7 +53,8 @@ class Served:
         command = [sys.executable, "-m", "local_platform.serve", "--port", str(self.port), "--folder", str(self.folder)]
         environment = os.environ | {
             "PYTHONWARNINGS": "ignore",
-            "WORK_PER_MINUTE": "3000",
+            "OMP_NUM_THREADS": "1",
+            "MAX_WORK_PER_MINUTE": "3000",
             "MODEL_VOLUME": str(self.folder),
         }
         self.process = subprocess.Popen(
@@ -124,5 +125,5 @@ def sign_in(page: Page, served: Served) -> None:
 def ask_for(page: Page, prompt: str, **fields: str) -> None:
     page.get_by_label("Prompt", exact=True).fill(prompt)
     for label, value in fields.items():
-        page.get_by_label(label, exact=True).fill(value)
+        page.get_by_role("spinbutton", name=label, exact=True).fill(value)
     page.keyboard.press("Control+Enter")

@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.gateway.page.conftest import NARROW, WIDE, Served, ask_for, opened, sign_in
 
+pytestmark = pytest.mark.slow
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.gateway.page.conftest import ROOT, WIDE, Served, ask_for, opened, sign_in
@@ -31,6 +32,7 @@ def test_nothing_comes_from_elsewhere() -> None:
         assert 'from "http' not in file.read_text(encoding="utf-8"), Path(file).name
 
 
+@pytest.mark.slow
 def test_no_layout_shift_while_a_picture_comes(browser: Browser, served: Served) -> None:
     with opened(browser, WIDE) as page:
         page.add_init_script(
@@ -42,4 +44,4 @@ def test_no_layout_shift_while_a_picture_comes(browser: Browser, served: Served)
         sign_in(page, served)
         ask_for(page, "nothing jumps", Steps="50")
         expect(page.get_by_role("button", name="Open “nothing jumps”").locator("img")).to_be_visible()
-        assert page.evaluate("window.shift") == 0
+        assert page.evaluate("window.shift") < 0.001  # what Lighthouse shows as 0

@@ -30,7 +30,7 @@ export function Estimate({ job, onProblem }) {
       asking.abort();
     };
   }, [text]);
-  return html`<output class="estimate">${said ? inWords(said) : t("form.estimate.none")}</output>`;
+  return html`<p class="estimate">${said ? inWords(said) : t("form.estimate.none")}</p>`;
 }
 
 export function inWords(said) {
