@@ -16,7 +16,19 @@ from flux_engine.errors import FluxError
 from flux_engine.gateway.bodies import BodyLimit, Unforeseen
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.problems import Malformed, NotFound, Problem, Refused, Unavailable
-from flux_engine.gateway.routes import account, ask, create, events, openai, page, results, system, tasks, webhooks
+from flux_engine.gateway.routes import (
+    account,
+    ask,
+    create,
+    docs,
+    events,
+    openai,
+    page,
+    results,
+    system,
+    tasks,
+    webhooks,
+)
 from flux_engine.gateway.routes.answer import problem_answer
 from flux_engine.gateway.security.headers import CrossOrigin, SecurityHeaders
 from flux_engine.gateway.watching.middleware import Watched
@@ -37,7 +49,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app = FastAPI(
         title=TITLE,
         version=VERSION,
-        docs_url="/docs" if has_docs else None,
+        docs_url=None,  # docs.py has one that the content security policy allows
         redoc_url=None,
         redirect_slashes=False,
         openapi_url="/openapi.json" if has_docs else None,
@@ -63,6 +75,8 @@ def create_app(gateway: Gateway) -> FastAPI:
         system.router,
     ):
         app.include_router(router)
+    if has_docs:
+        app.include_router(docs.router)
     app.include_router(page.router)
     page.serve_files(app)
     app.add_exception_handler(Problem, _problem)

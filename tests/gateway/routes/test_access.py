@@ -52,7 +52,7 @@ NEEDS: Final[dict[tuple[str, str], str]] = {
     ("GET", "/readyz"): NOBODY,
     ("GET", "/metrics"): NOBODY,
     ("GET", "/docs"): NOBODY,
-    ("GET", "/docs/oauth2-redirect"): NOBODY,
+    ("GET", "/docs/style.css"): NOBODY,
     ("GET", "/openapi.json"): NOBODY,
     ("GET", "/"): NOBODY,
     ("GET", "/page/{path}"): FILES,
