@@ -457,6 +457,10 @@ def test_no_other_module_can_open_a_url() -> None:
             "socket"
         },  # resolves the endpoint's name, to refuse one that is not public
         "flux_engine/runpod_sdk.py": {"aiohttp"},  # posts to the platform
+        "flux_engine/queues/runpod.py": {"httpx2"},  # asks the platform
+        "flux_engine/queues/worker_health.py": {"aiohttp"},  # answers probes, asks nothing
+        "flux_engine/queues/celery_worker.py": {"socket"},  # this host's name
+        "flux_engine/gateway/tasks/results.py": {"httpx2"},  # results, where the workers say they are
     }
     for path in [*(root / "flux_engine").rglob("*.py"), root / "handler.py"]:
         name = path.relative_to(root).as_posix()

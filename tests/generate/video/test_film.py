@@ -172,7 +172,7 @@ async def test_a_video_cancelled_while_it_is_encoded_does_not_wait_for_ffmpeg(wo
     ("fields", "field", "said"),
     [
         ({"model": "FLUX.2-dev", "num_inference_steps": 4}, "model", "images only"),
-        ({"mode": "feedback", "image": "bm90IGEgcGljdHVyZQ=="}, "image", "PNG, JPEG or WebP"),
+        ({"mode": "feedback", "image": "bm90IGEgcGljdHVyZQ=="}, "image", "PNG, JPEG, WebP or GIF"),
         ({"num_images": 2}, "num_images", "image job"),
     ],
 )
