@@ -16,9 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
 from flux_engine.errors import InputFetchFailed, LoraInvalid
-from flux_engine.inputs.lora_header import Header, check_header, header_with_note, read_header, shown
+from flux_engine.inputs.lora_header import check_header, read_header
 from flux_engine.inputs.lora_kinds import other_kind
 from flux_engine.inputs.lora_source import SUFFIX
+from flux_engine.inputs.safetensors_header import Header, header_with_note, shown
 from flux_engine.units import MIB
 
 BLOCK_BYTES: Final = 512

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from flux_engine.errors import LoraInvalid
-from flux_engine.inputs.lora_header import MAX_HEADER_BYTES, MAX_TENSORS, check_header, shown
+from flux_engine.inputs.lora_header import check_header
+from flux_engine.inputs.safetensors_header import MAX_HEADER_BYTES, MAX_TENSORS, shown
 
 MAX_BYTES = 300_000_000
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from flux_engine.errors import InputFetchFailed, LoraInvalid
-from flux_engine.inputs.lora_header import TensorEntry, read_header, shown
+from flux_engine.inputs.lora_header import read_header
+from flux_engine.inputs.safetensors_header import TensorEntry, shown
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from flux_engine.errors import LoraIncompatible, LoraInvalid
-from flux_engine.inputs.lora_header import shown
 from flux_engine.inputs.lora_kinds import left_out, other_kind
+from flux_engine.inputs.safetensors_header import shown
 from flux_engine.models.lora.file import LoraFile
 from flux_engine.models.lora.keys import Key, Role, find_targets, parse_key
 from flux_engine.models.lora.names import LayerNames

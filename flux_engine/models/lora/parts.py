@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from flux_engine.errors import FluxError, LoraIncompatible, LoraInvalid
-from flux_engine.inputs.lora_header import shown
+from flux_engine.inputs.safetensors_header import shown
 from flux_engine.models.lora.names import Part, Shape, Target
 
 if TYPE_CHECKING:
