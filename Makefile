@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 8 ? 8 : n)))
 
-.PHONY: run test test-slow test-gpu check docs serve platform train-tiny clean
+.PHONY: run test test-slow test-gpu images-test check docs serve platform train-tiny clean
 
 run: $(VENV)/.runtime
 	@$(BIN)/python handler.py
@@ -21,6 +21,10 @@ test-slow: $(VENV)/.development
 test-gpu: $(VENV)/.development
 	@$(BIN)/python -m pytest tests/gpu -m gpu -rs -o faulthandler_timeout=0
 
+# Both Dockerfiles built and run without a container daemon. As root, with Debian's buildah and debootstrap.
+images-test: $(VENV)/.development
+	@$(BIN)/python -m builder.images
+
 check: $(VENV)/.development
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -30,7 +34,7 @@ check: $(VENV)/.development
 docs: $(VENV)/.development
 	@$(BIN)/python -m builder.docs
 
-# A gateway with a worker behind it on this machine: PORT=8080
+# A gateway with a worker behind it on this machine: PORT=8080, QUEUE=celery
 serve: $(VENV)/.gateway
 	@exec $(BIN)/python -m local_platform.serve
 

@@ -8,7 +8,9 @@
     faults, webhooks  what a network does to requests; what a finished job sends out
     server            all of it over HTTP
     workers           the real handler in processes of its own
-    serve             a worker, the platform and a gateway in front, by one command
+    celery_workers    the same workers on Celery
+    behind            one or the other, as what stands behind a gateway
+    serve             a worker, its queue and a gateway in front, by one command
 
 `python -m local_platform` (`make platform`) serves the platform alone, `python -m local_platform.serve` (`make serve`)
 the whole system. Nothing of the product imports it.

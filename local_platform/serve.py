@@ -2,7 +2,8 @@
 
 A Redis server of its own, a worker with the bundled model on the local platform, and the gateway in front. It prints
 the gateway's address and an API key once a picture can be made, and ends every process that it started on Ctrl-C.
-PORT is the gateway's port; variables of the worker and of the gateway are passed on.
+PORT is the gateway's port; with QUEUE=celery Celery takes the platform's place; variables of the worker and of the
+gateway are passed on.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from flux_engine.cache.embedded import EmbeddedServer
 from flux_engine.cache.redis_link import CacheAway, RedisLink, RemoteServer
@@ -32,8 +33,8 @@ from flux_engine.gateway.security.keys import mint
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.logs import set_up_logs
 from flux_engine.settings import Settings, SettingsError, default_cache_folder
-from local_platform.server import API_KEY, Platform
-from local_platform.workers import WorkerDied, WorkerPool
+from local_platform.behind import Pool, QueueName, behind
+from local_platform.workers import WorkerDied
 
 USER: Final = "local"
 SCOPES: Final[frozenset[Scope]] = frozenset(("generate", "read"))
@@ -50,14 +51,24 @@ class CannotServe(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        asyncio.run(serve(options.port, workers=options.workers, folder=options.folder, is_verbose=options.verbose))
+        asyncio.run(
+            serve(
+                options.port,
+                queue=options.queue,
+                workers=options.workers,
+                folder=options.folder,
+                is_verbose=options.verbose,
+            )
+        )
     except (CannotServe, SettingsError, CacheAway) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
 
 
-async def serve(port: int, *, workers: int, folder: Path, is_verbose: bool = False) -> None:
+async def serve(
+    port: int, *, workers: int, folder: Path, queue: QueueName = "runpod", is_verbose: bool = False
+) -> None:
     """Serve until SIGINT or SIGTERM. Raises CannotServe, SettingsError and CacheAway."""
     set_up_logs("INFO" if is_verbose else "WARNING", as_json=False)
     stop = asyncio.Event()
@@ -68,19 +79,18 @@ async def serve(port: int, *, workers: int, folder: Path, is_verbose: bool = Fal
     redis_url = await redis.url()
     shared = _passed_on() | {"REDIS_URL": redis_url, "CACHE_NAMESPACE": NAMESPACE}
     try:
-        async with Platform() as platform:
-            environment = shared | {"WARMUP": "eager", "MODEL_VOLUME": os.environ.get("MODEL_VOLUME", str(folder))}
-            on_line = _print_line if is_verbose else None
-            async with WorkerPool(platform, environment=environment, on_line=on_line) as pool:
-                settings = _gateway_settings(platform, shared, port=port, folder=folder)
-                key = await _key(redis_url, settings)
-                async with open_gateway(settings) as gateway:
-                    await _run(gateway, pool, stop, workers=workers, key=key)
+        environment = shared | {"WARMUP": "eager", "MODEL_VOLUME": os.environ.get("MODEL_VOLUME", str(folder))}
+        on_line = _print_line if is_verbose else None
+        async with behind(queue, environment, folder=folder, on_line=on_line) as system:
+            settings = _gateway_settings({**shared, **system.variables}, port=port, folder=folder)
+            key = await _key(redis_url, settings)
+            async with open_gateway(settings) as gateway:
+                await _run(gateway, system.pool, stop, workers=workers, key=key)
     finally:
         redis.close()
 
 
-async def _run(gateway: Gateway, pool: WorkerPool, stop: asyncio.Event, *, workers: int, key: str) -> None:
+async def _run(gateway: Gateway, pool: Pool, stop: asyncio.Event, *, workers: int, key: str) -> None:
     server = _Server(config_of(gateway.settings, create_app(gateway)), gateway)
     serving = asyncio.create_task(server.serve())
     keeping = asyncio.create_task(_keep(pool, workers))
@@ -103,7 +113,7 @@ class _Server(GatewayServer):
         return nullcontext()
 
 
-async def _keep(pool: WorkerPool, count: int) -> None:
+async def _keep(pool: Pool, count: int) -> None:
     """Start `count` workers, and another for each that ends. Raises WorkerDied and TimeoutError."""
     await pool.start(count)
     while True:
@@ -141,19 +151,13 @@ async def _key(redis_url: str, settings: GatewaySettings) -> str:
     return key.get_secret_value()
 
 
-def _gateway_settings(platform: Platform, shared: dict[str, str], *, port: int, folder: Path) -> GatewaySettings:
+def _gateway_settings(shared: Mapping[str, str], *, port: int, folder: Path) -> GatewaySettings:
     own = {name: os.environ[name] for name in GatewaySettings.variables() if os.environ.get(name)}
     return GatewaySettings.from_environment(
         {"HOST": "127.0.0.1", "GATEWAY_DATA": str(folder), "FLUX_MODEL": "flux-tiny"}
         | own
-        | shared
-        | {
-            "PORT": str(port),
-            "GATEWAY_PUBLIC_URL": f"http://127.0.0.1:{port}",
-            "RUNPOD_ENDPOINT_ID": platform.endpoint.id,
-            "RUNPOD_API_KEY": API_KEY,
-            "RUNPOD_ENDPOINT_BASE_URL": platform.client_url,
-        }
+        | dict(shared)
+        | {"PORT": str(port), "GATEWAY_PUBLIC_URL": f"http://127.0.0.1:{port}"}
     )
 
 
@@ -184,6 +188,12 @@ def _print_line(worker: str, line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local_platform.serve", description=__doc__)
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or 8080), help="0 for any free one")
+    parser.add_argument(
+        "--queue",
+        choices=get_args(QueueName),
+        default=os.environ.get("QUEUE") or "runpod",
+        help="what feeds the workers",
+    )
     parser.add_argument("--workers", type=int, default=1, help="worker processes (default 1)")
     parser.add_argument(
         "--folder", type=Path, default=default_cache_folder() / "serve", help="what is kept between runs"

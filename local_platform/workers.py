@@ -248,11 +248,9 @@ class WorkerPool:
         if state == "ready":
             return
         if state is None:
-            raise TimeoutError(f"{worker.id} asked for no job within {timeout_s:g} s\n{_tail(worker)}")
+            raise TimeoutError(f"{worker.id} asked for no job within {timeout_s:g} s\n{tail(worker)}")
         await worker.wait()
-        raise WorkerDied(
-            f"{worker.id} ended with status {worker.returncode} before it asked for a job\n{_tail(worker)}"
-        )
+        raise WorkerDied(f"{worker.id} ended with status {worker.returncode} before it asked for a job\n{tail(worker)}")
 
     def _state(self, worker: WorkerProcess) -> str | None:
         seen = self._platform.endpoint.worker(worker.id)
@@ -261,7 +259,7 @@ class WorkerPool:
         return "ended" if worker.returncode is not None else None
 
 
-def _tail(worker: WorkerProcess) -> str:
+def tail(worker: WorkerProcess) -> str:
     return "\n".join(list(worker.lines)[-20:])
 
 
