@@ -34,6 +34,8 @@ PRIORITIES: Final = {"normal": 0, "low": 5}  # kombu serves 0 first
 FOLDER_BYTES: Final = 8 * GIB
 CONNECTIONS: Final = 64
 POOL_WAIT_S: Final = 5.0
+MISSED_AFTER_S: Final = 10.0  # a job queued for so long is looked for on the broker
+COUNTED_EVERY_S: Final = 2.0
 SOCKET_S: Final = 5.0
 STATES: Final[dict[str, State]] = {
     "queued": "queued",
@@ -113,7 +115,8 @@ class CeleryQueue:
     """A JobQueue. For one event loop. A ticket holds its line: `<queue>:<priority>:<job id>:<attempt's own part>`."""
 
     name: Final = "celery"
-    rates: Final = Rates(submit=500.0, status=2000.0, cancel=500.0)  # one's own Redis; a look is one round trip
+    # One's own Redis: a look is one round trip, and the only way to see that a worker is gone.
+    rates: Final = Rates(submit=500.0, status=2000.0, cancel=500.0, shows_lost_workers=True)
 
     def __init__(self, settings: CelerySettings) -> None:
         self._settings = settings
@@ -121,6 +124,7 @@ class CeleryQueue:
         self._records = job_records(settings)
         self._store = parcel_store(settings)
         self._parcels = Parcels(self._store)
+        self._counted: dict[str, tuple[float, int]] = {}  # by queue: when, and how many messages it held
 
     async def submit(self, job: QueuedJob) -> str:
         base, per_model = self._settings.celery_queue, self._settings.celery_queue_per_model
@@ -149,6 +153,8 @@ class CeleryQueue:
         state = STATES[record.state]
         if state == "running":
             return Report(state=state, progress=record.progress)
+        if state == "queued":
+            return Report(state="unknown" if await self._is_missing(ticket, record) else state)
         outcome = record.outcome or {}
         if "error" in outcome:
             return Report(state=state, error=str(outcome["error"]))
@@ -169,7 +175,7 @@ class CeleryQueue:
     async def health(self) -> QueueHealth:
         try:
             workers = await self._records.workers()
-            waiting = await asyncio.to_thread(self._waiting)
+            waiting = await asyncio.to_thread(self._count, self._settings.celery_queue)
         except (RedisError, KombuError, OSError) as error:
             raise QueueAway(f"the broker does not answer ({type(error).__name__})") from error
         return QueueHealth(workers=workers, jobs={"inQueue": waiting, "inProgress": workers.get("running", 0)})
@@ -189,10 +195,25 @@ class CeleryQueue:
     def _send(self, ticket: str, parcel: dict[str, Any], *, queue: str, priority: int) -> None:
         self._app.send_task(TASK, args=[ticket, parcel], task_id=ticket, queue=queue, priority=priority, retry=False)
 
-    def _waiting(self) -> int:
-        """Messages of the default queue that no worker has taken yet, of all priorities."""
+    async def _is_missing(self, ticket: str, record: Record) -> bool:
+        """Whether no message is left for a job that no worker has begun: a worker was killed as it took it, or the
+        broker forgot it."""
+        if time.time() - record.queued_at < MISSED_AFTER_S:
+            return False
+        queue = record.line.partition(":")[0]
+        try:
+            counted_at, count = self._counted.get(queue, (float("-inf"), 0))
+            if time.monotonic() - counted_at > COUNTED_EVERY_S:
+                count = await asyncio.to_thread(self._count, queue)
+                self._counted[queue] = (time.monotonic(), count)
+            return count == 0 and await self._records.miss(ticket)
+        except (RedisError, KombuError, OSError) as error:
+            raise QueueAway(f"the broker does not answer ({type(error).__name__})") from error
+
+    def _count(self, queue: str) -> int:
+        """Messages of `queue` that no worker has taken yet, of all priorities."""
         with self._app.connection_for_read() as connection, connection.channel() as channel:
-            return int(channel._size(self._settings.celery_queue))
+            return int(channel._size(queue))
 
 
 def line_of(ticket: str) -> str:

@@ -74,6 +74,7 @@ class Rates:
     submit: float
     status: float
     cancel: float
+    shows_lost_workers: bool = False  # by `status`, within seconds: it is worth asking often
 
 
 class JobQueue(Protocol):

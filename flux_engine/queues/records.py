@@ -3,7 +3,8 @@
 A job has one record from the moment before its message is sent: queued, running under a lease that its worker renews,
 then completed, failed, timed_out or cancelled. Celery itself hands a killed worker's job out again only after its
 visibility time-out, so a record whose lease has run out becomes `lost`, and whoever keeps the ledger submits the job
-anew. So does one that is still queued while later jobs of its line began some time ago: its message is gone.
+anew. So does one that is still queued while later jobs of its line began some time ago, or while the broker holds no
+message: its own is gone.
 
 Every change of state is one Lua script: a worker that was frozen and wakes finds that its job is no longer its own.
 """
@@ -24,6 +25,7 @@ Holding = Literal["held", "cancelling", "lost"]
 OPEN_S: Final = 7 * 86_400  # a record that nobody ends
 ENDED_S: Final = 3_600  # the gateway fetches a result within seconds
 OVERTAKEN_S: Final = 10  # a later job of the same line began so long ago
+MISSING_S: Final = 3  # between taking a message and claiming its job a worker needs milliseconds
 CLAIMS_KEPT: Final = 256
 WORKER_S: Final = 30  # a worker that says nothing for so long is gone
 
@@ -85,6 +87,21 @@ end
 return redis.call('HGETALL', KEYS[1])
 """
 )
+# KEYS record. ARGV seconds for which its message has to be missing.
+_MISS: Final = (
+    _NOW
+    + """
+local held = redis.call('HMGET', KEYS[1], 'state', 'missing_at')
+if held[1] ~= 'queued' then return held[1] end
+if not held[2] then
+  redis.call('HSET', KEYS[1], 'missing_at', now)
+elseif now - tonumber(held[2]) >= tonumber(ARGV[1]) then
+  redis.call('HSET', KEYS[1], 'state', 'lost')
+  return 'lost'
+end
+return 'queued'
+"""
+)
 # KEYS record. ARGV channel, ticket, seconds to keep. A running job is its worker's to end.
 _CANCEL: Final = """
 local state = redis.call('HGET', KEYS[1], 'state')
@@ -105,6 +122,7 @@ class Record:
 
     state: RecordState
     line: str
+    queued_at: float = 0.0  # by the server's clock
     progress: Mapping[str, Any] | None = None
     outcome: Mapping[str, Any] | None = None
 
@@ -157,9 +175,14 @@ class JobRecords:
         return Record(
             state=held["state"],
             line=held.get("line", ""),
+            queued_at=float(held.get("at", 0.0)),
             progress=_parsed(held.get("progress")),
             outcome=_parsed(held.get("outcome")),
         )
+
+    async def miss(self, ticket: str) -> bool:
+        """The broker holds no message of this queued job. True once that has been so for some seconds: it is lost."""
+        return bool(await self._eval(_MISS, [self._record(ticket)], [MISSING_S]) == "lost")
 
     async def cancel(self, ticket: str) -> None:
         """A queued job is cancelled; a running one is told so, and ends in its own time."""

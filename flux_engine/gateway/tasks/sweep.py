@@ -308,7 +308,8 @@ class Sweep:
         if task.ended_at is not None and time.time() - task.ended_at < self._pace.told_within:
             return self._pace.ending
         is_told = task.heard_at is not None and time.time() - task.heard_at < self._pace.told_within
-        return self._pace.told if is_told and report.progress is None else self._pace.running
+        can_rest = is_told and report.progress is None and not self._queue.rates.shows_lost_workers
+        return self._pace.told if can_rest else self._pace.running
 
     async def _completed(self, task: Task, report: Report) -> None:
         if report.output is None or ("images" not in report.output and "video" not in report.output):
