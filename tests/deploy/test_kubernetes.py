@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -22,7 +24,8 @@ ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "deploy" / "kubernetes"
 OVERLAYS: Final = ("runpod", "gpu")
 VERSIONS: Final = ("1.35", "1.36", "1.37")
-OF_THEIR_OWN: Final = ("HTTPRoute", "ScaledObject")  # custom resources: their schemas are not Kubernetes' own
+SCHEMAS: Final = Path(__file__).parent / "schemas"
+OF_THEIR_OWN: Final = ("HTTPRoute", "ScaledObject")  # custom resources: builder/custom_schemas.py takes their schemas
 NOT_OURS: Final = ("HOME", "XDG_CACHE_HOME")
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders the manifests; it is not here")
@@ -59,6 +62,24 @@ def test_a_mistake_is_found() -> None:
     broken = {**named("gpu", "Service", "gateway"), "specs": {}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(broken, VERSIONS[-1], strict=True)
+
+
+@pytest.mark.parametrize(("overlay", "kind"), [("runpod", "HTTPRoute"), ("gpu", "HTTPRoute"), ("gpu", "ScaledObject")])
+def test_custom_resources_are_valid_by_their_own_schemas(overlay: str, kind: str) -> None:
+    facts = json.loads((SCHEMAS / f"{kind}.json").read_text(encoding="utf-8"))
+    found = [one for one in rendered(overlay) if one["kind"] == kind]
+    assert found
+    for one in found:
+        assert one["apiVersion"] == f"{facts['group']}/{facts['version']}"
+        jsonschema.validate(one["spec"], facts["spec"])
+        with pytest.raises(jsonschema.ValidationError, match="Additional properties"):
+            jsonschema.validate({**one["spec"], "specs": 1}, facts["spec"])
+
+
+def test_no_custom_resource_is_left_out() -> None:
+    kinds = {one["kind"] for overlay in OVERLAYS for one in rendered(overlay) if one["apiVersion"].count(".") > 1}
+    known = {"Ingress", "NetworkPolicy"}  # networking.k8s.io is Kubernetes' own
+    assert kinds - known <= {*OF_THEIR_OWN} == {file.stem for file in SCHEMAS.glob("*.json")}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
