@@ -1,0 +1,13 @@
+"""Both Dockerfiles built for real and run to a picture, with Debian's tools and without a container daemon.
+
+    store      buildah over a folder of its own: chroot isolation, vfs storage
+    base       what stands in for the registry's base image, made by debootstrap
+    compose    the compose file's services, read as docker compose reads them
+    services   those services as containers, started in order
+    pictures   each image run to a picture, as root and as the unprivileged user
+    report     what came of it, as Markdown
+
+`python -m builder.images` (`make images-test`) builds, runs and writes deploy/images.md. It needs root, buildah and
+debootstrap, about 30 GB under build/images and a quarter of an hour. What is run has a network of its own, without a
+way out.
+"""

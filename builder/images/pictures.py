@@ -1,0 +1,89 @@
+"""Each image run to a picture: the worker alone by its CMD, then the whole system behind the gateway's API."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from builder.images.compose import Service
+from builder.images.services import Services
+from builder.images.store import Store
+
+PNG: Final = b"\x89PNG"
+GATEWAY: Final = "http://127.0.0.1:8080"
+JOB: Final = {"prompt": "a red sun over purple mountains", "seed": 7, "num_inference_steps": 4}
+KEY: Final = re.compile(r"flux_[A-Za-z0-9]+_[A-Za-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One picture: who made it and how long that took."""
+
+    what: str
+    user: str
+    seconds: float
+    size_bytes: int
+    healthy_after_s: Mapping[str, float]
+
+
+def worker_alone(store: Store, folder: Path, *, user: str) -> Run:
+    """`docker run --rm flux-worker`: test_input.json to a PNG in outputs."""
+    container = store.container("flux-worker")
+    outputs = folder / f"outputs-{user}"
+    outputs.mkdir(parents=True)
+    outputs.chmod(0o777)
+    began = time.monotonic()
+    argv = store.run_command(container, ("python", "-u", "handler.py"), user=user, mounts={outputs: "/app/outputs"})
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - began
+    store.remove(container)
+    pictures = [file for file in outputs.rglob("*.png") if file.read_bytes().startswith(PNG)]
+    if done.returncode != 0 or len(pictures) != 1:
+        raise RuntimeError(f"the worker made {len(pictures)} pictures: {(done.stdout + done.stderr)[-3000:]}")
+    return Run(
+        what="worker alone, its CMD",
+        user=user,
+        seconds=seconds,
+        size_bytes=pictures[0].stat().st_size,
+        healthy_after_s={},
+    )
+
+
+def whole_system(store: Store, folder: Path, services: list[Service], *, user: str) -> Run:
+    """The compose file's services in order, a key by the gateway's own command, a picture by REST."""
+    running = Services(store, folder / f"system-{user}", user=user)
+    with running.running(services):
+        gateway = next(service for service in services if service.name == "gateway")
+        said = running.execute(gateway, "python", "-m", "flux_engine", "keys", "create", "--user", "me")
+        found = KEY.search(said)
+        if found is None:
+            raise RuntimeError(f"no key: {said}")
+        began = time.monotonic()
+        task = json.loads(_asked("/generate-image", found[0], JOB))
+        if task["status"] != "completed":
+            raise RuntimeError(f"no picture: {task}\n{running.log('worker')[-3000:]}")
+        picture = _asked(f"/task/{task['task_id']}/result", found[0])
+        seconds = time.monotonic() - began
+    if not picture.startswith(PNG):
+        raise RuntimeError("the result is no PNG")
+    return Run(
+        what="gateway, Celery worker, Redis, bucket",
+        user=user,
+        seconds=seconds,
+        size_bytes=len(picture),
+        healthy_after_s=running.healthy_after_s,
+    )
+
+
+def _asked(path: str, key: str, body: Mapping[str, Any] | None = None) -> bytes:
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "Prefer": "wait=60"}
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(GATEWAY + path, data, headers), timeout=90) as answer:
+        return bytes(answer.read())

@@ -1,0 +1,98 @@
+"""Buildah over a folder of its own: it neither sees nor touches the machine's other images."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+ISOLATION: Final = ("--isolation", "chroot")
+
+
+class BuildFailed(Exception):
+    """The text is the end of what buildah said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    instruction: str
+    size_bytes: int
+
+
+class Store:
+    """Images and containers under `folder`. Commands raise BuildFailed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder: Final = folder
+        self._storage = folder / "storage"
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def buildah(self, *arguments: str, log: Path | None = None) -> str:
+        """What it wrote; with `log`, all of it goes there as it comes."""
+        command = self.command(*arguments)
+        if log is None:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise BuildFailed(f"{' '.join(arguments[:2])}: {done.stderr.strip()[-2000:]}")
+            return done.stdout.strip()
+        with log.open("ab") as output:
+            status = subprocess.run(command, stdout=output, stderr=output, check=False).returncode
+        if status != 0:
+            raise BuildFailed(f"{' '.join(arguments[:2])}: {log.read_text(errors='replace')[-2000:]}")
+        return ""
+
+    def command(self, *arguments: str) -> list[str]:
+        own = ["--root", str(self._storage), "--runroot", str(self.folder / "run"), "--storage-driver", "vfs"]
+        return ["buildah", *own, *arguments]
+
+    def has_image(self, name: str) -> bool:
+        asked = self.command("inspect", "--type", "image", name)
+        return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+
+    def container(self, image: str) -> str:
+        """A new container of `image`; its name."""
+        return self.buildah("from", "--pull-never", image)
+
+    def remove(self, container: str) -> None:
+        self.buildah("rm", container)
+
+    def run_command(
+        self,
+        container: str,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        user: str | None = None,
+        mounts: Mapping[Path, str] | None = None,
+    ) -> list[str]:
+        """What starts `command` in `container`; without `user` it is the image's own."""
+        options = [f"--env={name}={value}" for name, value in (environment or {}).items()]
+        options += [f"--volume={outside}:{inside}" for outside, inside in (mounts or {}).items()]
+        if user is not None:
+            options.append(f"--user={user}")
+        return self.command("run", *ISOLATION, *options, container, "--", *command)
+
+    def layers(self, image: str) -> list[Layer]:
+        """The layers that hold something, the lowest first."""
+        held = json.loads(self.buildah("inspect", "--type", "image", image))
+        image_config = held["OCIv1"]
+        sizes = self._sizes()
+        made = [step for step in image_config["history"] if not step.get("empty_layer")]
+        digests = image_config["rootfs"]["diff_ids"]
+        return [
+            Layer(instruction=_instruction(step), size_bytes=sizes.get(digest, 0))
+            for step, digest in zip(made, digests, strict=True)
+        ]
+
+    def _sizes(self) -> dict[str, int]:
+        layers: list[dict[str, Any]] = json.loads((self._storage / "vfs-layers" / "layers.json").read_text())
+        return {layer["diff-digest"]: layer["diff-size"] for layer in layers if "diff-digest" in layer}
+
+
+def _instruction(step: Mapping[str, Any]) -> str:
+    """As the Dockerfile has it, without what buildah writes around it."""
+    text = str(step.get("created_by", "")).removeprefix("/bin/sh -c ").removeprefix("#(nop) ")
+    return " ".join(text.split())
