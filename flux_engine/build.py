@@ -29,7 +29,7 @@ from flux_engine.settings import Settings, default_cache_folder
 from flux_engine.units import GIB
 from flux_engine.worker import Worker
 
-INLINE_CACHE_BYTES: Final = 2 * GIB  # of pictures that a worker without a bucket keeps for reuse
+INLINE_CACHE_BYTES: Final = 2 * GIB  # pictures that a worker without a bucket keeps for reuse
 
 
 def build_worker(

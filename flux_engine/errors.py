@@ -76,7 +76,7 @@ class InputFetchFailed(ClientError):
     ) -> None:
         super().__init__(message, field=field)
         self.retryable = retryable  # a 5xx or a time-out may pass
-        self.status = status  # of the host's answer, where it gave one
+        self.status = status  # the HTTP status, where the host answered
 
 
 class LoraInvalid(ClientError):

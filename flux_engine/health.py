@@ -31,7 +31,7 @@ from flux_engine.units import MIB
 
 MIN_FREE_BYTES: Final = 512 * MIB  # results that wait for a retry, LoRAs, compile caches
 MIN_DRIVERS: Final = {12: 525, 13: 580}  # by CUDA's major version (CUDA's release notes, table of minor compatibility)
-MIN_CAPABILITIES: Final = {13: (7, 5)}  # of torch's builds for CUDA 13; those for an older one reach back further
+MIN_CAPABILITIES: Final = {13: (7, 5)}  # torch's builds for CUDA 13; those for older CUDA reach back further
 
 Check = Callable[[], None]
 

@@ -22,7 +22,7 @@ Stage = Literal["queued", "loading", "lora", "text", "denoising", "decoding", "e
 Update = dict[str, Any]
 Send = Callable[[Update], Awaitable[None]]
 
-SHARES: Final[dict[Stage, tuple[float, float]]] = {  # of the whole job, from and to
+SHARES: Final[dict[Stage, tuple[float, float]]] = {  # shares of the whole job, from and to
     "queued": (0.0, 0.0),
     "lora": (0.0, 0.04),  # fetching, before it is known whether the model is warm
     "loading": (0.04, 0.08),
@@ -35,7 +35,7 @@ SHARES: Final[dict[Stage, tuple[float, float]]] = {  # of the whole job, from an
 RELAYED: Final = ("step", "total_steps", "frame", "total_frames", "eta_seconds")
 MIN_INTERVAL_S: Final = 1.0
 QUIET_S: Final = 0.1  # `queued` waits that long: a job that the cache answers at once posts no progress
-CLOSE_WITHIN_S: Final = 12.0  # longer than the sender's own time-out, which ends it first
+CLOSE_WITHIN_S: Final = 12.0  # longer than the sender's own time-out, which comes first
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,8 @@ class Progress:
 
     async def _woken_within(self, wait_s: float | None) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), wait_s)
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
         self._wake.clear()
 
     async def _deliver(self, send: Send, update: Update) -> None:

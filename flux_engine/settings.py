@@ -98,7 +98,7 @@ def _redis_url(value: SecretStr) -> SecretStr:
         ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call] # connects to nothing yet
     except (TypeError, RedisError):
         raise ValueError("has an option behind `?` that redis-py does not take; leave it out") from None
-    except ValueError as error:  # of the standard library or redis-py, whose text may hold a password
+    except ValueError as error:  # its text may hold a password: the standard library and redis-py quote the URL
         raise ValueError(str(error) if str(error).startswith(mend) else mend) from None
     return value
 
@@ -115,7 +115,7 @@ def _public_url(value: str) -> str:
 
 
 MAX_CHARACTERS: Final = 1024
-MAX_NAME_BYTES: Final = 255  # of one part of a path, on every file system in use
+MAX_NAME_BYTES: Final = 255  # one part of a path, on every file system in use
 A_DECADE_S: Final = 10 * 365 * 24 * 3600
 HOST_PATTERN: Final = re.compile(r"\*|(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")

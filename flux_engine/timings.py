@@ -17,7 +17,7 @@ class Clock:
 
     began: float = field(default_factory=time.perf_counter)
     spent_ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
-    gpu_s: float = 0.0  # of the GPU thread, whatever the job did there
+    gpu_s: float = 0.0  # time on the GPU thread, whatever the job did there
     cold_start_ms: dict[str, float] = field(default_factory=dict)  # only of the job that the model is loaded for
 
     @contextmanager

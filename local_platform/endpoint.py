@@ -97,7 +97,8 @@ class Endpoint:
             if left_s <= 0:
                 return None
             try:
-                await asyncio.wait_for(self._changed.wait(), left_s)
+                async with asyncio.timeout(left_s):
+                    await self._changed.wait()
             except TimeoutError:
                 return attempt()
         return found

@@ -344,9 +344,10 @@ class BrokenThread(GpuThread):
 
 
 async def test_the_loop_goes_on_while_the_gpu_is_looked_at(tmp_path: Path) -> None:
-    loop_went_on, seen = threading.Event(), list[bool]()
+    asked, loop_went_on, seen = threading.Event(), threading.Event(), list[bool]()
 
     def slow_driver() -> GpuProperties:
+        asked.set()
         seen.append(loop_went_on.wait(20))
         return cpu_machine(total_bytes=8 * GIB)
 
@@ -354,7 +355,7 @@ async def test_the_loop_goes_on_while_the_gpu_is_looked_at(tmp_path: Path) -> No
     models = FluxModelManager(served, gpu=slow_driver, volume=tmp_path, lora_max_bytes=GIB)
     async with a_worker(Settings.from_environment({}), tmp_path, models=models) as worker:
         running = asyncio.create_task(worker.run(job()))
-        await asyncio.sleep(0.2)
+        await asyncio.to_thread(asked.wait)
         loop_went_on.set()
         pictures(await running)
     assert seen == [True]

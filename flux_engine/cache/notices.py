@@ -25,7 +25,7 @@ from flux_engine.job.limits import ModelLimits
 PROGRESS_LASTS_S: Final = 120
 IDENTITY_LASTS_S: Final = 30 * 86_400
 RETOLD_AFTER_S: Final = 60.0
-IDENTITIES_KEPT: Final = 4  # of one model: cards of several kinds make it in several ways
+IDENTITIES_KEPT: Final = 4  # for each model: different cards run it in different ways
 
 TELL: Final = """
 if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) else redis.call('DEL', KEYS[1]) end

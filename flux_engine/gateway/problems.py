@@ -30,7 +30,7 @@ from flux_engine.errors import FluxError
 MEDIA_TYPE: Final = "application/problem+json"
 QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
-STATUS_BY_CODE: Final[Mapping[str, int]] = {  # of a job's own errors (errors.py)
+STATUS_BY_CODE: Final[Mapping[str, int]] = {  # the errors of a job (errors.py)
     "invalid_input": 422,
     "input_fetch_failed": 422,
     "lora_invalid": 422,

@@ -17,7 +17,7 @@ SCHEME: Final = "data:"
 _ENCODED_SCHEME: Final = "data%3a"
 _MAX_UNQUOTED: Final = 2  # times that a text went through a form
 _QUOTATION: Final = re.compile(r"""b?(['"])(.*)\1""", re.DOTALL)
-_LINE_END: Final = re.compile(r"[\t\r\n\f\v]+|\\[rn]")  # the latter where JSON was encoded twice
+_LINE_END: Final = re.compile(r"[\t\r\n\f\v]+|\\[rn]")  # `\n` as two characters: JSON encoded twice
 _BLANKS: Final = re.compile(r" +")
 _INVISIBLE: Final = str.maketrans(dict.fromkeys("\ufeff\u200b"))
 

@@ -99,7 +99,7 @@ class LoraCache:
         try:
             note = json.loads(self._note(source).read_text(encoding="utf-8"))
             sha256, noted_at = str(note["sha256"]), float(note["at"])
-        except (OSError, ValueError, KeyError, TypeError):  # none, or a broken one
+        except (OSError, ValueError, KeyError, TypeError):  # no note, or a broken one
             return None
         is_current = max_age_s is None or 0 <= time.time() - noted_at <= max_age_s
         return sha256 if is_current and len(sha256) == 64 and sha256.isalnum() else None

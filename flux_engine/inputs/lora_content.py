@@ -9,7 +9,7 @@ from typing import Final
 
 from flux_engine.net.content import HEAD_BYTES, Content, content_of
 
-START_BYTES: Final = HEAD_BYTES  # of a file, that are looked at
+START_BYTES: Final = HEAD_BYTES  # the part of a file that is looked at
 
 TO_SAFETENSORS: Final = "convert it to safetensors and send that"
 UNPACK: Final = "unpack it and send the .safetensors file in it"

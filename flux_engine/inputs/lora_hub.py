@@ -17,8 +17,8 @@ from flux_engine.net.fetch import PASSING, asked_to_wait
 
 HUB_URL: Final = "https://huggingface.co"
 TIMEOUT_S: Final = 10.0
-USUAL_FILES: Final = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # of diffusers and PEFT
-CONFIG: Final = "adapter_config.json"  # of PEFT, beside its file
+USUAL_FILES: Final = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # from diffusers, from PEFT
+CONFIG: Final = "adapter_config.json"  # PEFT writes it beside the weights
 WHOLE_MODEL: Final = "model_index.json"
 
 

@@ -163,7 +163,7 @@ LEFT_OUT: Final = (  # parts that are not applied: a pattern for a tensor's name
     (re.compile(r"^bundle_emb\."), "embedding for a word of its own"),
     (re.compile(r"^_aux\."), "bookkeeping of its trainer"),
 )
-PARTS: Final = re.compile(  # of any adapter: without one of these words a file is none
+PARTS: Final = re.compile(  # a file without one of these words holds no adapter
     r"lora|lokr|hada|dora|oft_|glora|on_input|\.diff(_b)?$|\.(down|up)\.weight$|vera_|ia3_|\.magnitude$"
 )
 

@@ -39,7 +39,7 @@ class Download:
     site: Literal["Civitai", "the hub", "the URL"]
     what: str = "the download"
     token: Token | None = None
-    variable: str | None = None  # of the token, on this endpoint
+    variable: str | None = None  # the setting that holds the token
     config_url: str | None = None
     max_age_s: float | None = None
 

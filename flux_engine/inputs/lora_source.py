@@ -25,7 +25,7 @@ CIVITAI_HOSTS: Final = ("civitai.com", "www.civitai.com", "civitai.red", "civita
 CIVITAI_DOWNLOAD: Final = re.compile(r"/api/download/models/(\d+)/?")
 CIVITAI_VERSION: Final = re.compile(r"(?:/api/v1)?/model-versions/(\d+)/?")
 AIR: Final = re.compile(r"urn:air:[a-z0-9]+:(?:lora|lycoris|dora):civitai:(\d+@\d+)", re.IGNORECASE)
-MIN_INLINE_CHARACTERS: Final = 256  # what is shorter is a name; the header of a LoRA alone is longer
+MIN_INLINE_CHARACTERS: Final = 256  # shorter text is a name: a LoRA's header alone is longer
 FORMS: Final = (
     "a file's name on the volume, `owner/repo[@revision][:file.safetensors]`, `civitai:VERSION_ID`, "
     "an https URL of a .safetensors file, or its bytes in base64"

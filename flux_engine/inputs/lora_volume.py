@@ -21,7 +21,7 @@ from flux_engine.inputs.lora_source import SUFFIX, VolumeLora
 
 MAX_HASHES: Final = 4096
 MAX_LISTED: Final = 10_000
-FOLDER: Final = "loras/"  # that clients put before a name, though it is meant anyway
+FOLDER: Final = "loras/"  # clients put it before a name, though it goes without saying
 
 
 @dataclass(frozen=True, slots=True)

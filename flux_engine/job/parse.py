@@ -21,8 +21,8 @@ from flux_engine.job.written.aliases import canonical_fields
 from flux_engine.job.written.misplaced import EXAMPLE, envelope_fault
 
 UNKNOWN_ID: Final = "unknown"
-GATEWAY_FIELD: Final = "gateway"  # of `input`: what a gateway says of the task that this job is for
-WORDS: Final = {  # of that field
+GATEWAY_FIELD: Final = "gateway"  # a field of `input`: what the gateway says about the job's task
+WORDS: Final = {  # the members of that field
     "task_id": re.compile(r"[A-Za-z0-9_-]{1,64}"),
     "request_id": re.compile(r"[A-Za-z0-9._:/-]{1,128}"),
     "traceparent": re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),

@@ -13,7 +13,7 @@ from flux_engine.job.image import ImageJob
 from flux_engine.job.limits import ModelLimits
 from flux_engine.job.size import size_like
 
-MAX_CUT: Final = 0.1  # of a side, without a warning; sides are multiples of 16
+MAX_CUT: Final = 0.1  # share of a side cut without a warning; sides are multiples of 16
 
 AnyJob = TypeVar("AnyJob", bound=Job)
 

@@ -37,7 +37,7 @@ class MotionFields(BaseModel):
     rotate: Any = Field(None, description="Degrees per frame; above 0 turns counterclockwise")
 
 
-SCHEDULE_BOUNDS: Final[dict[str, tuple[float, float]]] = {  # of each value
+SCHEDULE_BOUNDS: Final[dict[str, tuple[float, float]]] = {  # the bounds of each value
     "zoom": (0.5, 2.0),
     "pan_x": (-0.5, 0.5),
     "pan_y": (-0.5, 0.5),

@@ -24,8 +24,8 @@ from flux_engine.media.foreign import foreign_format
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF")  # not AVIF: its decoder ignores the announced size (docs/facts.md)
 MAX_PIXELS: Final = 16_000_000
-MAX_SCANS: Final = 200  # of a JPEG; a usual progressive one has 10
-ORIENTATION: Final = 0x0112  # of EXIF
+MAX_SCANS: Final = 200  # a usual progressive JPEG has 10
+ORIENTATION: Final = 0x0112  # the EXIF tag
 TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -17,10 +17,10 @@ from PIL import Image
 from flux_engine.media.decode import has_transparency, read_picture
 
 WHITE_FROM: Final = 128  # the pipelines repaint from half of white on
-MAX_STRETCH: Final = 0.03  # of a shape, without a warning
+MAX_STRETCH: Final = 0.03  # how far a shape is stretched without a warning
 
 _ALIKE: Final = 64  # levels between strokes of one colour
-_PHOTO_SHARE: Final = 0.2  # of middle tones, from which on the opaque part is a picture and not a mask
+_PHOTO_SHARE: Final = 0.2  # with more middle tones the opaque part is a picture, not a mask
 
 Levels = NDArray[np.uint8]
 

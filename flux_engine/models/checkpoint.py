@@ -195,7 +195,7 @@ def _is_outdated(folder: Path) -> bool:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
-        return folder.is_dir() and not (folder / MANIFEST).exists()  # of a version that wrote none
+        return folder.is_dir() and not (folder / MANIFEST).exists()  # an older version wrote no manifest
     return bool(manifest.get("versions") != _versions())
 
 

@@ -26,7 +26,7 @@ class LoadedModel:
     tuned: Tuned
     lora_library: LoraLibrary
     lora_manager: LoRAManager
-    phases_ms: Mapping[str, float]  # of the cold start: imports, weights, apply, warm_up
+    phases_ms: Mapping[str, float]  # phases of the cold start: imports, weights, apply, warm_up
 
     @property
     def pipeline(self) -> Any:

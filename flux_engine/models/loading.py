@@ -58,7 +58,7 @@ class Tuned:
 
     pipeline: Any
     applied: AppliedPlan
-    checkpoint: Path | None  # of its quantised components: loaded from there, or to be written there
+    checkpoint: Path | None  # its quantised components: loaded from there, or to be written there
     unsaved: Snapshot | None  # those components, where they were quantised here
     import_ms: float
     load_ms: float

@@ -24,8 +24,8 @@ from flux_engine.units import GIB, MIB
 
 BLOCK_BYTES: Final = 16 * MIB
 THREADS: Final = 12
-RESERVE_BYTES: Final = 2 * GIB  # of the free memory: for libraries and what is not weights
-STEMS: Final = ("diffusion_pytorch_model", "model")  # of diffusers' and transformers' weight files
+RESERVE_BYTES: Final = 2 * GIB  # free memory left for libraries and what is not weights
+STEMS: Final = ("diffusion_pytorch_model", "model")  # the stems of diffusers' and transformers' weight files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ class ModelSpec:
     name: str
     aliases: tuple[str, ...] = ()
     limits: ModelLimits
-    pipeline_class: str  # of diffusers, for a prompt alone
+    pipeline_class: str  # the diffusers class for a prompt alone
     image_to_image_class: str | None
     inpaint_class: str | None
     is_modular: bool = False  # diffusers has it as a ModularPipeline only, without a callback at each step
@@ -55,7 +55,7 @@ class ModelSpec:
     transformer: Component
     text_encoders: tuple[Component, ...]
     vae: Component
-    vae_channels: int = 128  # of the decoder at full size
+    vae_channels: int = 128  # channels of the decoder at full size
     shape: TransformerShape
     # Width and height. The second size makes shapes dynamic, so later sizes do not recompile.
     warm_up_sizes: tuple[tuple[int, int], ...] = ((1024, 1024), (1360, 768))

@@ -19,7 +19,7 @@ from flux_engine.errors import ModelUnavailable
 BUNDLED_FOLDER: Final = Path(__file__).parent / "flux_tiny"
 REVISION_FILE: Final = "revision.txt"  # written by builder/fetch_models.py
 INDEX: Final = "model_index.json"
-SAMPLES: Final = 16  # of a file, spread evenly: a merged LoRA changes every block of a transformer
+SAMPLES: Final = 16  # blocks read per file, spread evenly: a merged LoRA changes every block of a transformer
 SAMPLE_BYTES: Final = 64 * 1024
 
 log = logging.getLogger(__name__)

@@ -184,7 +184,8 @@ class CeleryWorker:
                 if held == "cancelling" and (job := self._running.get(ticket)) is not None:
                     job.cancel()
             with suppress(TimeoutError):
-                await asyncio.wait_for(until.wait(), min(1.0, self._records.lease_s / RENEWALS))
+                async with asyncio.timeout(min(1.0, self._records.lease_s / RENEWALS)):
+                    await until.wait()
 
     async def _insist(self, call: Any, *arguments: Any, **named: Any) -> Any:
         """`call` again and again while Redis is away, for a minute: a finished picture is worth the wait."""

@@ -24,6 +24,7 @@ from flux_engine.results.entry import CacheEntry
 from flux_engine.results.folder import FolderStore
 from tests.cache.results_of import entry_of, read_back, stored
 from tests.servers import RedisProcess, S3Process, fetched
+from tests.waiting import until
 
 ONE, TWO = "1" * 64, "2" * 64
 QUICK = Terms(lease_s=2, entry_s=60, wait_limit_s=30)
@@ -62,6 +63,10 @@ async def make(
 async def keys(redis: RedisProcess, pattern: str = "*") -> list[str]:
     async with Redis.from_url(redis.url, decode_responses=True) as client:
         return [str(key) for key in await client.keys(pattern)]
+
+
+async def has_lease(redis: RedisProcess) -> bool:
+    return bool(await keys(redis, "*:lease"))
 
 
 async def stored_entry(redis: RedisProcess) -> tuple[str, dict[str, Any]]:
@@ -118,10 +123,12 @@ async def test_cache_false_neither_reads_nor_writes(
 
 
 async def test_an_entry_ends_with_its_time(redis: RedisProcess, store: FolderStore) -> None:
-    cache = cache_at(redis.url, terms=replace(QUICK, entry_s=1.5))
+    cache = cache_at(redis.url, terms=replace(QUICK, entry_s=90))
     assert await make(cache, store) == "made"
-    assert await keys(redis, "*:entry")
-    await asyncio.sleep(1.6)
+    (key,) = await keys(redis, "*:entry")
+    async with Redis.from_url(redis.url) as client:
+        assert 0 < await client.ttl(key) <= 90
+        await client.expire(key, 0)
     assert await make(cache, store) == "made"
     await cache.close()
 
@@ -263,12 +270,12 @@ async def ended(process: subprocess.Popen[str]) -> str:
 
 async def until_waiting(redis: RedisProcess, count: int) -> None:
     async with Redis.from_url(redis.url) as client:
-        async with asyncio.timeout(20):
-            while True:
-                channels = await client.pubsub_channels("*:events")
-                if channels and (await client.pubsub_numsub(*channels))[0][1] >= count:
-                    return
-                await asyncio.sleep(0.02)
+
+        async def are_waiting() -> bool:
+            channels = await client.pubsub_channels("*:events")
+            return bool(channels) and (await client.pubsub_numsub(*channels))[0][1] >= count
+
+        await until(are_waiting)
 
 
 async def test_a_job_is_told_before_it_waits_and_only_then(
@@ -288,22 +295,22 @@ async def test_a_job_is_told_before_it_waits_and_only_then(
 
 
 async def test_waiters_sleep_until_they_are_woken(cache: CacheManager, store: FolderStore, redis: RedisProcess) -> None:
-    patient = cache_at(redis.url, terms=Terms(lease_s=15))
-    seen: list[dict[str, Any]] = []
+    patient = cache_at(redis.url, terms=Terms(lease_s=300))
+    seen: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     async with patient.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
-        waiter = asyncio.create_task(make(patient, store, job_id="waiter", on_progress=seen.append))
+        waiter = asyncio.create_task(make(patient, store, job_id="waiter", on_progress=seen.put_nowait))
         await until_waiting(redis, 1)
         owner.share_progress({"stage": "denoising", "progress": 0.5})
+        assert await seen.get() == {"stage": "denoising", "progress": 0.5}
         async with Redis.from_url(redis.url) as client:
-            await asyncio.sleep(0.3)
             before = (await client.info("commandstats"))["cmdstat_eval"]["calls"]
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.5)  # long enough for a poll, were there one
             after = (await client.info("commandstats"))["cmdstat_eval"]["calls"]
         assert after == before  # nobody asks anything meanwhile
         await owner.complete(await stored(store, ONE, b"x"))
         async with asyncio.timeout(10):  # it was woken: the lease has longer to go
             assert await waiter == "hit"
-    assert seen == [{"stage": "denoising", "progress": 0.5}]
+    assert seen.empty()
     status = await patient.task_status("waiter")
     assert status is not None
     assert status.status == "completed"
@@ -420,13 +427,21 @@ async def test_no_cancellation_is_lost_on_the_way_to_redis(redis: RedisProcess) 
     await link.close()
 
 
-async def test_a_lease_outlives_its_length_while_the_work_goes_on(cache: CacheManager, store: FolderStore) -> None:
-    async with cache.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
+async def test_a_lease_outlives_its_length_while_the_work_goes_on(redis: RedisProcess, store: FolderStore) -> None:
+    lease_ms = 4_000
+    cache = cache_at(redis.url, terms=replace(QUICK, lease_s=lease_ms / 1000))
+    async with cache.flight(Lookup(ONE, job_id="owner", store=store)) as owner, Redis.from_url(redis.url) as client:
         waiter = asyncio.create_task(make(cache, store, job_id="waiter"))
-        await asyncio.sleep(3 * QUICK.lease_s)
+        (lease,) = await keys(redis, "*:lease")
+        added_ms, left_ms = 0, await client.pttl(lease)
+        while added_ms <= lease_ms:
+            await asyncio.sleep(0.02)
+            before_ms, left_ms = left_ms, await client.pttl(lease)
+            added_ms += max(0, left_ms - before_ms)
         assert not waiter.done()
         await owner.complete(await stored(store, ONE, b"x"))
     assert await waiter == "hit"
+    await cache.close()
 
 
 async def test_an_owner_that_hangs_is_not_waited_for_for_ever(redis: RedisProcess, store: FolderStore) -> None:
@@ -492,7 +507,6 @@ async def test_redis_goes_away_during_a_job(redis: RedisProcess, store: FolderSt
             redis.kill()
         else:
             redis.freeze()
-        await asyncio.sleep(0.3)
         async with asyncio.timeout(10):  # two calls of half a second, on a busy machine
             await owner.complete(await stored(store, ONE, b"x"))
         assert owner.warning == AWAY
@@ -514,8 +528,7 @@ async def test_redis_restarts_during_a_job_without_anyone_noticing(redis: RedisP
             await client.flushall()  # a server without a disk forgets the lease
         redis.kill()
         redis.start()
-        await asyncio.sleep(1.3)
-        assert any(key.endswith(":lease") for key in await keys(redis))  # taken back at the next renewal
+        await until(lambda: has_lease(redis))  # taken back at the next renewal
         await owner.complete(await stored(store, ONE, b"x"))
         assert owner.warning is None
     assert await make(cache, store) == "hit"

@@ -99,7 +99,7 @@ async def test_a_job_cancelled_while_it_waits_never_begins() -> None:
     gpu, release, ran = GpuThread(), threading.Event(), list[str]()
     first = asyncio.create_task(gpu.run(lambda _: release.wait()))
     waiting = asyncio.create_task(gpu.run(lambda _: ran.append("waiting")))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting  # at once, though the first still runs

@@ -38,7 +38,7 @@ FIRST_AGAIN_S: Final = 5.0  # while there is no set at all
 TIMEOUT_S: Final = 10.0
 KEY_TYPES: Final[Mapping[Algorithm, str]] = {"RS256": "RSA", "ES256": "EC"}
 PRIVATE: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
-MAX_NUMBER_CHARACTERS: Final = 1400  # of an RSA modulus of 8192 bits
+MAX_NUMBER_CHARACTERS: Final = 1400  # an RSA modulus of 8192 bits has 1366
 
 log = logging.getLogger(__name__)
 

@@ -53,7 +53,7 @@ class Hits:
             job = await asyncio.to_thread(parse_job, Request(id=task.id, input=job_input), context)
             made_by = adopted.result.get("model")
             keys = [key for identity, key in await self._fingerprints(job) if _is_made_by(made_by, identity)]
-            if job.cache and len(keys) == 1:  # of two ways to run one model, the result does not say which it was
+            if job.cache and len(keys) == 1:  # with two ways to run the model, a result does not say which made it
                 entry = CacheEntry(fingerprint=keys[0], files=adopted.files, thumbnail=adopted.thumbnail)
                 await self._cache.remember(entry, store=self._results.store)
 

@@ -25,7 +25,7 @@ from flux_engine.results.entry import CacheEntry, StoredFile
 from flux_engine.results.store import ResultStore, object_key
 
 EXTENSIONS: Final = {content_type: name for name, content_type in CONTENT_TYPES.items()}
-HELD_BYTES: Final = 64 * 1024**2  # of files read last, which players ask for in ranges
+HELD_BYTES: Final = 64 * 1024**2  # the files read last: players ask for them in ranges
 MAX_FILE_BYTES: Final = 256 * 1024**2
 DOWNLOAD_S: Final = 60.0
 BROKEN: Final = "the worker's result cannot be read; send the job again"

@@ -23,8 +23,8 @@ from flux_engine.gateway.webhooks.delivery import Attempt, Delivery, State
 
 KEPT_S: Final = 7 * 86_400
 MAX_LOGGED: Final = 1_000  # deliveries of a user
-MAX_PENDING: Final = 1_000  # of a user
-MAX_ATTEMPTS: Final = 20  # of a delivery, in the log
+MAX_PENDING: Final = 1_000  # deliveries of one user
+MAX_ATTEMPTS: Final = 20  # attempts that the log keeps of one delivery
 LEASE_S: Final = 60.0
 
 # What follows a change of the user's pending deliveries: when to look at this user next.

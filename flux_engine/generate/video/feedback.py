@@ -31,9 +31,9 @@ from flux_engine.media.decode import fitted
 if TYPE_CHECKING:
     from torch import Tensor
 
-SHARPENING: Final = 0.25  # of the difference from a 3x3 blur
+SHARPENING: Final = 0.25  # share of the difference from a 3x3 blur that is added
 NOISE: Final = 0.02  # standard deviation, of 0 to 1
-HOMING_SHARE: Final = 0.25  # of a loop
+HOMING_SHARE: Final = 0.25  # the last part of a loop, in which it leads back
 
 
 class FeedbackChain:

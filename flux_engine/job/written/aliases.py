@@ -49,7 +49,7 @@ ALIASES: Final[dict[str, str]] = {
 }
 WITHOUT_EFFECT: Final = ("go_fast", "acceleration", "scheduler")
 ONLY_VIDEOS_HAVE: Final = frozenset(VideoFields.model_fields) - frozenset(ImageFields.model_fields)
-VIDEO_SPELLINGS: Final = frozenset({"strength_schedule", "video_format"})  # of fields that pictures have too
+VIDEO_SPELLINGS: Final = frozenset({"strength_schedule", "video_format"})  # spellings of fields that pictures have too
 MEANS_VIDEO: Final = (
     ONLY_VIDEOS_HAVE | VIDEO_SPELLINGS | {alias for alias, name in ALIASES.items() if name in ONLY_VIDEOS_HAVE}
 )

@@ -23,7 +23,7 @@ ROLES: Final[dict[Role, tuple[str, ...]]] = {
     "magnitude": ("dora_scale", "lora_magnitude_vector", "magnitude"),
     "rank": ("rank", "lora_rank"),
 }
-TRANSPOSED: Final = ("lora_a", "lora_b")  # of MLX
+TRANSPOSED: Final = ("lora_a", "lora_b")  # how MLX names its transposed matrices
 PREFIXES: Final = (  # stripped one after the other, as often as they come
     *("base_model.model", "base_model", "model.diffusion_model", "diffusion_model", "transformer", "unet", "model"),
     *("pipe.dit", "pipe.transformer", "pipe", "dit", "denoiser", "net", "flux"),
@@ -33,7 +33,7 @@ WRAPPERS: Final = (  # dropped wherever they stand
     *("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "module"),
     *("base_layer", "original_module"),
 )
-SEPARATOR: Final = "$$"  # of ai-toolkit's modules, where a dot is meant
+SEPARATOR: Final = "$$"  # stands for a dot in ai-toolkit's module names
 
 _WORDS: Final = {word: role for role, words in ROLES.items() for word in words}
 _KEY: Final = re.compile(

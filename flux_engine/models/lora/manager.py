@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SLOT: Final = "slot"
-MAX_TOTAL_RANK: Final = 512  # of the LoRAs of one job: 5.5 GB on FLUX.1 where every layer has one
+MAX_TOTAL_RANK: Final = 512  # sum over the LoRAs of one job: 5.5 GB on FLUX.1 where every layer has one
 NO_DORA: Final = "the LoRA is a DoRA, which cannot be applied to"
 AS_LORA: Final = "have it exported as a LoRA"
 MAX_RESIDENT_BYTES: Final = 2 * GIB

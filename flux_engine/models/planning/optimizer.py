@@ -27,7 +27,7 @@ from flux_engine.models.spec import ModelSpec
 from flux_engine.units import GIB
 
 LEAST_STEP: Final = 0.05  # of the memory: a leaner plan that needs nearly as much would run out of it as well
-HOST_SHARE: Final = 0.9  # of the host's memory may be taken
+HOST_SHARE: Final = 0.9  # the share of the host's memory that may be taken
 CHOICES: Final[dict[str, Callable[[Way], object]]] = {
     "quantisation": lambda way: way.transformer,
     "text_quantisation": lambda way: way.text,

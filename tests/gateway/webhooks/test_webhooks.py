@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -23,6 +23,7 @@ from flux_engine.gateway.webhooks.manager import WebhookManager
 from flux_engine.gateway.webhooks.target import Target
 from flux_engine.net.post import Answer, Poster
 from tests.servers import RedisProcess
+from tests.waiting import until
 from tests.web_server import loopback, server
 
 SECRET = b"the gateway's own secret, 32 bytes and more"
@@ -91,12 +92,6 @@ async def running(*managers: WebhookManager) -> AsyncIterator[None]:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
-        while not await condition():  # noqa: ASYNC110 - what another task writes to Redis
-            await asyncio.sleep(0.01)
 
 
 async def logged(manager: WebhookManager, user: str = "ada") -> list[dict[str, Any]]:

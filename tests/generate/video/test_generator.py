@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -187,26 +188,15 @@ async def test_steps_run_are_those_that_progress_counts(
     random_model: LoadedModel, context: ParseContext, steps: int, strength: float, run: int
 ) -> None:
     assert steps_run(steps, strength) == run
-    updates: list[Update] = []
-
-    async def send(update: Update) -> None:
-        updates.append(update)
-
-    progress = Progress(send, min_interval_s=0)
+    sent: asyncio.Queue[Update] = asyncio.Queue()
+    progress = Progress(sent.put, min_interval_s=0)
     job = video(context, mode="feedback", strength=strength, num_inference_steps=steps, num_frames=2)
     list(VideoGenerator().frames(random_model, job, progress, Cancellation(), spent=Spent()))
-    await progress_sent(progress)
-    last = updates[-1]
+    last = await sent.get()  # the frames were made without a turn of the loop, and the latest update wins
+    await progress.close()
     assert (last["step"], last["total_steps"]) == (steps + run, steps + run)
     assert (last["frame"], last["total_frames"]) == (2, 2)
     assert last["progress"] == pytest.approx(0.9)
-
-
-async def progress_sent(progress: Progress) -> None:
-    import asyncio
-
-    await asyncio.sleep(0.05)
-    await progress.close()
 
 
 @pytest.mark.parametrize("mode", ["interpolate", "feedback"])
