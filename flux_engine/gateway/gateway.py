@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -42,6 +42,7 @@ from flux_engine.queues.job_queue import JobQueue
 
 RECONNECT_S: Final = 0.5
 LISTEN_S: Final = 5.0
+CANCEL_AGAIN_S: Final = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -102,9 +103,21 @@ async def running(gateway: Gateway, notices: Notices) -> AsyncIterator[None]:
         yield
     finally:
         gateway.hub.close()
-        for job in jobs:
+        await end(jobs)
+
+
+async def end(jobs: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel `jobs` until each has ended.
+
+    redis-py sends through `asyncio.wait_for`, which on Python 3.11 drops a cancellation that arrives together with its
+    result: a job that was cancelled once may go on for ever.
+    """
+    running = set(jobs)
+    while running:
+        for job in running:
             job.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
+        ended, running = await asyncio.wait(running, timeout=CANCEL_AGAIN_S)
+        await asyncio.gather(*ended, return_exceptions=True)
 
 
 async def _listen(gateway: Gateway, notices: Notices) -> None:
