@@ -21,7 +21,8 @@ from flux_engine.results.bucket_address import Bucket, TimeBounds
 
 ACCESS_KEY = "AKIDTESTACCESSKEY"
 SECRET_KEY = "secret-that-no-log-may-hold"
-QUICK = TimeBounds(connect_s=0.5, read_s=2.0, upload_s=5.0, lookup_s=3.0, attempts=2)
+PATIENT = TimeBounds(connect_s=30, read_s=60, upload_s=120, lookup_s=120, attempts=2)
+QUICK = TimeBounds(connect_s=0.5, read_s=2.0, upload_s=5.0, lookup_s=3.0, attempts=2)  # for a server that hangs
 
 
 def free_port() -> int:
@@ -104,7 +105,14 @@ class S3Process(ServerProcess):
         with urllib.request.urlopen(request, timeout=20) as response:
             assert response.status == 200
 
-    def store(self, *, bucket: str = "pictures", prefix: str = "flux", public_url: str | None = None) -> BucketStore:
+    def store(
+        self,
+        *,
+        bucket: str = "pictures",
+        prefix: str = "flux",
+        public_url: str | None = None,
+        bounds: TimeBounds = PATIENT,
+    ) -> BucketStore:
         reached = Bucket(
             endpoint_url=self.url,
             name=bucket,
@@ -115,7 +123,7 @@ class S3Process(ServerProcess):
             public_url=public_url,
             url_expiry_s=3600,
         )
-        return BucketStore(reached, bounds=QUICK)
+        return BucketStore(reached, bounds=bounds)
 
 
 def fetched(url: str) -> tuple[int, bytes, dict[str, str]]:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from flux_engine.results.bucket_address import Bucket
 from flux_engine.results.trial import CONTENT, BucketRefuses, BucketSilent, try_bucket
-from tests.servers import ACCESS_KEY, QUICK, SECRET_KEY, S3Process, free_port
+from tests.servers import ACCESS_KEY, PATIENT, SECRET_KEY, S3Process, free_port
 from tests.web_server import server_thread
 
 
@@ -28,7 +28,7 @@ def bucket_at(url: str, name: str = "pictures") -> Bucket:
 
 
 def tried(bucket: Bucket, *, tries: int = 1) -> None:
-    try_bucket(bucket, bounds=QUICK, pauses_s=(0.01,) * (tries - 1))
+    try_bucket(bucket, bounds=PATIENT, pauses_s=(0.01,) * (tries - 1))
 
 
 def test_a_good_bucket_is_left_as_it_was(s3: S3Process) -> None:
