@@ -15,6 +15,7 @@ from flux_engine.inputs.fetcher import InputFetcher
 from flux_engine.inputs.lora_store import LORA_FOLDER, LoraStore
 from flux_engine.inputs.pictures import MAX_BYTES, PictureSource
 from flux_engine.media.decode import MAX_PIXELS
+from flux_engine.media.marks.marker import Marker, Marks, Unmarked
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.device import has_gpu, read_device, read_driver
 from flux_engine.models.planning.plan import Preferences
@@ -60,6 +61,7 @@ def build_worker(
         pending=PendingResults(_shared_folder(settings, cache_folder) / "pending"),
         inputs=inputs,
         questions=build_questions(settings, models=models, inputs=inputs, cache=cache),
+        marker=build_marker(settings),
         url_expiry_s=settings.url_expiry_seconds,
         max_video_work=settings.max_video_work,
         gpu_price_per_hour=settings.gpu_price_per_hour,
@@ -105,6 +107,11 @@ def build_models(settings: Settings) -> FluxModelManager:
         ),
         lora_max_bytes=settings.lora_max_bytes,
     )
+
+
+def build_marker(settings: Settings) -> Marker:
+    """How PROVENANCE wants files marked."""
+    return Unmarked() if settings.provenance == "off" else Marks()
 
 
 def build_store(settings: Settings, *, cache_folder: Path, is_local: bool) -> ResultStore:

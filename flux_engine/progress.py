@@ -46,6 +46,7 @@ class Progress:
     def __init__(
         self, send: Send | None, *, min_interval_s: float = MIN_INTERVAL_S, close_within_s: float = CLOSE_WITHIN_S
     ) -> None:
+        self.preview_xmp = b""  # the marks that previews carry, known once the job is
         self._send = send
         self._min_interval_s = min_interval_s
         self._close_within_s = close_within_s

@@ -197,6 +197,10 @@ class Settings(BaseModel):
     lora_cache_bytes: int = Field(
         20 * GIB, ge=1, le=1024**2 * GIB, description="LoRAs kept on the volume; the least recently used go"
     )
+    provenance: Literal["off", "marks"] = Field(
+        "marks",
+        description="What files say of their origin to machines: nothing, or IPTC's digital source type and XMP",
+    )
     lora_hosts: Hosts = Field(
         LORA_FILE_HOSTS, description="Hosts that a LoRA URL may name, comma-separated; `*` is any public one"
     )

@@ -29,11 +29,14 @@ from flux_engine.job.parse import Request, parse_job, parse_request
 from flux_engine.job.shape import shaped_like
 from flux_engine.job.video import VideoJob
 from flux_engine.logs import about_job, about_request
+from flux_engine.media.marks.marker import UNMARKED_FILES, Marker, Stamp
+from flux_engine.media.marks.statement import Statement
 from flux_engine.models.served import ServedModels
 from flux_engine.openai.call import OpenAICall, Stream
 from flux_engine.progress import MIN_INTERVAL_S, Progress, Send
 from flux_engine.results.delivery import delivered
-from flux_engine.results.files import Origin, ResultFiles, picture_files, video_files
+from flux_engine.results.entry import CacheEntry
+from flux_engine.results.files import Origin, ResultFiles, picture_files, remarked, video_files
 from flux_engine.results.keeping import Keeping
 from flux_engine.results.limit import fitted
 from flux_engine.results.pending import PendingResults
@@ -55,6 +58,7 @@ class Run:
     inputs: JobInputs
     model: ModelIdentity  # by the plan; a leaner one makes it where memory runs out
     fingerprint: str
+    stamp: Stamp
     store: ResultStore
     keeping: Keeping
     progress: Progress
@@ -94,6 +98,7 @@ class Worker:
         inputs: InputFetcher,
         questions: Questions,
         url_expiry_s: int,
+        marker: Marker = UNMARKED_FILES,
         max_video_work: float = MAX_VIDEO_WORK,
         gpu_price_per_hour: float | None = None,
     ) -> None:
@@ -105,6 +110,7 @@ class Worker:
         self._pending = pending
         self._inputs = inputs
         self._questions = questions
+        self._marker = marker
         self._url_expiry_s = url_expiry_s
         self._max_video_work = max_video_work
         self._gpu_price_per_hour = gpu_price_per_hour
@@ -211,7 +217,7 @@ class Worker:
             async with self._cache.flight(run.lookup()) as flight:  # 3 reuse
                 progress.also_tell(flight.share_progress)
                 if flight.hit is not None:
-                    finished = run.finished(ResultFiles(flight.hit))
+                    finished = run.finished(await self._reused(run, flight, flight.hit))
                 else:
                     finished = await self._finished(run, flight)  # 4 generate, 5 encode
                 with clock.measure("upload"):
@@ -241,11 +247,14 @@ class Worker:
             inputs = await self._inputs.fetch(job, before_download=turn.give_up)
         image = inputs.pictures.image
         job = shaped_like(job, image.size if image is not None else None, self._served.named(job.model).limits)
+        stamp = Stamp(self._marker, _statement(job, model))
+        progress.preview_xmp = stamp.preview_xmp()
         return Run(
             job=job,
             inputs=inputs,
             model=model,
             fingerprint=fingerprint(job.parameters(), model=model, inputs=inputs.content(job)),
+            stamp=stamp,
             store=store,
             keeping=Keeping.of(job, is_own_store=is_own_store),
             progress=progress,
@@ -253,12 +262,21 @@ class Worker:
             turn=turn,
         )
 
+    async def _reused(self, run: Run, flight: Flight, hit: CacheEntry) -> ResultFiles:
+        """The files of `hit`, marked as this worker marks: PROVENANCE may have changed since they were made."""
+        with run.clock.measure("encode"):
+            files = await remarked(ResultFiles(hit), run.stamp, run.store)
+        if files.at_hand and run.keeping.may_store:
+            await self._keep(run, flight, files, run.keeping)
+        return files
+
     async def _finished(self, run: Run, flight: Flight) -> Finished:
         """The job's files, made now or left by an earlier try, and kept where they should be."""
         only_of = run.job.id if run.keeping.is_own_only else None
         left = await self._pending.find(run.fingerprint, prefix=run.store.prefix, job_id=only_of)
         if left is not None:
             run.turn.give_up()
+            left = await remarked(left, run.stamp, run.store)
             finished, keeping = run.finished(left), run.keeping.found_pending()
         else:
             job, progress, clock = run.job, run.progress, run.clock
@@ -297,6 +315,7 @@ class Worker:
                 models=tuple(limits for name in served.ids() if (limits := served.find_limits(name)) is not None),
                 has_urls=self._store.has_urls,
                 max_video_work=self._max_video_work,
+                marks=self._marker.id,
             )
             await self._cache.notices.offer(offer)
 
@@ -318,13 +337,19 @@ async def _encoded(run: Run, made: Made) -> ResultFiles:
         model=described(made.identity),
         content=run.inputs.content(run.job),
         prefix=run.store.prefix,
+        stamp=run.stamp,
         warnings=made.warnings,
     )
     if isinstance(run.job, VideoJob):
-        return video_files(made.video, made.thumbnail, run.job, origin)
+        with run.clock.measure("encode"):
+            return await asyncio.to_thread(video_files, made.video, made.thumbnail, run.job, origin)
     run.progress.stage("encoding")
     with run.clock.measure("encode"):
         return await picture_files(made.pictures, run.job, origin)
+
+
+def _statement(job: ImageJob | VideoJob, model: ModelIdentity) -> Statement:
+    return Statement(model=model.id, revision=model.revision, is_composite=bool(job.sources()))
 
 
 def _reference() -> str:

@@ -51,6 +51,7 @@ class Offer:
     models: tuple[ModelLimits, ...]
     has_urls: bool
     max_video_work: float
+    marks: str = ""  # on the files of their results; unknown of an older worker's
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -66,6 +67,7 @@ class Offer:
                 models=models,
                 has_urls=bool(held["has_urls"]),
                 max_video_work=float(held["max_video_work"]),
+                marks=str(held.get("marks", "")),
             )
         except (ValueError, KeyError, TypeError):
             return None

@@ -67,6 +67,11 @@ class Offers:
         offer = await self._current()
         return offer is not None and offer.has_urls
 
+    async def marks(self) -> str | None:
+        """How workers mark files now; None where none has told."""
+        offer = await self._current()
+        return offer.marks or None if offer is not None else None
+
     async def _current(self) -> Offer | None:
         if self._offer is None or time.monotonic() - self._asked_at > FRESH_S:
             self._offer = await self.notices.current_offer() or self._offer

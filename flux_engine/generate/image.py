@@ -67,11 +67,16 @@ class ImageGenerator:
         progress.stage("denoising")
         sampler = Sampler(model, job, made.spent)
         for index, seed in enumerate(job.seeds()):
-            preview = FlowPreview(width=job.width, height=job.height) if job.preview and can_preview(model) else None
-            steps = _Steps(start, job, index, progress, cancellation, preview=preview)
+            steps = _Steps(start, job, index, progress, cancellation, preview=_preview(model, job, progress))
             picture = _one_image(sampler, start, seed, embeddings, steps)
             made.images.append(start.outside_mask(picture))
         return made
+
+
+def _preview(model: LoadedModel, job: ImageJob, progress: Progress) -> FlowPreview | None:
+    if not job.preview or not can_preview(model):
+        return None
+    return FlowPreview(width=job.width, height=job.height, xmp=progress.preview_xmp)
 
 
 def can_preview(model: LoadedModel) -> bool:

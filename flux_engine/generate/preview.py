@@ -18,10 +18,14 @@ PREVIEW_LATENT_SIDE: Final = 32  # 256 pixels
 
 
 class FlowPreview:
-    """Follows one image's latents, packed as (1, tokens, channels x 4) and `width` x `height` pixels in the end."""
+    """Follows one image's latents, packed as (1, tokens, channels x 4) and `width` x `height` pixels in the end.
 
-    def __init__(self, *, width: int, height: int) -> None:
+    Its previews carry the packet `xmp`.
+    """
+
+    def __init__(self, *, width: int, height: int, xmp: bytes = b"") -> None:
         self._width, self._height = width, height
+        self._xmp = xmp
         self._last: tuple[Tensor, float] | None = None
 
     def follow(self, pipeline: Any, latents: Tensor, step: int, *, is_wanted: bool) -> str | None:
@@ -44,7 +48,8 @@ class FlowPreview:
             if scale < 1:
                 latents = torch.nn.functional.interpolate(latents.float(), scale_factor=scale, mode="area")
             decoded = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
-        return preview_data_uri(pipeline.image_processor.postprocess(decoded, output_type="pil")[0])
+        picture = pipeline.image_processor.postprocess(decoded, output_type="pil")[0]
+        return preview_data_uri(picture, xmp=self._xmp)
 
     def _unpacked(self, pipeline: Any, packed: Tensor) -> Tensor:
         """Latents as the VAE decodes them, (1, channels, height / 8, width / 8), in FLUX.1's or FLUX.2's layout."""

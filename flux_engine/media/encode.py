@@ -17,6 +17,7 @@ WEBP_METHOD: Final = 0
 PREVIEW_SIDE: Final = 256
 
 _JSON_TEXTS = ("seed", "model", "parameters")
+_OTHER_TEXTS = ("Software", "XML:com.adobe.xmp")
 _EXIF_SOFTWARE = 0x0131
 _EXIF_IMAGE_DESCRIPTION = 0x010E
 _EXIF_IFD = 0x8769
@@ -41,16 +42,20 @@ def encode_image(image: Image.Image, output_format: str, *, quality: int, made_f
 
 def made_from_of(picture: Image.Image) -> dict[str, Any]:
     """The record that `encode_image` wrote into a PNG."""
-    said = {str(name): value for name, value in picture.info.items() if isinstance(value, str) and name != "Software"}
-    return {name: json.loads(value) if name in _JSON_TEXTS else value for name, value in said.items()}
+    said = {str(name): value for name, value in picture.info.items() if isinstance(value, str)}
+    return {
+        name: json.loads(value) if name in _JSON_TEXTS else value
+        for name, value in said.items()
+        if name not in _OTHER_TEXTS
+    }
 
 
-def preview_data_uri(image: Image.Image) -> str:
-    """`image` as a `data:` URI of a WebP of at most 256 pixels a side."""
+def preview_data_uri(image: Image.Image, *, xmp: bytes = b"") -> str:
+    """`image` as a `data:` URI of a WebP of at most 256 pixels a side, with the packet `xmp`."""
     small = image.copy()
     small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=60, method=WEBP_METHOD)
+    small.save(buffer, "WEBP", quality=60, method=WEBP_METHOD, xmp=xmp)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

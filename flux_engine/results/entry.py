@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flux_engine.job.fingerprint import SHA256
+from flux_engine.media.marks.marker import UNMARKED
 from flux_engine.results.store import object_key
 
 ENTRY_VERSION: Final = 1
@@ -62,6 +63,7 @@ class CacheEntry(_Stored):
     files: Annotated[tuple[StoredFile, ...], Field(min_length=1, max_length=16)]
     thumbnail: StoredFile | None = None
     warnings: tuple[str, ...] = ()
+    marks: Annotated[str, Field(max_length=64)] = UNMARKED  # the `id` of their marker
     created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod

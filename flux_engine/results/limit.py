@@ -42,7 +42,7 @@ async def fitted(result: Result, files: ResultFiles, job: ImageJob | VideoJob, s
 async def _as_jpegs(result: Result, files: ResultFiles, limit: int) -> Result:
     pixels = files.pixels or (None,) * len(files.entry.files)
     encoding = (
-        asyncio.to_thread(as_jpeg, png, facts, picture)
+        asyncio.to_thread(as_jpeg, png, facts, picture, files.stamp)
         for png, facts, picture in zip(result.inline, files.entry.files, pixels, strict=True)
     )
     said = (

@@ -7,6 +7,7 @@ import io
 import json
 import random
 from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from flux_engine.errors import ResultTooLarge
 from flux_engine.job.base import ParseContext
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job
+from flux_engine.media.marks.marker import Marks, Stamp
+from flux_engine.media.marks.statement import Statement
 from flux_engine.results.delivery import delivered
 from flux_engine.results.entry import CacheEntry
 from flux_engine.results.files import Origin, ResultFiles, picture_files
@@ -129,3 +132,12 @@ async def test_a_result_over_the_limit_comes_by_links_where_the_store_has_them(
     ]
     assert answer["parameters"]["response_format"] == "url"
     assert "links came instead" in answer["warnings"][1]
+
+
+async def test_the_jpeg_of_a_marked_picture_is_marked(context: ParseContext, store: FolderStore) -> None:
+    stamp = Stamp(Marks(), Statement(model="flux-tiny", revision="r", is_composite=False))
+    job = image_job(context, num_images=3)
+    files = await picture_files([noise(1400)] * 3, job, replace(ORIGIN, stamp=stamp))
+    result = await fitted(await inline_result(files, job, store), files, job, store)
+    assert result.facts["images"][0]["content_type"] == "image/jpeg"
+    assert all(stamp.statement.source_uri.encode() in data for data in result.inline)

@@ -22,6 +22,7 @@ from flux_engine.job.fingerprint import ModelIdentity, fingerprint
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job
 from flux_engine.job.video import VideoJob
+from flux_engine.media.marks.marker import UNMARKED
 from flux_engine.results.entry import CacheEntry
 
 Job = ImageJob | VideoJob
@@ -40,8 +41,11 @@ class Hits:
         """How `job` ends at once, where it was finished before."""
         if not job.cache:
             return None
+        marks = await self._offers.marks()
         for identity, key in await self._fingerprints(job):
             entry = await self._cache.find(key, store=self._results.store)
+            if entry is not None and marks not in (None, entry.marks):
+                continue  # PROVENANCE has changed: a worker marks the files anew, without making them
             if entry is not None and await self._results.has(entry):
                 return _ending(job, identity, entry)
         return None
@@ -54,7 +58,12 @@ class Hits:
             made_by = adopted.result.get("model")
             keys = [key for identity, key in await self._fingerprints(job) if _is_made_by(made_by, identity)]
             if job.cache and len(keys) == 1:  # with two ways to run the model, a result does not say which made it
-                entry = CacheEntry(fingerprint=keys[0], files=adopted.files, thumbnail=adopted.thumbnail)
+                entry = CacheEntry(
+                    fingerprint=keys[0],
+                    files=adopted.files,
+                    thumbnail=adopted.thumbnail,
+                    marks=await self._offers.marks() or UNMARKED,
+                )
                 await self._cache.remember(entry, store=self._results.store)
 
     async def _fingerprints(self, job: Job) -> list[tuple[ModelIdentity, str]]:

@@ -54,7 +54,7 @@ class Report:
         if self.has_previews and self.progress.wants_preview():
             from PIL import Image
 
-            self._tell(preview=preview_data_uri(Image.fromarray(frame)))
+            self._tell(preview=preview_data_uri(Image.fromarray(frame), xmp=self.progress.preview_xmp))
 
     def _tell(self, *, preview: str | None) -> None:
         frame = min(self.frames + 1, self.total_frames)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flux_engine.cache.notices import Offer
 from flux_engine.gateway.tasks.ledger import Ending
 from flux_engine.gateway.tasks.sweep import Pace
+from flux_engine.job.fingerprint import ModelIdentity
+from flux_engine.models.spec import ModelSpec
 from local_platform.job import Job, Limits
 from local_platform.server import Platform
 from tests.gateway.world import SUN, World, picture, result_of, world
@@ -180,8 +184,6 @@ async def test_a_worker_tells_its_progress_through_redis(shared_redis: RedisProc
 
 
 async def test_a_hit_needs_no_worker(gw: World) -> None:
-    from flux_engine.job.fingerprint import ModelIdentity
-
     await gw.gateway.offers.notices.makes(ModelIdentity(id="flux-tiny", revision="r", precision="float32"))
     made = await gw.create(seed=5)
     gw.hand.finish(await gw.hand.take())
@@ -195,6 +197,22 @@ async def test_a_hit_needs_no_worker(gw: World) -> None:
     assert len(gw.platform.endpoint.queue.jobs) == 1
     other = await gw.post("/generate-image", json=SUN | {"seed": 5, "cache": False})
     assert other.status_code == 202
+
+
+async def test_a_hit_with_other_marks_than_workers_make_now_is_left_to_a_worker(
+    shared_redis: RedisProcess, tmp_path: Path, tiny: ModelSpec
+) -> None:
+    offer = Offer(default_model="flux-tiny", models=(tiny.limits,), has_urls=False, max_video_work=9.0, marks="marks-1")
+    async with world(shared_redis.url, tmp_path, CACHE_NAMESPACE="marks") as gw:
+        await gw.gateway.offers.notices.makes(ModelIdentity(id="flux-tiny", revision="r", precision="float32"))
+        await gw.gateway.offers.notices.offer(offer)
+        made = await gw.create(seed=5)
+        gw.hand.finish(await gw.hand.take())
+        await gw.until(made["task_id"], "completed")
+        assert (await gw.post("/generate-image", json=SUN | {"seed": 5})).status_code == 200
+        await gw.gateway.offers.notices.offer(replace(offer, marks="off"))
+    async with world(shared_redis.url, tmp_path, CACHE_NAMESPACE="marks") as gw:
+        assert (await gw.post("/generate-image", json=SUN | {"seed": 5})).status_code == 202
 
 
 async def test_files_are_what_the_worker_made(gw: World) -> None:

@@ -79,7 +79,7 @@ def ffprobe(data: bytes, name: str, folder: Path) -> dict[str, str]:
     """The tags of a film."""
     path = folder / f"read.{format_of(name)}"
     path.write_bytes(data)
-    asked = ["ffprobe", "-v", "error", "-show_format", "-of", "json", *_xmp_too(name), path]
+    asked = ["ffprobe", "-v", "error", "-show_format", "-of", "json", *_xmp_too(name), str(path)]
     said = subprocess.run(asked, capture_output=True, check=True)
     return {key.upper(): value for key, value in json.loads(said.stdout)["format"]["tags"].items()}
 
