@@ -10,26 +10,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from benchmarks.fleet import table
-from benchmarks.scaling.arrivals import BURST_EVERY_S, arrivals
+from benchmarks.scaling.growth import (
+    PLANNED_SHARE,
+    S3_PUTS,
+    Prices,
+    gateways,
+    money_per_1000,
+    own,
+    rented,
+    shares,
+)
 from benchmarks.scaling.measured import RESULT_MB, Costs, measure
-from benchmarks.scaling.workers import by_demand, fewest_cards
+from benchmarks.simulation import WorkerKind
 from flux_engine.models.catalog import find
 from flux_engine.models.planning.cold_start import cold_start
 from flux_engine.models.planning.gpus import find_card
 from flux_engine.models.planning.optimizer import ModelOptimizer
 
 RATES: Final = (1, 10, 100, 1_000, 10_000)
-LEAST_JOBS: Final = 300
-SHARE: Final = 0.7  # of a core, that one plans with
-WAIT_S: Final = 10.0
-MONTH_S: Final = 30 * 86_400
-S3_PUTS: Final = 3_500  # a second and prefix, as AWS publishes it
+IMPORTS_S: Final = 8.0  # of a cold start, before a worker first looks for a job
 
 
 def main() -> None:
@@ -38,112 +41,92 @@ def main() -> None:
     parser.add_argument("--costs", type=Path, help="what was measured: read where it is there, else written")
     parser.add_argument("--gpu", default="L40S")
     parser.add_argument("--model", default="FLUX.1-schnell")
-    parser.add_argument("--serverless", type=float, default=1.20, help="price of an hour by the second")
-    parser.add_argument("--month", type=float, default=500.0, help="price of a month of one's own card")
+    parser.add_argument("--serverless", type=float, default=1.20, help="price of an hour by the second, USD")
+    parser.add_argument("--month", type=float, default=500.0, help="price of a month of one's own card, USD")
     options = parser.parse_args()
     costs = known(options.costs) or asyncio.run(measure(tasks=options.tasks))
     if options.costs is not None:
         options.costs.write_text(costs.to_json())
-    job_s, cold_s = model_times(options.gpu, options.model, around_s=costs.around_gpu_s)
-    print("\n".join(limits(costs)))
-    print(f"\n{options.model} on {options.gpu}: {job_s:.2f} s a job, {cold_s:.0f} s cold start\n")
-    print(growth(costs, job_s=job_s, cold_s=cold_s, hour=options.serverless, month=options.month))
+    kind = kind_of(options.gpu, options.model, deliver_s=costs.around_gpu_s)
+    cold_s = kind.first_look_s + kind.load_s
+    print(parts(costs))
+    print(
+        f"\n{options.model} on {options.gpu}: {kind.gpu_s:.2f} s on the GPU, {kind.deliver_s:.2f} s beside it, "
+        f"{cold_s:.0f} s from a cold start\n"
+    )
+    print(by_rate(costs, kind, Prices(hour=options.serverless, month=options.month)))
 
 
 def known(file: Path | None) -> Costs | None:
     return Costs.parse(file.read_text()) if file is not None and file.exists() else None
 
 
-def model_times(gpu: str, model: str, *, around_s: float) -> tuple[float, float]:
-    """Seconds of a job and of a cold start, as the plan estimates them for this card."""
+def kind_of(gpu: str, model: str, *, deliver_s: float) -> WorkerKind:
+    """A worker with this card, as the plan estimates it."""
     card, spec = find_card(gpu), find(model)
     if card is None or spec is None:
         raise SystemExit(f"no such card or model: {gpu}, {model}")
     plan = ModelOptimizer().plan(card, spec)
     if plan.seconds is None:
         raise SystemExit(f"how fast {gpu} is, is not known")
-    return plan.seconds + around_s, cold_start(plan, spec, storage="volume", is_first=False).total
+    cold_s = cold_start(plan, spec, storage="volume", is_first=False).total
+    return WorkerKind(
+        name=gpu, first_look_s=IMPORTS_S, load_s=cold_s - IMPORTS_S, gpu_s=plan.seconds, deliver_s=deliver_s
+    )
 
 
-def limits(costs: Costs) -> Iterator[str]:
-    """What one of each part carries, in jobs a minute."""
-    gateway, redis = 60 / costs.gateway_s, 60 / costs.redis_s
+def parts(costs: Costs) -> str:
+    """What one of each part carries."""
     rows = [
-        ("gateway, one process", f"{costs.gateway_s * 1000:.1f} ms of a core a task", f"{gateway:,.0f}"),
+        ("a gateway's process", f"{costs.gateway_s * 1000:.1f} ms of a core a task", 60 / costs.gateway_s),
         (
-            "gateway, streaming results",
+            "the same, streaming results",
             f"{costs.gateway_mb_s:.0f} MB for a second of its core",
-            f"{costs.gateway_mb_s / RESULT_MB * 60:,.0f}",
+            60 * costs.gateway_mb_s / RESULT_MB,
         ),
         (
             "Redis",
             f"{costs.redis_s * 1000:.2f} ms of its core, {costs.redis_commands:.0f} commands a task",
-            f"{redis:,.0f}",
+            60 / costs.redis_s,
         ),
-        (
-            "shared folder",
-            f"{costs.disk_mb_s:.0f} MB/s, each result flushed",
-            f"{costs.disk_mb_s / RESULT_MB * 60:,.0f}",
-        ),
-        ("bucket", f"{S3_PUTS:,} puts a second and prefix (S3, as published)", f"{S3_PUTS * 60:,}"),
+        ("a shared folder", f"{costs.disk_mb_s:.0f} MB/s, each result flushed", 60 * costs.disk_mb_s / RESULT_MB),
+        ("a bucket", f"{S3_PUTS:,} puts a second and prefix: S3, as published", 60 * S3_PUTS),
     ]
-    yield table(("part", "takes", "carries, jobs a minute"), rows)
+    return table(("part", "takes", "carries, jobs a minute"), [(*row[:2], f"{row[2]:,.0f}") for row in rows])
 
 
-def growth(costs: Costs, *, job_s: float, cold_s: float, hour: float, month: float) -> str:
+def by_rate(costs: Costs, kind: WorkerKind, prices: Prices) -> str:
     rows = []
     for rate in RATES:
-        periods = max(1, round(LEAST_JOBS / rate / (BURST_EVERY_S / 60)))
-        for_s = periods * BURST_EVERY_S
-        come = list(arrivals(rate, for_s=for_s, chance=random.Random(rate)))
-        rented = by_demand(come, job_s=job_s, cold_s=cold_s, least=int(rate / 60 * job_s))
-        own = fewest_cards(come, job_s=job_s, wait_s=WAIT_S)
-        jobs_a_month = rate * MONTH_S / 60
+        come_and_go = rented(kind, rate, price=prices.hour)
+        stay = own(kind, rate)
         rows.append(
             (
                 f"{rate:,}",
-                f"{rented.most_workers:,}, {rented.waiting_p95_s:.0f} s, {rented.busy_share:.0%}",
-                f"{1000 * rented.paid_s * hour / 3600 / len(come):.2f}",
-                f"{own.most_workers:,}, {own.waiting_p95_s:.0f} s, {own.busy_share:.0%}",
-                f"{1000 * own.most_workers * month / jobs_a_month:.2f}",
+                f"{come_and_go.most_workers:,}",
+                f"{come_and_go.wait_s(0.95):.0f} s",
+                f"{come_and_go.gpu_share:.0%}",
+                f"{come_and_go.money_per_1000:.2f}",
+                f"{stay.most_workers:,}",
+                f"{stay.wait_s(0.95):.0f} s",
+                f"{stay.gpu_share:.0%}",
+                f"{money_per_1000(stay.most_workers, rate, month=prices.month):.2f}",
                 gateways(costs, rate),
-                f"{rate / 60 * costs.redis_s:.0%}",
                 first_limit(costs, rate),
             )
         )
-    head = (
-        "jobs a minute",
-        "by demand: most workers, waiting p95, GPU share",
-        "1,000 jobs, USD",
-        "own cards: cards, waiting p95, GPU share",
-        "1,000 jobs, USD",
-        "gateways",
-        "Redis busy",
-        "limits first",
-    )
-    return table(head, rows)
-
-
-def gateways(costs: Costs, rate: float) -> int:
-    """Processes that a burst needs, none busier than `SHARE`."""
-    return max(1, -(-int(1000 * rate / 60 * costs.gateway_s / SHARE) // 1000))
+    by_second = ("workers by the second, most", "result p95", "GPU share", "1,000 jobs, USD")
+    by_month = ("own cards", "result p95", "GPU share", "1,000 jobs, USD")
+    return table(("jobs a minute", *by_second, *by_month, "gateways", "limits first, in a burst"), rows)
 
 
 def first_limit(costs: Costs, rate: float) -> str:
-    """The part that is nearest to what one of it carries."""
-    used = {
-        "gateway": rate / 60 * costs.gateway_s,
-        "Redis": rate / 60 * costs.redis_s,
-        "folder": rate / 60 * RESULT_MB / costs.disk_mb_s,
-        "bucket": rate / 60 / S3_PUTS,
-    }
-    name, share = max(used.items(), key=lambda pair: pair[1])
-    if share < SHARE:
-        return f"GPUs; next {name}, at {share:.0%}"
-    over = ", ".join(
-        f"{one} {value:.0%}" for one, value in sorted(used.items(), key=lambda pair: -pair[1]) if value >= SHARE
-    )
-    return f"more than one: {over}"
+    used = shares(costs, rate)
+    full = [f"{name} {share:.0%}" for name, share in used.items() if share > PLANNED_SHARE]
+    if full:
+        return "more than one: " + ", ".join(full)
+    name, share = next(iter(used.items()))
+    return f"the GPUs; next the {name}, {share:.0%} full"
 
 
 if __name__ == "__main__":
