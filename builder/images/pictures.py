@@ -59,17 +59,21 @@ def worker_alone(store: Store, folder: Path, *, user: str) -> Run:
 def whole_system(store: Store, folder: Path, services: list[Service], *, user: str) -> Run:
     """The compose file's services in order, a key by the gateway's own command, a picture by REST."""
     running = Services(store, folder / f"system-{user}", user=user)
-    with running.running(services):
-        gateway = next(service for service in services if service.name == "gateway")
-        said = running.execute(gateway, "python", "-m", "flux_engine", "keys", "create", "--user", "me")
-        found = KEY.search(said)
-        if found is None:
-            raise RuntimeError(f"no key: {said}")
+    keys: list[str] = []
+
+    def first_key(service: Service) -> None:
+        """The gateway does not start before there is one."""
+        if service.name == "gateway":
+            said = running.run_once(service, "python", "-m", "flux_engine", "keys", "create", "--user", "me")
+            keys.extend(KEY.findall(said))
+
+    with running.running(services, before=first_key):
+        (key,) = keys
         began = time.monotonic()
-        task = json.loads(_asked("/generate-image", found[0], JOB))
+        task = json.loads(_asked("/generate-image", key, JOB))
         if task["status"] != "completed":
             raise RuntimeError(f"no picture: {task}\n{running.log('worker')[-3000:]}")
-        picture = _asked(f"/task/{task['task_id']}/result", found[0])
+        picture = _asked(f"/task/{task['task_id']}/result", key)
         seconds = time.monotonic() - began
     if not picture.startswith(PNG):
         raise RuntimeError("the result is no PNG")

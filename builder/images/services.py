@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -46,11 +46,13 @@ class Services:
         self._hosts = folder / "hosts"
 
     @contextmanager
-    def running(self, services: list[Service]) -> Iterator[None]:
-        """Every service healthy, in this order; all of them ended afterwards, the last first. Raises Unhealthy."""
+    def running(self, services: list[Service], *, before: Callable[[Service], None]) -> Iterator[None]:
+        """Every service healthy, in this order, with `before` called just before each starts; all of them ended
+        afterwards, the last first. Raises Unhealthy."""
         self._hosts.write_text(f"127.0.0.1 localhost {' '.join(service.name for service in services)}\n")
         try:
             for service in services:
+                before(service)
                 began = time.monotonic()
                 self._start(service)
                 self._until_healthy(service)
@@ -62,10 +64,14 @@ class Services:
             for container in self._containers.values():
                 self._store.remove(container)
 
-    def execute(self, service: Service, *command: str) -> str:
-        """As `docker compose exec` does it."""
-        argv = self._run(self._containers[service.name], command, service.environment)
-        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    def run_once(self, service: Service, *command: str) -> str:
+        """As `docker compose run --rm` does it; what the command wrote."""
+        container = self._store.container(service.image)
+        try:
+            argv = self._run(container, command, service.environment)
+            return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        finally:
+            self._store.remove(container)
 
     def log(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text(errors="replace")

@@ -23,9 +23,11 @@ from flux_engine.settings import Settings
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "deploy" / "kubernetes"
 OVERLAYS: Final = ("runpod", "gpu")
+APPLIED: Final = {"runpod": "overlays/runpod", "gpu": "overlays/gpu", "first-key": "first-key"}
 VERSIONS: Final = ("1.35", "1.36", "1.37")
 SCHEMAS: Final = Path(__file__).parent / "schemas"
 OF_THEIR_OWN: Final = ("HTTPRoute", "ScaledObject")  # custom resources: builder/custom_schemas.py takes their schemas
+OF_PODS: Final = ("Deployment", "StatefulSet", "Job")
 NOT_OURS: Final = ("HOME", "XDG_CACHE_HOME")
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders the manifests; it is not here")
@@ -33,7 +35,7 @@ pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl
 
 @functools.cache
 def rendered(overlay: str) -> tuple[dict[str, Any], ...]:
-    command = ["kubectl", "kustomize", str(FOLDER / "overlays" / overlay)]
+    command = ["kubectl", "kustomize", str(FOLDER / APPLIED[overlay])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return tuple(yaml.safe_load_all(done.stdout))
 
@@ -45,13 +47,13 @@ def named(overlay: str, kind: str, name: str) -> dict[str, Any]:
 
 def containers(overlay: str) -> Iterator[dict[str, Any]]:
     for one in rendered(overlay):
-        if one["kind"] in ("Deployment", "StatefulSet"):
+        if one["kind"] in OF_PODS:
             pod = one["spec"]["template"]["spec"]
             yield from (*pod.get("initContainers", ()), *pod["containers"])
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", APPLIED)
 def test_every_object_is_valid(overlay: str, version: str) -> None:
     for one in rendered(overlay):
         if one["kind"] not in OF_THEIR_OWN:
@@ -82,10 +84,10 @@ def test_no_custom_resource_is_left_out() -> None:
     assert kinds - known <= {*OF_THEIR_OWN} == {file.stem for file in SCHEMAS.glob("*.json")}
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", APPLIED)
 def test_containers_run_as_nobody_in_particular(overlay: str) -> None:
     for one in rendered(overlay):
-        if one["kind"] in ("Deployment", "StatefulSet"):
+        if one["kind"] in OF_PODS:
             assert one["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
     for container in containers(overlay):
         assert container["securityContext"] == {
@@ -115,6 +117,17 @@ def known_settings() -> list[str]:
         *GatewaySettings.variables(),
         *CelerySettings.variables(),
     ]
+
+
+def test_whoever_needs_redis_reaches_it() -> None:
+    (rule,) = named("gpu", "NetworkPolicy", "redis")["spec"]["ingress"]
+    (names,) = rule["from"][0]["podSelector"]["matchExpressions"]
+    labels = {one["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"] for one in pods()}
+    assert set(names["values"]) == labels - {"redis"}
+
+
+def pods() -> list[dict[str, Any]]:
+    return [one for name in APPLIED for one in rendered(name) if one["kind"] in OF_PODS]
 
 
 def test_settings_of_an_overlay_start_both_sides() -> None:
