@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,13 +16,9 @@ import httpx2
 import psutil
 from redis.asyncio import Redis
 
-from flux_engine.cache.redis_link import RedisLink, RemoteServer
-from flux_engine.gateway.security.key_store import KeyStore
-from flux_engine.gateway.security.keys import mint
-from flux_engine.gateway.settings import GatewaySettings
+from benchmarks.gateways import GatewayProcess, new_key
 from local_platform.celery_workers import CeleryPool
-from local_platform.workers import REPOSITORY
-from tests.servers import RedisProcess, free_port
+from tests.servers import RedisProcess
 
 SMALL: Final = {"width": 64, "height": 64, "num_inference_steps": 1}
 CLIENTS: Final = 4
@@ -67,21 +61,27 @@ async def measure(*, tasks: int) -> Costs:
                 "MODEL_VOLUME": str(folder / "volume"),
                 "FLUX_MODEL": "flux-tiny",
                 "WARMUP": "eager",
-                "HOST": "127.0.0.1",
-                "PORT": str(free_port()),
                 "OMP_NUM_THREADS": "1",
             }
-            async with CeleryPool(environment=environment) as pool, gateway_process(environment) as gateway:
+            async with CeleryPool(environment=environment) as pool:
                 await pool.start(1)
-                headers = {"Authorization": f"Bearer {await new_key(environment)}"}
-                base_url = f"http://127.0.0.1:{environment['PORT']}"
-                async with httpx2.AsyncClient(base_url=base_url, headers=headers, timeout=120, trust_env=False) as http:
-                    await until_ready(http)
-                    around, used = await run_tasks(http, gateway, redis.url, tasks=tasks)
-                    streamed = await stream_results(http, gateway)
-            return Costs(around_gpu_s=around, gateway_mb_s=streamed, disk_mb_s=disk_mb_s(folder), **used)
+                return await with_gateway(environment, folder, tasks=tasks)
         finally:
             redis.kill()
+
+
+async def with_gateway(environment: Mapping[str, str], folder: Path, *, tasks: int) -> Costs:
+    headers = {"Authorization": f"Bearer {await new_key(environment)}"}
+    started = await GatewayProcess.start(environment)
+    try:
+        await started.until_ready()
+        gateway = psutil.Process(started.process.pid)
+        async with httpx2.AsyncClient(base_url=started.url, headers=headers, timeout=120, trust_env=False) as http:
+            around, used = await run_tasks(http, gateway, environment["REDIS_URL"], tasks=tasks)
+            streamed = await stream_results(http, gateway)
+    finally:
+        await started.terminate()
+    return Costs(around_gpu_s=around, gateway_mb_s=streamed, disk_mb_s=disk_mb_s(folder), **used)
 
 
 async def run_tasks(
@@ -153,39 +153,3 @@ async def redis_use(server: Redis) -> dict[str, float]:
 def cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
-
-
-@asynccontextmanager
-async def gateway_process(environment: Mapping[str, str]) -> AsyncIterator[psutil.Process]:
-    inherited = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "HOME") if name in os.environ}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "flux_engine", "gateway"),
-        cwd=REPOSITORY,
-        env=inherited | dict(environment),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield psutil.Process(process.pid)
-    finally:
-        process.kill()
-        await process.wait()
-
-
-async def new_key(environment: Mapping[str, str]) -> str:
-    settings = GatewaySettings.from_environment(environment)
-    link = RedisLink(RemoteServer(environment["REDIS_URL"]))
-    try:
-        key, record = mint("scaling", frozenset(("generate", "read")), expires_at=None)
-        await KeyStore(link, root=settings.redis_root).add(record)
-    finally:
-        await link.close()
-    return key.get_secret_value()
-
-
-async def until_ready(http: httpx2.AsyncClient) -> None:
-    while True:
-        with suppress(httpx2.HTTPError):
-            if (await http.get("readyz")).status_code == 200:
-                return
-        await asyncio.sleep(0.1)
