@@ -5,7 +5,7 @@
     await limits.reserve(principal.user, task_id, work)                       how much
     await line.enter(principal.user, task_id, priority)                       in what order
     user, task_id = await line.next()                                         -> the queue
-    await limits.settle(task_id, work_used); await line.leave(user, task_id)  at the end, in any way
+    await limits.settle(task_id, work_used, ...); await line.leave(user, task_id)  at the end, in any way
     await webhooks.task_changed(task)
 
 Every call may be repeated with the same result, since a replica that dies between two of them is followed by another
@@ -73,12 +73,16 @@ class Limits(Protocol):
         """Take `work` from the user's windows, once a task. Raises TooMany, and then nothing was taken."""
         ...
 
-    async def settle(self, task_id: str, work_used: float) -> None:
-        """Replace the reservation by what was used: the rest goes back."""
+    async def settle(self, task_id: str, work_used: float, *, user: str, at: float) -> None:
+        """Charge a task, made at `at`, for what it used, once, whatever was reserved. Raises CacheAway."""
         ...
 
     async def give_back(self, task_id: str) -> None:
-        """Take back the whole reservation: the task failed, was cancelled, or cost nothing."""
+        """Take back the whole reservation: the task failed, was cancelled, or never was. Raises CacheAway."""
+        ...
+
+    async def left_open(self) -> list[str]:
+        """Tasks that reserved work a while ago and have neither settled it nor given it back. Raises CacheAway."""
         ...
 
 

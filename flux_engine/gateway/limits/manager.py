@@ -2,10 +2,11 @@
 
     headers = await limits.check_request(user)                       # TooMany
     reservation = await limits.reserve(user, task_id, work)          # TooMany; once a task
-    await limits.settle(task_id, work_used)                          # or: await limits.give_back(task_id)
+    await limits.settle(task_id, work_used, user=..., at=...)        # or: await limits.give_back(task_id)
 
 Redis counts for all replicas. While it is away each replica counts by itself, in memory: limits are looser then, by the
-number of replicas, and never gone. What could not be settled meanwhile is settled when Redis is back.
+number of replicas, and never gone. Whoever keeps the tasks settles each of them once Redis is back, and asks now and
+then which reservations were left open (`left_open`) by a process that ended in between.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from flux_engine.cache.redis_link import CacheAway, RedisLink
 from flux_engine.gateway.limits.memory import MemoryWork
 from flux_engine.gateway.limits.policy import MILLI, Policy, Standing, headers_of, never, too_many
 from flux_engine.gateway.limits.requests import RequestLimit
-from flux_engine.gateway.limits.work import Outcome, RedisWork, State
+from flux_engine.gateway.limits.work import Outcome, RedisWork
 from flux_engine.gateway.seams import Reservation
 
 MINUTE_S: Final = 60
 DAY_S: Final = 86_400
-MAX_OWED: Final = 10_000
+LEFT_OPEN_S: Final = 30.0  # longer than a request that makes a task takes
+AT_ONCE: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,6 @@ class LimitsManager:
         self._requests = RequestLimit(link, requests, root=root)
         self._shared = RedisWork(link, policies, root=root, clock=clock)
         self._alone = MemoryWork(policies, clock=clock or time.time)
-        self._owed: dict[str, tuple[int, State]] = {}
 
     async def check_request(self, user: str) -> Mapping[str, str]:
         """Count one request; the RateLimit headers. Raises TooMany."""
@@ -67,20 +68,26 @@ class LimitsManager:
         amount = _thousandths(work)
         try:
             outcome = await self._shared.reserve(user, task_id, amount)
-            await self._pay()
         except CacheAway:
             outcome = await self._alone.reserve(user, task_id, amount)
         if not outcome.is_reserved:
             raise _refusal(outcome, work)
         return Reservation(task_id, amount / MILLI, headers_of(outcome.standings))
 
-    async def settle(self, task_id: str, work_used: float) -> None:
-        """Replace the reservation by what was used, once: the rest goes back, and what is over is taken."""
-        await self._close(task_id, _thousandths(work_used), "settled")
+    async def settle(self, task_id: str, work_used: float, *, user: str, at: float) -> None:
+        """Charge a task, made at `at`, for what it used, once, whatever was reserved. Raises CacheAway: repeat it."""
+        amount = _thousandths(work_used)
+        await self._alone.settle(task_id, amount, user=user, at=at)
+        await self._shared.settle(task_id, amount, user=user, at=at)
 
     async def give_back(self, task_id: str) -> None:
-        """Take back the whole reservation, unless it was settled before."""
-        await self._close(task_id, 0, "returned")
+        """Take back the whole reservation, unless it was settled before. Raises CacheAway: repeat it."""
+        await self._alone.give_back(task_id)
+        await self._shared.give_back(task_id)
+
+    async def left_open(self) -> list[str]:
+        """Tasks that reserved work a while ago and have neither settled it nor given it back. Raises CacheAway."""
+        return await self._shared.left_open(for_s=LEFT_OPEN_S, at_most=AT_ONCE)
 
     async def usage(self, user: str) -> tuple[Standing, ...]:
         """What is left of the user's work, window by window."""
@@ -92,23 +99,6 @@ class LimitsManager:
     async def close(self) -> None:
         """Let go of what is kept in memory."""
         await self._requests.close()
-
-    async def _close(self, task_id: str, amount: int, state: State) -> None:
-        if await self._alone.close(task_id, amount, state):
-            return
-        try:
-            await self._shared.close(task_id, amount, state)
-            await self._pay()
-        except CacheAway:
-            if len(self._owed) < MAX_OWED:
-                self._owed.setdefault(task_id, (amount, state))
-
-    async def _pay(self) -> None:
-        """Settle what could not be settled before. Raises CacheAway."""
-        while self._owed:
-            task_id, (amount, state) = next(iter(self._owed.items()))
-            await self._shared.close(task_id, amount, state)
-            self._owed.pop(task_id, None)
 
 
 def _thousandths(work: float) -> int:

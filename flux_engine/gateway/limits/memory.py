@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flux_engine.gateway.limits.policy import MILLI, Policy, Standing
-from flux_engine.gateway.limits.work import KEEP_S, Outcome, State
+from flux_engine.gateway.limits.work import KEEP_S, Outcome
 
 
 @dataclass(slots=True)
@@ -75,7 +75,13 @@ class MemoryWork:
         waits = tuple(wait if wait < 0 else wait / 1000 for wait in waits_ms)
         return Outcome(fits or is_known, waits, tuple(window.standing(now_ms) for window in windows))
 
-    async def close(self, task_id: str, amount: int, state: State) -> bool:
+    async def settle(self, task_id: str, amount: int, *, user: str, at: float) -> bool:
+        return self._close(task_id, amount)
+
+    async def give_back(self, task_id: str) -> bool:
+        return self._close(task_id, 0)
+
+    def _close(self, task_id: str, amount: int) -> bool:
         held = self._open.pop(task_id, None)
         if held is None:
             return False

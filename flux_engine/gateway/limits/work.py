@@ -2,10 +2,12 @@
 
     ROOT:work:USER        hash: `WINDOW:SLOT` -> thousandths used in that slot, for every window
     ROOT:reserved:TASK    hash: who reserved how much and when, and whether it was settled
+    ROOT:open             sorted set: tasks whose reservation is open, by when to ask what became of them
 
 Each step is one Lua script under the server's clock, so that any number of clients and replicas count together. A step
-that is sent twice counts once. A script names keys that it finds in a reservation: a Redis Cluster is not supported.
-memory.py counts in the same way while Redis is away.
+that is sent twice counts once. What was used has the last word: it is charged also where nothing was reserved, or where
+the reservation was given back because nobody knew that the task was made. A script names keys that it finds in a
+reservation: a Redis Cluster is not supported. memory.py counts in the same way while Redis is away.
 """
 
 from __future__ import annotations
@@ -90,10 +92,10 @@ local function add(key, moment, amount, ttl)
 end
 """
 
-# KEYS: the user's windows, the task's reservation. ARGV: time, amount, ttl ms, windows from 4 on.
+# KEYS: the user's windows, the task's reservation, open. ARGV: time, amount, ttl ms, task, windows from 5 on.
 # The first of the answer is 'ok' or 'no', then ms to wait by window, then what is left and when more comes, by window.
 RESERVE: Final = (
-    _COMMON.replace("FIRST", "4")
+    _COMMON.replace("FIRST", "5")
     + """
 local amount, ttl = tonumber(ARGV[2]), tonumber(ARGV[3])
 count(KEYS[1])
@@ -108,6 +110,7 @@ if fits and not is_known then
   add(KEYS[1], now, amount, ttl)
   redis.call('HSET', KEYS[2], 'key', KEYS[1], 'amount', ARGV[2], 'at', string.format('%.0f', now), 'state', 'open')
   redis.call('PEXPIRE', KEYS[2], ttl)
+  redis.call('ZADD', KEYS[3], now, ARGV[4])
   count(KEYS[1])
 end
 local answer = {(fits or is_known) and 'ok' or 'no'}
@@ -117,15 +120,32 @@ return answer
 """
 )
 
-# KEYS: the task's reservation. ARGV: time, amount used, ttl ms, new state, windows from 5 on. 1 where it changed.
-SETTLE: Final = (
-    _COMMON.replace("FIRST", "5")
+# KEYS: the task's reservation, the user's windows, open. ARGV: time, amount used, ttl ms, new state, task, when it was
+# made where nothing was reserved, windows from 7 on. 1 where it changed.
+CLOSE: Final = (
+    _COMMON.replace("FIRST", "7")
     + """
+redis.call('ZREM', KEYS[3], ARGV[5])
 local held = redis.call('HMGET', KEYS[1], 'key', 'amount', 'at', 'state')
-if held[4] ~= 'open' then return 0 end
-add(held[1], tonumber(held[3]), tonumber(ARGV[2]) - tonumber(held[2]), tonumber(ARGV[3]))
-redis.call('HSET', KEYS[1], 'state', ARGV[4], 'amount', ARGV[2])
+if held[4] == 'settled' or (ARGV[4] == 'returned' and held[4] ~= 'open') then return 0 end
+local amount, ttl = tonumber(ARGV[2]), tonumber(ARGV[3])
+local key, before, at = held[1] or KEYS[2], tonumber(held[2] or '0'), tonumber(held[3] or ARGV[6])
+if not held[4] and amount == 0 then return 0 end
+add(key, at, amount - before, ttl)
+redis.call('HSET', KEYS[1], 'key', key, 'amount', ARGV[2], 'at', string.format('%.0f', at), 'state', ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ttl)
 return 1
+"""
+)
+
+# KEYS: open. ARGV: time, ms that a reservation is left alone, at most. The tasks to ask for, not again for as long.
+OPEN: Final = (
+    _COMMON.replace("FIRST", "4")
+    + """
+local before = now - tonumber(ARGV[2])
+local found = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', before, 'LIMIT', 0, tonumber(ARGV[3]))
+for _, task in ipairs(found) do redis.call('ZADD', KEYS[1], now, task) end
+return found
 """
 )
 
@@ -151,8 +171,12 @@ class WorkWindows(Protocol):
         """Take `amount` from every window, or from none. A task that has reserved before reserves nothing more."""
         ...
 
-    async def close(self, task_id: str, amount: int, state: State) -> bool:
-        """Replace what the task has reserved by `amount`, once; False where there is nothing open."""
+    async def settle(self, task_id: str, amount: int, *, user: str, at: float) -> bool:
+        """Replace what the task, made at `at`, has reserved by `amount`, once."""
+        ...
+
+    async def give_back(self, task_id: str) -> bool:
+        """Take back what the task has reserved; False where there is nothing open."""
         ...
 
     async def standing(self, user: str) -> tuple[Standing, ...]:
@@ -173,15 +197,28 @@ class RedisWork:
         self._clock = clock
 
     async def reserve(self, user: str, task_id: str, amount: int) -> Outcome:
-        keys = [self._user_key(user), self._task_key(task_id)]
-        answer = await self._link.eval(RESERVE, keys, [self._now(), amount, KEEP_S * 1000, *self._windows()])
+        keys = [self._user_key(user), self._task_key(task_id), self._open]
+        arguments: list[str | int] = [self._now(), amount, KEEP_S * 1000, task_id, *self._windows()]
+        answer = await self._link.eval(RESERVE, keys, arguments)
         num = len(self._policies)
         waits = tuple(wait if wait < 0 else wait / 1000 for wait in answer[1 : 1 + num])
         return Outcome(answer[0] == b"ok", waits, self._standings(answer[1 + num :]))
 
-    async def close(self, task_id: str, amount: int, state: State) -> bool:
-        arguments = [self._now(), amount, KEEP_S * 1000, state, *self._windows()]
-        return bool(await self._link.eval(SETTLE, [self._task_key(task_id)], arguments))
+    async def settle(self, task_id: str, amount: int, *, user: str, at: float) -> bool:
+        return await self._close(task_id, amount, "settled", user=user, at=at)
+
+    async def give_back(self, task_id: str) -> bool:
+        return await self._close(task_id, 0, "returned")
+
+    async def left_open(self, *, for_s: float, at_most: int) -> list[str]:
+        """Tasks whose reservation has been open for so long, to be asked for by this caller alone."""
+        found = await self._link.eval(OPEN, [self._open], [self._now(), round(for_s * 1000), at_most])
+        return [task_id.decode() for task_id in found]
+
+    async def _close(self, task_id: str, amount: int, state: State, *, user: str = "", at: float = 0.0) -> bool:
+        keys = [self._task_key(task_id), self._user_key(user), self._open]
+        arguments: list[str | int] = [self._now(), amount, KEEP_S * 1000, state, task_id, round(at * 1000)]
+        return bool(await self._link.eval(CLOSE, keys, [*arguments, *self._windows()]))
 
     async def standing(self, user: str) -> tuple[Standing, ...]:
         return self._standings(await self._link.eval(STANDING, [self._user_key(user)], [self._now(), *self._windows()]))
@@ -199,6 +236,10 @@ class RedisWork:
 
     def _now(self) -> str | int:
         return "" if self._clock is None else round(self._clock() * 1000)
+
+    @property
+    def _open(self) -> str:
+        return f"{self._root}:open"
 
     def _user_key(self, user: str) -> str:
         return f"{self._root}:work:{quote(user, safe='')}"

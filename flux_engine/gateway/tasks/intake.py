@@ -12,12 +12,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
+from redis.exceptions import RedisError
+
+from flux_engine.cache.redis_link import CacheAway
 from flux_engine.errors import FluxError
 from flux_engine.gateway.offer import Offers
 from flux_engine.gateway.problems import Gone, KeyReused, Problem, Refused
@@ -34,6 +39,8 @@ from flux_engine.job.written.aliases import canonical_fields
 
 SIZE_FIELDS: Final = ("width", "height", "aspect_ratio", "megapixels")
 LARGE_BODY: Final = 100_000
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,16 +119,18 @@ class Intake:
             job_input = await self._job_input(wanted.body, job)
             known = await self._ledger.create(task, job_input, body_hash=body_hash, key=wanted.key)
         except BaseException:
-            await self._limits.give_back(task_id)
+            await self._give_back(task_id)  # the task may be there all the same: its end charges what it used
             raise
         if known is not None:
-            await self._limits.give_back(task_id)
+            await self._give_back(task_id)
             return await self._replayed(known, body_hash)
         try:
             await self._line.enter(user, task_id, task.priority)
+        except CacheAway:
+            log.warning("task not in line yet", extra={"job_id": task_id})  # the sweep's first look lets it enter
         except Problem:  # the line is full
             await self._ledger.discard(task, key=wanted.key)
-            await self._limits.give_back(task_id)
+            await self._give_back(task_id)
             raise
         self._sweep.dispatcher.kick()
         return Accepted(task, headers=reservation.headers)
@@ -156,6 +165,11 @@ class Intake:
         return {name: value for name, value in held.items() if name not in cleared} | given
 
     # ------------------------------------------------------------------------------------- parts
+
+    async def _give_back(self, task_id: str) -> None:
+        """Where Redis does not answer, the sweep finds what was reserved for no task."""
+        with suppress(CacheAway):
+            await self._limits.give_back(task_id)
 
     async def _hash(self, wanted: Wanted) -> str:
         said = [wanted.route, dict(wanted.body), wanted.extras.priority, wanted.extras.webhook]
@@ -192,7 +206,8 @@ class Intake:
         known = await self._ledger.create(finished, job_input, body_hash=body_hash, key=wanted.key)
         if known is not None:
             return await self._replayed(known, body_hash)
-        await self._sweep.settle_new(finished)
+        with suppress(CacheAway, RedisError):  # the sweep settles it again
+            await self._sweep.settle_new(finished)
         return Accepted(finished)
 
     def _task(self, task_id: str, job: ImageJob | VideoJob, wanted: Wanted) -> Task:

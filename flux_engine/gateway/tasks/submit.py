@@ -130,7 +130,7 @@ class Dispatcher:
     async def _submit(self, task_id: str) -> None:
         try:
             await self.submit(task_id)
-        except (RedisError, QueueAway, QueueRefused, OSError) as error:  # the sweep comes back to it
+        except (RedisError, CacheAway, QueueAway, QueueRefused, OSError) as error:  # the sweep comes back to it
             log.warning("task not submitted", extra={"job_id": task_id, "detail": type(error).__name__})
         finally:
             self._free.release()

@@ -31,6 +31,7 @@ from flux_engine.gateway.tasks.results import Results, files_json
 from flux_engine.gateway.tasks.submit import Dispatcher
 from flux_engine.queues.job_queue import JobQueue, QueueAway, QueueRefused, Report
 
+RESERVATIONS_EVERY_S: Final = 10.0
 ORPHANED_S: Final = 30.0  # until a task that nobody waits for is cancelled
 LOG_AWAY: Final = "sweep interrupted"
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Sweep:
         self._wake = asyncio.Event()
         self._looking: set[asyncio.Task[None]] = set()
         self._due = 0
+        self._next_check = 0.0
 
     async def nudge(self, task_id: str) -> None:
         """Somebody heard that `task_id` has changed: look at once."""
@@ -104,6 +106,7 @@ class Sweep:
                 self._wake.clear()
                 try:
                     await self._look_at_due()
+                    await self._check_reservations_in_time()
                     is_away = False
                 except (RedisError, CacheAway, OSError) as error:
                     if not is_away:
@@ -141,16 +144,29 @@ class Sweep:
 
     async def settle(self, task: Task) -> None:
         """What follows from the end of `task`. May be repeated."""
-        if task.status == "completed":
-            await self._limits.settle(task.id, task.work_used if task.work_used is not None else task.work)
-        else:
-            await self._limits.give_back(task.id)
+        await self._charge(task)
         await self._line.leave(task.user, task.id)
         await self._webhooks.task_changed(task)
         if task.is_purge_wished and not task.is_purged:
             await self.purge(task)
         await self._ledger.settle(task)
         self.dispatcher.kick()
+
+    async def _charge(self, task: Task) -> None:
+        if task.status == "completed":
+            used = task.work_used if task.work_used is not None else task.work
+            await self._limits.settle(task.id, used, user=task.user, at=task.created_at)
+        else:
+            await self._limits.give_back(task.id)
+
+    async def check_reservations(self) -> None:
+        """Close what was reserved for tasks that never were, or that ended as their gateway died."""
+        for task_id in await self._limits.left_open():
+            task = await self._ledger.get(task_id)
+            if task is None:
+                await self._limits.give_back(task_id)
+            elif task.is_final:
+                await self._charge(task)
 
     async def cancel(self, task: Task) -> Task:
         """Take `task` back: it is cancelled at once where no worker has begun with it, and else as soon as its worker
@@ -206,6 +222,11 @@ class Sweep:
             self._wake.set()
 
     # ------------------------------------------------------------------------------------- looking
+
+    async def _check_reservations_in_time(self) -> None:
+        if time.monotonic() >= self._next_check:
+            self._next_check = time.monotonic() + RESERVATIONS_EVERY_S
+            await self.check_reservations()
 
     async def _look_at_due(self) -> None:
         while True:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from typing import Literal
 
 import pytest
 
-from flux_engine.cache.redis_link import RedisLink, RemoteServer
+from flux_engine.cache.redis_link import CacheAway, RedisLink, RemoteServer
 from flux_engine.gateway.limits.manager import DAY_S, LimitsManager, LimitTerms
 from flux_engine.gateway.limits.memory import MemoryWork
 from flux_engine.gateway.limits.policy import Policy
@@ -59,6 +60,10 @@ def limits_of(
     return LimitsManager(link, terms, root=root)
 
 
+async def settle(limits: LimitsManager, task_id: str, work_used: float, *, user: str = "ada") -> None:
+    await limits.settle(task_id, work_used, user=user, at=time.time())
+
+
 async def test_200_clients_are_counted_to_the_unit(link: RedisLink, root: str) -> None:
     """On two replicas, with amounts that do not divide the quota: not one unit too many, and none is left unused."""
     replicas = [limits_of(link, root, minute=1000), limits_of(link, root, minute=1000)]
@@ -88,9 +93,8 @@ async def test_reserve_settle_and_give_back_by_200_clients_leave_no_trace(link: 
         await limits.reserve("ada", task_id, 40)  # sent again: no second charge
         if work_used < 5:
             await asyncio.gather(*(limits.give_back(task_id) for _ in range(3)))
-            await limits.settle(task_id, 40)  # too late
         else:
-            await asyncio.gather(*(limits.settle(task_id, work_used) for _ in range(3)))
+            await asyncio.gather(*(settle(limits, task_id, work_used) for _ in range(3)))
             await limits.give_back(task_id)  # too late
 
     await asyncio.gather(*(client(*item) for item in used.items()))
@@ -133,19 +137,19 @@ async def test_what_is_given_back_goes_to_the_slot_it_came_from(kind: Kind, make
     await work.reserve("ada", "a", 100_000)
     clock.now += 70  # out of the minute, still in the day
     await work.reserve("ada", "b", 100_000)
-    assert await work.close("a", 0, "returned")
+    assert await work.give_back("a")
     minute, day = await work.standing("ada")
     assert (minute.remaining, day.remaining) == (0, 150)
-    assert not await work.close("a", 0, "returned")
-    assert not await work.close("unknown", 0, "returned")
+    assert not await work.give_back("a")
+    assert not await work.give_back("unknown")
     assert (await work.standing("bob"))[1].remaining == 250
 
 
 @pytest.mark.parametrize("kind", ["redis", "memory"])
-async def test_more_used_than_reserved_is_charged(kind: Kind, make: Make) -> None:
+async def test_more_used_than_reserved_is_charged(kind: Kind, make: Make, clock: Clock) -> None:
     work = make(kind)
     await work.reserve("ada", "a", 10_000)
-    await work.close("a", 130_000, "settled")
+    assert await work.settle("a", 130_000, user="ada", at=clock())
     minute, day = await work.standing("ada")
     assert (minute.remaining, day.remaining) == (-30, 120)
     assert '"minute";r=0;' in minute.header()
@@ -219,7 +223,9 @@ async def test_requests_of_200_clients_are_counted_exactly(link: RedisLink, root
     await limits.close()
 
 
-async def test_redis_away_limits_go_on_in_memory_and_debts_are_paid_later(redis: RedisProcess, root: str) -> None:
+async def test_redis_away_limits_go_on_in_memory_and_what_was_used_is_charged_later(
+    redis: RedisProcess, root: str
+) -> None:
     link = RedisLink(RemoteServer(redis.url), call_timeout_s=0.5, retry_after_s=0)
     limits = limits_of(link, root, requests=5)
     await limits.reserve("ada", "before", 60)
@@ -233,10 +239,50 @@ async def test_redis_away_limits_go_on_in_memory_and_debts_are_paid_later(redis:
         await limits.check_request("ada")
     with pytest.raises(TooMany):
         await limits.check_request("ada")
-    await limits.give_back("before")  # it stands in Redis, which cannot be told now
-    await limits.settle("during", 70)
+    with pytest.raises(CacheAway):
+        await limits.give_back("before")
+    with pytest.raises(CacheAway):
+        await settle(limits, "during", 70)
     redis.start()
-    await limits.reserve("ada", "after", 30)
-    assert (await limits.usage("ada"))[0].remaining == 70
+    await limits.give_back("before")
+    await settle(limits, "during", 70)
+    assert (await limits.usage("ada"))[0].remaining == 30
     await limits.close()
     await link.close()
+
+
+@pytest.mark.parametrize("before", ["nothing", "reserved", "returned", "settled"])
+async def test_what_a_task_used_is_charged_once_whatever_came_before(before: str, link: RedisLink, root: str) -> None:
+    limits = limits_of(link, root)
+    if before != "nothing":
+        await limits.reserve("ada", "a", 40)
+    if before == "returned":
+        await limits.give_back("a")
+    if before == "settled":
+        await settle(limits, "a", 7)
+    for _ in range(2):
+        await settle(limits, "a", 7)
+        await limits.give_back("a")
+    assert [100 - (await limits.usage("ada"))[0].remaining, await limits.left_open()] == [7, []]
+
+
+async def test_a_hit_that_reserved_nothing_leaves_nothing(link: RedisLink, root: str) -> None:
+    limits = limits_of(link, root)
+    await settle(limits, "a", 0)
+    assert [key async for key in (await link.client()).scan_iter(f"{root}*")] == []
+
+
+async def test_reservations_left_open_are_asked_for_by_one_and_in_time(
+    link: RedisLink, root: str, clock: Clock
+) -> None:
+    work = RedisWork(link, (MINUTE, DAY), root=root, clock=clock)
+    for task_id in ("a", "b", "c"):
+        await work.reserve("ada", task_id, 10_000)
+    await work.settle("b", 10_000, user="ada", at=clock())
+    assert await work.left_open(for_s=30, at_most=10) == []
+    clock.now += 31
+    assert await work.left_open(for_s=30, at_most=10) == ["a", "c"]
+    assert await work.left_open(for_s=30, at_most=10) == []  # somebody has just asked
+    await work.give_back("a")
+    clock.now += 31
+    assert await work.left_open(for_s=30, at_most=10) == ["c"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from flux_engine.cache.notices import Offer
+from flux_engine.cache.redis_link import RedisLink, RemoteServer
+from flux_engine.gateway.limits.manager import LEFT_OPEN_S, LimitsManager, LimitTerms
 from flux_engine.gateway.tasks.ledger import Ending
 from flux_engine.gateway.tasks.sweep import Pace
 from flux_engine.job.fingerprint import ModelIdentity
@@ -121,6 +124,34 @@ async def test_work_is_settled_with_what_was_used(gw: World) -> None:
     gw.hand.finish(job, result_of(job, usage={"work": 0.02, "gpu_seconds": 1}))
     await gw.until(made["task_id"], "completed")
     assert await _left_of_work(gw) == pytest.approx(quota - 0.02)
+
+
+async def test_a_task_whose_creation_was_not_answered_is_charged_for_what_it_used(gw: World) -> None:
+    """Redis had the task, its answer was lost, and the gateway gave the reservation back."""
+    quota = await _quota(gw)
+    made = await gw.create()
+    await gw.gateway.limits.give_back(made["task_id"])
+    assert await _left_of_work(gw) == quota
+    gw.hand.finish(await gw.hand.take())
+    done = await gw.until(made["task_id"], "completed")
+    assert await _left_of_work(gw) == pytest.approx(quota - done["work_used"], abs=0.001)
+
+
+async def test_what_a_gateway_reserved_and_died_over_is_closed(gw: World) -> None:
+    """Before the ledger had the task, and after its end."""
+    quota, settings = await _quota(gw), gw.gateway.settings
+    made = await gw.create()
+    gw.hand.finish(await gw.hand.take())
+    await gw.until(made["task_id"], "completed")
+    spent = quota - await _left_of_work(gw)
+    link = RedisLink(RemoteServer(str(settings.shared.redis_url.get_secret_value())))  # type: ignore[union-attr]
+    terms = LimitTerms(work_per_minute=settings.max_work_per_minute)
+    died = LimitsManager(link, terms, root=settings.redis_root, clock=lambda: time.time() - 2 * LEFT_OPEN_S)
+    await died.reserve("ada", "00000000-0000-4000-8000-00000000000b", 40)
+    assert await _left_of_work(gw) == pytest.approx(quota - spent - 40)
+    await gw.gateway.sweep.check_reservations()
+    assert await _left_of_work(gw) == pytest.approx(quota - spent)
+    await link.close()
 
 
 async def test_an_end_whose_replica_died_before_it_was_settled(gw: World) -> None:
