@@ -228,7 +228,8 @@ class Worker:
         if clock.gpu_s:
             await self._questions.note(job, account.timings)
         answer = await asyncio.to_thread(result.to_json) if result.inline else result.to_json()
-        log.info("job done", extra={"model": job.model, "ms": clock.total_ms()})
+        said = {"model": job.model, "ms": clock.total_ms(), "detail": "cached" if reuse.cached else None}
+        log.info("job done", extra=said)
         return answer
 
     async def _prepared(
