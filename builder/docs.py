@@ -1,12 +1,14 @@
 """Documentation made from the code: `python -m builder.docs` writes it, `--check` exits with 1 where it is out of date.
 
-Tables in the README and the pages of docs/, the page of GPUs, the form of the hub's entry, the clients' types and the
-Postman collection. A table stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; any page may hold any of them.
+Tables in the README and the pages of docs/, the page of GPUs, the form of the hub's entry, the clients' types, the
+Postman collection and the gateway's OpenAPI document. A table stands between `<!-- begin:NAME -->` and
+`<!-- end:NAME -->`; any page may hold any of them.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from builder import client_types, gpus_table, hub_form, lora_tables, manifests, postman
 from flux_engine.errors import FluxError
+from flux_engine.gateway.app import openapi_document
 from flux_engine.gateway.settings import PARTS, GatewaySettings
 from flux_engine.inputs.pictures import MAX_BYTES
 from flux_engine.job.fields import ImageFields, SharedFields, describe
@@ -34,6 +37,7 @@ from flux_engine.units import GIB
 
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+OPENAPI: Final = ROOT / "docs" / "openapi.json"
 FORMS: Final = {  # of fields that are parsed apart
     "keyframes": f"a list of up to {MAX_KEYFRAMES}, or an object",
     "motion": "an object; each value a number or a list of `[frame, value]`",
@@ -46,7 +50,7 @@ def main() -> int:
     made = {page: rendered(page.read_text(encoding="utf-8")) for page in PAGES if page != gpus_table.PAGE}
     made |= {gpus_table.PAGE: gpus_table.page(), hub_form.PAGE: hub_form.page(), manifests.PAGE: manifests.page()}
     made |= {client_types.PYTHON: client_types.python(), client_types.TYPESCRIPT: client_types.typescript()}
-    made |= {postman.PAGE: postman.page()}
+    made |= {postman.PAGE: postman.page(), OPENAPI: json.dumps(openapi_document(), indent=1) + "\n"}
     if "--check" in sys.argv:
         return int(any(page.read_text(encoding="utf-8") != text for page, text in made.items()))
     for page, text in made.items():

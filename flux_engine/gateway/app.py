@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from redis.exceptions import RedisError
@@ -30,12 +30,25 @@ from flux_engine.gateway.routes import (
     webhooks,
 )
 from flux_engine.gateway.routes.answer import problem_answer
+from flux_engine.gateway.routes.document import with_credentials
 from flux_engine.gateway.security.headers import CrossOrigin, SecurityHeaders
 from flux_engine.gateway.watching.middleware import Watched
 
 TITLE: Final = "FLUX gateway"
 VERSION: Final = "1"
 REDIS_AWAY: Final = "the ledger of tasks cannot be reached now; nothing was done, so send the request again"
+
+DESCRIBED: Final = (
+    create.router,
+    tasks.router,
+    results.router,
+    events.router,
+    openai.router,
+    account.router,
+    ask.router,
+    webhooks.router,
+    system.router,
+)
 
 log = logging.getLogger(__name__)
 
@@ -63,18 +76,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)
     app.state.gateway = gateway
-    for router in (
-        create.router,
-        tasks.router,
-        results.router,
-        events.router,
-        openai.router,
-        account.router,
-        ask.router,
-        webhooks.router,
-        system.router,
-    ):
-        app.include_router(router)
+    _include(app, *DESCRIBED)
     if has_docs:
         app.include_router(docs.router)
     app.include_router(page.router)
@@ -86,6 +88,27 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(RedisError, _redis_away)
     app.add_exception_handler(CacheAway, _redis_away)
     return app
+
+
+def openapi_document() -> dict[str, Any]:
+    """What `/openapi.json` answers, made without a gateway."""
+    app = FastAPI(title=TITLE, version=VERSION)
+    _include(app, *DESCRIBED)
+    return app.openapi()
+
+
+def _include(app: FastAPI, *routers: APIRouter) -> None:
+    """With what the routes read by themselves and FastAPI therefore does not describe."""
+    for router in routers:
+        app.include_router(router)
+    described = app.openapi
+
+    def complete() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = with_credentials(described())
+        return app.openapi_schema
+
+    app.openapi = complete  # type: ignore[method-assign]
 
 
 class _NotAllowed(Problem):

@@ -8,7 +8,15 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from flux_engine.gateway.routes.answer import limit_headers, status_body
-from flux_engine.gateway.routes.document import TASK, answer, job_body, problems
+from flux_engine.gateway.routes.document import (
+    IDEMPOTENCY_KEY,
+    PREFER,
+    TASK,
+    answer,
+    header_parameters,
+    job_body,
+    problems,
+)
 from flux_engine.gateway.routes.request import (
     base_url,
     caller,
@@ -30,15 +38,16 @@ ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     202: answer("Accepted", TASK),
     **problems(400, 413, 415, 422, 410),
 }
+HEADERS: Final = header_parameters(IDEMPOTENCY_KEY, PREFER)
 
 
-@router.post("/generate-image", status_code=202, responses=ANSWERS, openapi_extra=job_body("image"))
+@router.post("/generate-image", status_code=202, responses=ANSWERS, openapi_extra=job_body("image") | HEADERS)
 async def generate_image(request: Request) -> JSONResponse:
     """Make pictures. Answers 202 with where to ask, or 200 with the finished task where the cache has it."""
     return await _generate(request, "image")
 
 
-@router.post("/generate-video", status_code=202, responses=ANSWERS, openapi_extra=job_body("video"))
+@router.post("/generate-video", status_code=202, responses=ANSWERS, openapi_extra=job_body("video") | HEADERS)
 async def generate_video(request: Request) -> JSONResponse:
     """Make a video. As `/generate-image`."""
     return await _generate(request, "video")
@@ -64,17 +73,17 @@ async def _generate(request: Request, kind: Kind) -> JSONResponse:
 async def created(request: Request, accepted: Accepted) -> JSONResponse:
     """202 with where to ask; 200 with the finished task, after `Prefer: wait` where that was sent."""
     task = accepted.task
-    headers = limit_headers(request) | dict(accepted.headers)
+    said = limit_headers(request) | dict(accepted.headers)
     wait = wished_wait(request)
     if wait is not None:
         if not task.is_final:
             task = await gateway_of(request).wait_until_final(task, seconds=wait)
-        headers["Preference-Applied"] = f"wait={wait}"
+        said["Preference-Applied"] = f"wait={wait}"
     if accepted.is_replayed:
-        headers["Idempotency-Replayed"] = "true"
+        said["Idempotency-Replayed"] = "true"
     body: dict[str, Any] = await status_body(request, task)
     if not task.is_final:
         body.setdefault("position", 0)
         body.setdefault("eta_seconds", None)
-    headers["Location"] = f"{base_url(request)}/task/{task.id}/status"
-    return JSONResponse(body, status_code=200 if task.is_final else 202, headers=headers)
+    said["Location"] = f"{base_url(request)}/task/{task.id}/status"
+    return JSONResponse(body, status_code=200 if task.is_final else 202, headers=said)

@@ -104,6 +104,28 @@ EXTRAS: Final[dict[str, Any]] = {
     "priority": {"enum": ["normal", "low"], "description": "`low` waits until nobody else does"},
     "deadline_seconds": {"type": "number", "minimum": 1, "maximum": 86400, "description": "Later it is of no use"},
 }
+SCHEMES: Final[dict[str, Any]] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token from `/auth/token`"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key and body within 24 hours give the same task",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+PREFER: Final[dict[str, Any]] = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "`wait=N`: hold the answer until the task has ended, for N seconds and 60 at most",
+    "schema": {"type": "string", "pattern": "^wait=[0-9]{1,2}$"},
+}
+LAST_EVENT_ID: Final[dict[str, Any]] = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "Go on after this event",
+    "schema": {"type": "string", "pattern": "^[0-9]{1,15}-[0-9]{1,5}$"},
+}
 BOUNDS: Final = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 WITHOUT: Final = ("type", "response_format")  # set by the route, and by the gateway
 
@@ -117,6 +139,21 @@ def problems(*statuses: int, authenticated: bool = True) -> dict[int | str, dict
 
 def answer(description: str, schema: dict[str, Any], *, media_type: str = "application/json") -> dict[str, Any]:
     return {"description": description, "content": {media_type: {"schema": schema}}}
+
+
+def header_parameters(*parameters: dict[str, Any]) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads these headers itself."""
+    return {"parameters": list(parameters)}
+
+
+def with_credentials(document: dict[str, Any]) -> dict[str, Any]:
+    """`document`, in which each operation that answers 401 says which credentials it takes."""
+    document.setdefault("components", {})["securitySchemes"] = SCHEMES
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "401" in operation["responses"]:
+                operation["security"] = [{name: []} for name in SCHEMES]
+    return document
 
 
 def job_body(kind: Literal["image", "video"]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.problems import NotFound, TooMany
 from flux_engine.gateway.routes.answer import limit_headers, snapshot_body, urls_of
-from flux_engine.gateway.routes.document import problems
+from flux_engine.gateway.routes.document import LAST_EVENT_ID, header_parameters, problems
 from flux_engine.gateway.routes.request import NO_SUCH_TASK, base_url, caller, gateway_of, own_task
 from flux_engine.gateway.routes.tasks import TaskId
 from flux_engine.gateway.task import Task
@@ -23,9 +23,19 @@ COMMENT_EVERY_S: Final = 15.0
 RETRY_MS: Final = 1000
 RECENT: Final = 20
 COMMENT: Final = b": still here\n\n"
+EVENT: Final[dict[str, Any]] = {
+    "description": "`data` is JSON: the fields that changed, or the whole task in a snapshot and at the end",
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"enum": ["snapshot", "status", "preview", "completed", "failed", "cancelled"]},
+        "data": {"type": "string"},
+        "retry": {"type": ["integer", "string"]},
+    },
+}
 STREAM: Final[dict[str, Any]] = {
     "description": "A stream of `snapshot`, `status`, `preview`, `completed`, `failed` and `cancelled` events",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {"text/event-stream": {"schema": EVENT}},
 }
 Once = Annotated[bool, Query(description="End after the snapshot")]
 
@@ -34,6 +44,7 @@ Once = Annotated[bool, Query(description="End after the snapshot")]
     "/task/{task_id}/events",
     response_class=StreamingResponse,
     responses={200: STREAM, 204: {"description": "The end was seen already: do not connect again"}, **problems(404)},
+    openapi_extra=header_parameters(LAST_EVENT_ID),
 )
 async def task_events(request: Request, task_id: TaskId, once: Once = False) -> Response:
     """Everything that happens to a task, from a snapshot to its end. `Last-Event-ID` goes on where a stream broke."""
@@ -48,7 +59,12 @@ async def task_events(request: Request, task_id: TaskId, once: Once = False) -> 
     return _streaming(request, stream.parts())
 
 
-@router.get("/events", response_class=StreamingResponse, responses={200: STREAM, **problems()})
+@router.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses={200: STREAM, **problems()},
+    openapi_extra=header_parameters(LAST_EVENT_ID),
+)
 async def user_events(request: Request, once: Once = False) -> Response:
     """Everything that happens to the caller's tasks. The snapshot holds the newest ones."""
     principal = await caller(request, "read")
@@ -196,5 +212,5 @@ def _check_streams(gateway: Gateway, user: str) -> None:
 
 
 def _streaming(request: Request, parts: AsyncIterator[bytes]) -> StreamingResponse:
-    headers = limit_headers(request) | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(parts, media_type="text/event-stream", headers=headers)
+    said = limit_headers(request) | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(parts, media_type="text/event-stream", headers=said)

@@ -24,7 +24,7 @@ from flux_engine.errors import FluxError, StorageFailed
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.problems import Gone, Malformed, NotFound, Problem, Refused, Unavailable
 from flux_engine.gateway.routes.answer import limit_headers, result_of
-from flux_engine.gateway.routes.document import answer, json_request, problems
+from flux_engine.gateway.routes.document import IDEMPOTENCY_KEY, answer, header_parameters, json_request, problems
 from flux_engine.gateway.routes.request import (
     base_url,
     caller,
@@ -78,11 +78,12 @@ FORM: Final[dict[str, Any]] = {
 }
 EDIT: Final[dict[str, Any]] = json_request(PROMPT)
 EDIT["requestBody"]["content"]["multipart/form-data"] = {"schema": FORM}
+HEADERS: Final = header_parameters(IDEMPOTENCY_KEY)
 
 log = logging.getLogger(__name__)
 
 
-@router.post("/images/generations", responses=IMAGES, openapi_extra=json_request(PROMPT))
+@router.post("/images/generations", responses=IMAGES, openapi_extra=json_request(PROMPT) | HEADERS)
 async def generations(request: Request) -> Response:
     """Pictures from a prompt, as OpenAI's `images.generate`."""
     principal = await caller(request, "generate")
@@ -93,7 +94,7 @@ async def generations(request: Request) -> Response:
     return await _answered(request, principal, asked, route="generations")
 
 
-@router.post("/images/edits", responses=IMAGES, openapi_extra=EDIT)
+@router.post("/images/edits", responses=IMAGES, openapi_extra=EDIT | HEADERS)
 async def edits(request: Request) -> Response:
     """A picture repainted, as OpenAI's `images.edit`; the mask's transparent part is repainted."""
     principal = await caller(request, "generate")

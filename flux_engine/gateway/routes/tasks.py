@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from flux_engine.errors import StorageFailed
 from flux_engine.gateway.problems import Refused, Unavailable
 from flux_engine.gateway.routes.answer import limit_headers, status_body
-from flux_engine.gateway.routes.create import created
+from flux_engine.gateway.routes.create import HEADERS, created
 from flux_engine.gateway.routes.document import TASK, TASK_LIST, answer, json_request, problems
 from flux_engine.gateway.routes.request import (
     caller,
@@ -121,7 +121,7 @@ async def delete(
         202: answer("Accepted", TASK),
         **problems(400, 404, 410, 413, 415, 422),
     },
-    openapi_extra=json_request({"type": "object", "additionalProperties": True}, is_required=False),
+    openapi_extra=json_request({"type": "object", "additionalProperties": True}, is_required=False) | HEADERS,
 )
 async def again(request: Request, task_id: TaskId) -> JSONResponse:
     """The same task once more, with the fields of the body in place of its own; `"seed": null` draws a new seed."""
