@@ -32,6 +32,7 @@ from flux_engine.gateway.tasks.events import EventHub
 from flux_engine.gateway.tasks.hits import Hits
 from flux_engine.gateway.tasks.intake import Intake
 from flux_engine.gateway.tasks.ledger import Ledger
+from flux_engine.gateway.tasks.named import NamedInputs
 from flux_engine.gateway.tasks.results import Results
 from flux_engine.gateway.tasks.sweep import Pace, Sweep
 from flux_engine.gateway.watching.metrics import GatewayMetrics
@@ -139,7 +140,8 @@ def _assembled(settings: GatewaySettings, opened: _Opened, pace: Pace | None) ->
         pace=pace,
         **rooms,
     )
-    intake = Intake(ledger, offers=offers, sweep=sweep, store_has_urls=settings.shared.has_bucket, **rooms)
+    rooms |= {"offers": offers, "sweep": sweep, "named": NamedInputs(Fetcher())}
+    intake = Intake(ledger, store_has_urls=settings.shared.has_bucket, **rooms)
     return Gateway(
         settings=settings,
         redis=opened.redis,

@@ -45,26 +45,34 @@ class PictureSource:
 
         Raises InvalidInput and InputFetchFailed with `field`.
         """
-        if _URL.match(source):
-            before_download()
-            data = await self._downloaded(source, field)
-        else:
-            data = await asyncio.to_thread(_decoded, source, field)
-        if (what := named(data[:HEAD_BYTES])) is not None:
-            raise InvalidInput(f"`{field}` is no picture: it is {what}", field=field)
-        return data
+        if not is_address(source):
+            return await asyncio.to_thread(inline_picture, source, field)
+        before_download()
+        return _unless_known(await self._downloaded(source, field), field)
 
     async def _downloaded(self, url: str, field: str) -> bytes:
-        if not url.lower().startswith("https://"):
-            raise InvalidInput(f"the URL in `{field}` must begin with https://", field=field)
+        address = picture_address(url, field)
         try:
-            return await self._fetcher.fetch(file_address(url), max_bytes=MAX_BYTES, total_timeout_s=TIMEOUT_S)
+            return await self._fetcher.fetch(address, max_bytes=MAX_BYTES, total_timeout_s=TIMEOUT_S)
         except InputFetchFailed as error:
             message = f"`{field}` could not be loaded: {error.message}"
             raise InputFetchFailed(message, field=field, retryable=error.retryable, status=error.status) from error
 
 
-def _decoded(source: str, field: str) -> bytes:
+def is_address(source: str) -> bool:
+    """Whether `source` names an address, and is not the picture itself."""
+    return _URL.match(source) is not None
+
+
+def picture_address(url: str, field: str) -> str:
+    """The address of the file behind `url`, which may be that of a page about it. Raises InvalidInput."""
+    if not url.lower().startswith("https://"):
+        raise InvalidInput(f"the URL in `{field}` must begin with https://", field=field)
+    return file_address(url)
+
+
+def inline_picture(source: str, field: str) -> bytes:
+    """The bytes in `source`, which is no address. Raises InvalidInput and InputFetchFailed."""
     if len(source) <= MAX_PATH_CHARACTERS:
         for pattern, advice in _MISTAKES:
             if pattern.fullmatch(source):
@@ -76,4 +84,11 @@ def _decoded(source: str, field: str) -> bytes:
         raise InvalidInput(message, field=field) from None
     if content is None:
         raise InputFetchFailed(f"`{field}` has more than {MAX_BYTES} bytes; send a smaller picture", field=field)
-    return content
+    return _unless_known(content, field)
+
+
+def _unless_known(data: bytes, field: str) -> bytes:
+    """`data`, unless it is certainly no picture. Raises InvalidInput."""
+    if (what := named(data[:HEAD_BYTES])) is not None:
+        raise InvalidInput(f"`{field}` is no picture: it is {what}", field=field)
+    return data

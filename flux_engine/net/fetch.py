@@ -92,6 +92,10 @@ class Fetcher:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
 
+    def check(self, url: str) -> None:
+        """Raises InputFetchFailed for a URL that is never opened, before its host name is looked up."""
+        self._checked(url, None)
+
     async def fetch(
         self,
         url: str,

@@ -32,10 +32,6 @@ class Poster(Fetcher):
     The arguments are those of Fetcher.
     """
 
-    def check(self, url: str) -> None:
-        """Raises InputFetchFailed for a URL that is never posted to, before its host name is looked up."""
-        self._checked(url, None)
-
     async def post(self, url: str, *, body: bytes, headers: Mapping[str, str], total_timeout_s: float) -> Answer:
         """Send `body` once and say how that ended. Raises nothing but a cancellation."""
         try:

@@ -30,6 +30,7 @@ from flux_engine.gateway.seams import Limits, Line, Principal
 from flux_engine.gateway.task import Kind, Task
 from flux_engine.gateway.tasks.hits import Hits
 from flux_engine.gateway.tasks.ledger import Ending, Known, Ledger, new_task
+from flux_engine.gateway.tasks.named import NamedInputs
 from flux_engine.gateway.tasks.sweep import Sweep
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job
@@ -87,6 +88,7 @@ class Intake:
         *,
         offers: Offers,
         hits: Hits,
+        named: NamedInputs,
         limits: Limits,
         line: Line,
         sweep: Sweep,
@@ -96,6 +98,7 @@ class Intake:
         self._ledger = ledger
         self._offers = offers
         self._hits = hits
+        self._named = named
         self._limits = limits
         self._line = line
         self._sweep = sweep
@@ -110,6 +113,7 @@ class Intake:
             return await self._replayed(known, body_hash)
         task_id = str(uuid.uuid4())
         job = await self.parsed(wanted.body, wanted.kind, task_id=task_id)
+        await self._check_named(job)
         ending = await self._hits.find(job)
         task = self._task(task_id, job, wanted)
         if ending is not None:
@@ -165,6 +169,12 @@ class Intake:
         return {name: value for name, value in held.items() if name not in cleared} | given
 
     # ------------------------------------------------------------------------------------- parts
+
+    async def _check_named(self, job: ImageJob | VideoJob) -> None:
+        try:
+            await self._named.check(job)
+        except FluxError as error:
+            raise Refused.of(error) from None
 
     async def _give_back(self, task_id: str) -> None:
         """Where Redis does not answer, the sweep finds what was reserved for no task."""
