@@ -23,7 +23,7 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProc
 
 @pytest.fixture
 async def link(shared_redis: RedisProcess) -> AsyncIterator[RedisLink]:
-    made = RedisLink(RemoteServer(shared_redis.url))
+    made = RedisLink(RemoteServer(shared_redis.url), call_timeout_s=60)  # a busy machine is no server that is away
     yield made
     await made.close()
 
