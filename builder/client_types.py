@@ -15,6 +15,7 @@ from flux_engine.job.schema.jobs import Kind, Offer, job_schema
 from flux_engine.job.size import SIZE_ALIASES
 from flux_engine.job.written.aliases import WITHOUT_EFFECT
 from flux_engine.job.written.loras import ITEM_ALIASES
+from flux_engine.job.written.pictures import NUMBERED
 from flux_engine.models.catalog import CATALOG
 
 ROOT: Final = Path(__file__).parents[1] / "clients"
@@ -97,7 +98,8 @@ def fields_of(kind: Kind) -> dict[str, Schema]:
             offer = Offer(limits=spec.limits, names=(spec.id,), is_default=False, makes_videos=spec.makes_videos)
             properties = job_schema(kind, offer, context)["properties"]
             for name, part in properties.items():
-                if "$ref" not in part and name not in (*SIZE_ALIASES, *WITHOUT_EFFECT):
+                is_other_spelling = name in (*SIZE_ALIASES, *WITHOUT_EFFECT) or NUMBERED.fullmatch(name) is not None
+                if "$ref" not in part and not is_other_spelling:
                     fields.setdefault(name, part)
     return fields
 

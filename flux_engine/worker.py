@@ -26,7 +26,7 @@ from flux_engine.job.base import MAX_VIDEO_WORK, JsonObject, ParseContext
 from flux_engine.job.fingerprint import ModelIdentity, fingerprint
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job, parse_request
-from flux_engine.job.shape import shaped_like
+from flux_engine.job.shape import check_references, shaped_like
 from flux_engine.job.video import VideoJob
 from flux_engine.logs import about_job, about_request
 from flux_engine.media.marks.marker import UNMARKED_FILES, Marker, Stamp
@@ -246,8 +246,10 @@ class Worker:
             progress.stage("lora")
         with clock.measure("lora") if job.loras else nullcontext():
             inputs = await self._inputs.fetch(job, before_download=turn.give_up)
-        image = inputs.pictures.image
-        job = shaped_like(job, image.size if image is not None else None, self._served.named(job.model).limits)
+        limits = self._served.named(job.model).limits
+        if limits.image_use == "reference":
+            check_references(inputs.pictures.looked_at())
+        job = shaped_like(job, inputs.pictures.shape, limits)
         stamp = Stamp(self._marker, _statement(job, model))
         progress.preview_xmp = stamp.preview_xmp()
         return Run(

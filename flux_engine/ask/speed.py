@@ -7,6 +7,7 @@ exactly, by others of its model with another size.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +17,9 @@ from flux_engine.job.image import ImageJob
 from flux_engine.job.video import VideoJob
 from flux_engine.job.work import passes_of, pictures_of, steps_of
 
-Kind = Literal["image", "redraw", "video"]
 Source = Literal["measured", "scaled", "planned"]
 
-KINDS: Final[tuple[Kind, ...]] = ("image", "redraw", "video")
+KIND: Final = re.compile("image|redraw|video|references[0-9]{1,2}")  # each reference makes a step longer
 LOAD: Final = "load"  # the field of loading times
 
 
@@ -27,15 +27,14 @@ LOAD: Final = "load"  # the field of loading times
 class Shape:
     """What samples are kept by: jobs of one shape take one step in one time."""
 
-    kind: Kind
+    kind: str  # KIND
     width: int
     height: int
     steps: int
 
     @classmethod
     def of(cls, job: ImageJob | VideoJob) -> Self:
-        kind: Kind = "video" if isinstance(job, VideoJob) else "redraw" if job.image is not None else "image"
-        return cls(kind, job.width, job.height, job.num_inference_steps)
+        return cls(_kind(job), job.width, job.height, job.num_inference_steps)
 
     @property
     def pixels(self) -> int:
@@ -50,9 +49,17 @@ class Shape:
         kind, _, rest = field.partition(":")
         size, _, steps = rest.partition(":")
         width, _, height = size.partition("x")
-        if kind not in KINDS or not (width.isdigit() and height.isdigit() and steps.isdigit()):
+        if KIND.fullmatch(kind) is None or not (width.isdigit() and height.isdigit() and steps.isdigit()):
             return None
         return cls(kind, int(width), int(height), int(steps))
+
+
+def _kind(job: ImageJob | VideoJob) -> str:
+    if isinstance(job, VideoJob):
+        return "video"
+    if job.images is not None:
+        return f"references{len(job.images)}"
+    return "redraw" if job.image is not None else "image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from flux_engine.job.image import ImageJob
 from flux_engine.job.video import VideoJob
 from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.manager import NO_DEMAND, FluxModelManager
+from flux_engine.models.planning.estimate import reference_pixels
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.steps import Demand
 from flux_engine.progress import Progress
@@ -81,7 +82,7 @@ class Generator:
         spec = self._models.served.named(job.model)
         if isinstance(job, VideoJob):
             check_model(spec)
-        demand = _demand(job)
+        demand = _demand(spec, job)
         if spec.id in self._looked_at:
             return self._models.identity(spec, demand)
         identity = await self._looked(spec, demand)
@@ -131,7 +132,7 @@ class Generator:
                 order.clock.cold_start_ms |= model.phases_ms
             return self._made_by(model, order)
 
-        return self._models.use(spec, with_model, demand=_demand(order.job, order.inputs))
+        return self._models.use(spec, with_model, demand=_demand(spec, order.job, order.inputs))
 
     def _made_by(self, model: LoadedModel, order: _Order) -> Made:
         job = order.job
@@ -160,11 +161,13 @@ class Generator:
         return film(self._videos, model, job, order.progress, order.cancellation, first_frame=first_frame)
 
 
-def _demand(job: ImageJob | VideoJob, inputs: JobInputs | None = None) -> Demand:
-    """What the job needs of the device beside the model. LoRAs that are gone by now are reported when they are read."""
+def _demand(spec: ModelSpec, job: ImageJob | VideoJob, inputs: JobInputs | None = None) -> Demand:
+    """What the job needs of the device beside the model, whose plan has room for one reference. LoRAs that are gone by
+    now are reported when they are read."""
     files = [lora.path for lora in inputs.loras] if inputs is not None else []
+    references = len(job.images or ()) if isinstance(job, ImageJob) else 0
     return Demand(
-        pixels=job.width * job.height,
+        pixels=job.width * job.height + reference_pixels(spec, count=max(0, references - 1)),
         lora_bytes=sum(path.stat().st_size for path in files if path.is_file()),
     )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux_engine.generate.gpu import Cancellation, settle
 from flux_engine.generate.preview import FlowPreview
+from flux_engine.generate.references import looked_at, reference_arguments
 from flux_engine.generate.sampling import Sampler, Spent, sibling
 from flux_engine.generate.text import Embeddings, PromptEncoder
 from flux_engine.job.image import ImageJob
@@ -104,16 +105,16 @@ class _Start:
 
 
 def _start(model: LoadedModel, job: ImageJob, pictures: Pictures) -> _Start:
-    limits, spec = model.spec.limits, model.spec
+    spec = model.spec
     arguments: dict[str, Any] = {}
     if spec.pipeline_class.startswith("FluxKontext"):
         arguments["max_area"] = job.width * job.height  # otherwise Kontext makes a megapixel
+    if references := looked_at(spec, pictures):
+        pipeline = sibling(model.pipeline, spec.image_to_image_class or spec.pipeline_class)
+        arguments |= reference_arguments(spec, references)
+        return _Start(pipeline=pipeline, arguments=arguments, num_steps=job.num_inference_steps)
     if pictures.image is None:
         return _Start(pipeline=model.pipeline, arguments=arguments, num_steps=job.num_inference_steps)
-    if pictures.mask is None and limits.image_use == "reference":
-        pipeline = sibling(model.pipeline, spec.image_to_image_class or spec.pipeline_class)
-        arguments["image"] = pictures.image
-        return _Start(pipeline=pipeline, arguments=arguments, num_steps=job.num_inference_steps)
     size = {"width": job.width, "height": job.height}
     image = fitted(pictures.image, **size)
     strength = 1.0 if job.strength is None else job.strength

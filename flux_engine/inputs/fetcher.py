@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from flux_engine.errors import FluxError
 from flux_engine.inputs.lora_store import LoraStore
 from flux_engine.inputs.lora_volume import StoredLora
-from flux_engine.inputs.pictures import PictureSource
-from flux_engine.job.base import Job, JsonObject
+from flux_engine.inputs.pictures import PictureSource, PictureSum
+from flux_engine.job.base import REFERENCES, SOURCES, Job, JsonObject
 from flux_engine.media.decode import Decoded, Pictures, decode_picture
 from flux_engine.media.mask import Mask, as_large_as, decode_mask
 
@@ -25,7 +25,7 @@ class JobInputs:
 
     loras: tuple[StoredLora, ...] = ()
     pictures: Pictures = field(default_factory=Pictures)
-    picture_hashes: Mapping[str, str] = field(default_factory=dict)
+    picture_hashes: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def content(self, job: Job) -> JsonObject:
@@ -49,7 +49,7 @@ class InputFetcher:
 
         Raises InvalidInput and InputFetchFailed; the first error cancels the other downloads of the job.
         """
-        sources = job.sources()
+        sources, sum_ = job.sources(), PictureSum()
         if not sources and not job.loras:
             return JobInputs()
         try:
@@ -58,7 +58,8 @@ class InputFetcher:
                     group.create_task(self._loras.get(lora.path, before_download=before_download)) for lora in job.loras
                 ]
                 fetching = [
-                    group.create_task(self._picture(source, name, before_download)) for name, source in sources.items()
+                    group.create_task(self._picture(source, name, sum_, before_download))
+                    for name, source in sources.items()
                 ]
         except ExceptionGroup as failed:
             raise _first(failed) from failed
@@ -69,9 +70,9 @@ class InputFetcher:
         """One LoRA, as `fetch` finds it. Raises InvalidInput and InputFetchFailed."""
         return await self._loras.get(path, before_download=before_download)
 
-    async def _picture(self, source: str, name: str, before_download: Callable[[], None]) -> _Read:
+    async def _picture(self, source: str, name: str, sum_: PictureSum, before_download: Callable[[], None]) -> _Read:
         data = await self._pictures.get(source, name, before_download=before_download)
-        return await asyncio.to_thread(_read, data, name)
+        return await asyncio.to_thread(_read, data, name, sum_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ class _Read:
         return f"{self.sha256}{self.content.way}"
 
 
-def _read(data: bytes, name: str) -> _Read:
+def _read(data: bytes, name: str, sum_: PictureSum) -> _Read:
+    sum_.add(data, name)
     decode = decode_mask if name == "mask" else decode_picture
     return _Read(decode(data, name), hashlib.sha256(data).hexdigest())
 
@@ -96,12 +98,20 @@ def _put_together(loras: tuple[StoredLora, ...], read: Mapping[str, _Read]) -> J
     """The inputs, with the mask resized to its picture."""
     image = read["image"].content.picture if "image" in read else None
     mask = read["mask"].content if "mask" in read else None
+    references = [each for name, each in read.items() if name.startswith(f"{REFERENCES}[")]
+    hashes: dict[str, str | tuple[str, ...]] = {name: each.identity for name, each in read.items() if name in SOURCES}
+    if references:
+        hashes[REFERENCES] = tuple(each.identity for each in references)
     if image is not None and isinstance(mask, Mask):
         mask = as_large_as(mask, image.size)
     return JobInputs(
         loras=loras,
-        pictures=Pictures(image=image, mask=mask.picture if mask is not None else None),
-        picture_hashes={name: each.identity for name, each in read.items()},
+        pictures=Pictures(
+            image=image,
+            mask=mask.picture if mask is not None else None,
+            references=tuple(each.content.picture for each in references),
+        ),
+        picture_hashes=hashes,
         warnings=mask.warnings if isinstance(mask, Mask) else (),
     )
 

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable
 from typing import Final
 
 from flux_engine.errors import InputFetchFailed, InvalidInput
 from flux_engine.inputs.inline import inline_bytes
+from flux_engine.media.decode import announced_pixels
 from flux_engine.net.content import HEAD_BYTES, named
 from flux_engine.net.fetch import Fetcher
 from flux_engine.net.pages import file_address
 
 MAX_BYTES: Final = 20_000_000
+MAX_SUM_BYTES: Final = 60_000_000  # of all pictures of a job
+MAX_SUM_PIXELS: Final = 48_000_000  # 144 MB decoded
 TIMEOUT_S: Final = 60.0
 MAX_PATH_CHARACTERS: Final = 512
 
@@ -32,6 +36,32 @@ _MISTAKES: Final = (  # what is often sent in place of a URL or base64, and what
         "a path on your computer cannot be opened here; send the file's bytes in base64 or a URL",
     ),
 )
+
+
+class PictureSum:
+    """What the pictures of one job amount to together; they are read in several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bytes = self._pixels = 0
+
+    def add(self, data: bytes, field: str) -> None:
+        """Count a picture before it is decoded. Raises InputFetchFailed where it is one too many."""
+        pixels = announced_pixels(data)
+        with self._lock:
+            self._bytes += len(data)
+            self._pixels += pixels
+            if self._bytes > MAX_SUM_BYTES:
+                raise InputFetchFailed(
+                    f"the pictures of this job have more than {MAX_SUM_BYTES / 1e6:.0f} MB together; send smaller ones",
+                    field=field.partition("[")[0],
+                )
+            if self._pixels > MAX_SUM_PIXELS:
+                raise InputFetchFailed(
+                    f"the pictures of this job have more than {MAX_SUM_PIXELS / 1e6:.0f} megapixels together; send "
+                    "smaller ones, since a model looks at about one of each",
+                    field=field.partition("[")[0],
+                )
 
 
 class PictureSource:

@@ -33,6 +33,7 @@ SEED_TAKES: Final = (
     f"an integer from -1 to {MAX_SEED}, the largest that every JSON reader keeps exact (send a larger one modulo 2^53)"
 )
 SOURCES: Final = ("image", "mask")  # fetched later; echoed without the parts that may be secret
+REFERENCES: Final = "images"  # as SOURCES, several
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +67,19 @@ class Job:
     def echoed(self) -> JsonObject:
         """Every parameter except `type`, for the result."""
         echoed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_ECHOED}
-        sources = {name: shown_picture(value) for name in SOURCES if (value := echoed.get(name)) is not None}
+        sources: JsonObject = {
+            name: shown_picture(value) for name in SOURCES if (value := echoed.get(name)) is not None
+        }
+        if echoed.get(REFERENCES) is not None:
+            sources[REFERENCES] = [shown_picture(value) for value in echoed[REFERENCES]]
         return echoed | sources | {"loras": [lora.shown() for lora in self.loras]}
 
     def sources(self) -> dict[str, str]:
-        """The pictures that the job brings, by field; each is a URL, a data URI or base64."""
-        return {name: value for name in SOURCES if (value := getattr(self, name, None)) is not None}
+        """The pictures that the job brings, by field, `images[0]` for one of several; each is a URL, a data URI or
+        base64."""
+        single = {name: value for name in SOURCES if (value := getattr(self, name, None)) is not None}
+        references = getattr(self, REFERENCES, None) or ()
+        return single | {f"{REFERENCES}[{index}]": value for index, value in enumerate(references)}
 
 
 @dataclass(frozen=True, slots=True)

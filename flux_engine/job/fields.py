@@ -80,6 +80,7 @@ NegativePrompt = Annotated[str, Field(max_length=4000)]
 Side = Annotated[Integer, Field(ge=SIDE_BOUNDS[0], le=SIDE_BOUNDS[1])]
 Picture = Annotated[str, Field(min_length=1)]  # its size is checked where it is fetched
 
+MAX_REFERENCES: Final = 10  # of any model
 MAX_LORAS: Final = 4
 MAX_LORA_CHARACTERS: Final = 28_000_000  # base64 of the platform's largest job, 20 MB
 
@@ -135,6 +136,9 @@ class ImageFields(SharedFields):
 
     type: Literal["image"] = Field("image", description="Kind of job")
     num_images: Annotated[Integer, Field(ge=1, le=4)] = Field(1, description="Image i has seed + i")
+    images: tuple[Picture, ...] | None = Field(
+        None, description='References in the order of "image 1", "image 2" in the prompt; in place of `image`'
+    )
     mask: Picture | None = Field(None, description="As `image`; white is repainted")
     strength: Annotated[Number, Field(gt=0, le=1)] | None = Field(None, description="How much of `image` is redrawn")
     output_format: ImageFormat | None = Field(None, description="File format")
@@ -166,6 +170,8 @@ def _flattened(extra: list[Any]) -> list[Any]:
 
 
 def _noun(annotation: object) -> str:
+    if get_origin(annotation) is tuple and get_args(annotation)[0] is not LoraItem:
+        return f"a list of up to {MAX_REFERENCES} pictures"
     if get_origin(annotation) is tuple:
         return f"a list of up to {MAX_LORAS} of `{{path, scale}}`"
     nouns = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}

@@ -21,6 +21,7 @@ class ImageJob(Job):
     """A valid image job."""
 
     num_images: int
+    images: tuple[str, ...] | None  # as `image`, each; references in the prompt's order
     mask: str | None  # as `image`
     strength: float | None  # above 0 to 1; None where the model does not redraw `image`
     output_format: ImageFormat
@@ -42,9 +43,11 @@ def image_job(parsing: Parsing) -> ImageJob:
         warnings.append("`output_quality` has no effect on png")
     shared = shared_values(given, parsing)
     limits = model_limits(given.model, parsing.context)
+    _check_references(given, limits)
     _check_images(given, limits)
     return ImageJob(
         num_images=given.num_images,
+        images=given.images,
         mask=given.mask,
         strength=_strength(given, limits, warnings),
         output_format=given.output_format or DEFAULT_FORMAT,
@@ -76,6 +79,24 @@ def _check_images(given: ImageFields, limits: ModelLimits) -> None:
                 raise InvalidInput(
                     f"{limits.id} paints the masked part of a picture; send `{name}` as well", field=name
                 )
+
+
+def _check_references(given: ImageFields, limits: ModelLimits) -> None:
+    """Raise InvalidInput where `images` stands beside what it excludes, or has more pictures than the model takes."""
+    if given.images is None:
+        return
+    for name in SOURCES:
+        if getattr(given, name) is not None:
+            raise InvalidInput(f"`images` and `{name}` exclude one another; send one of them", field=name)
+    if not limits.max_references:
+        raise InvalidInput(
+            f"{limits.id} takes no `images`; send one picture as `image`, or a `model` that looks at references",
+            field="images",
+        )
+    if len(given.images) > limits.max_references:
+        raise InvalidInput(
+            f"{limits.id} takes up to {limits.max_references} `images`; got {len(given.images)}", field="images"
+        )
 
 
 def _strength(given: ImageFields, limits: ModelLimits, warnings: list[str]) -> float | None:

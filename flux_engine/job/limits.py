@@ -40,6 +40,7 @@ class ModelLimits:
     takes_true_cfg: bool = True  # classifier-free guidance, with a negative prompt
     image_use: ImageUse = "start"
     takes_mask: bool = True
+    max_references: int = 0  # pictures in `images`
 
     @property
     def max_megapixels(self) -> float:

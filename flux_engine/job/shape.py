@@ -1,19 +1,23 @@
-"""The shape of a job that brings a picture: the picture's own where the client wrote no size.
+"""The shape of a job that brings pictures: the first one's where the client wrote no size; and which shapes a model
+can look at.
 
 A picture's size is known once it is fetched, so this comes after parsing and before the fingerprint.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, TypeVar
 
+from flux_engine.errors import InvalidInput
 from flux_engine.job.base import Job
 from flux_engine.job.image import ImageJob
 from flux_engine.job.limits import ModelLimits
 from flux_engine.job.size import size_like
 
 MAX_CUT: Final = 0.1  # share of a side cut without a warning; sides are multiples of 16
+MAX_REFERENCE_RATIO: Final = 8  # of the long side to the short one, as FLUX.2's processor has it
 
 AnyJob = TypeVar("AnyJob", bound=Job)
 
@@ -30,6 +34,17 @@ def shaped_like(job: AnyJob, picture: tuple[int, int] | None, limits: ModelLimit
         return job  # it is looked at whole
     cut = _cut_off(picture, (job.width, job.height))
     return job if cut is None else replace(job, warnings=(*job.warnings, cut))
+
+
+def check_references(sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Raise InvalidInput where a reference is longer than a model can look at; `sizes` by field."""
+    for field, (width, height) in sizes.items():
+        if max(width, height) > MAX_REFERENCE_RATIO * min(width, height):
+            raise InvalidInput(
+                f"`{field}` is {width}x{height}: a model looks at pictures up to {MAX_REFERENCE_RATIO} times as long "
+                "as wide; cut it",
+                field=field,
+            )
 
 
 def _cut_off(picture: tuple[int, int], size: tuple[int, int]) -> str | None:

@@ -54,10 +54,23 @@ for _category in (UserWarning, Image.DecompressionBombWarning):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """The pictures of one job: `image` RGB, and `mask` L of the same size, white where it is repainted."""
+    """The pictures of one job: `image` RGB, and `mask` L of the same size, white where it is repainted; `references`
+    RGB, of any sizes, in the order of the job."""
 
     image: Image.Image | None = None
     mask: Image.Image | None = None
+    references: tuple[Image.Image, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Width and height of the picture whose shape a job without a size keeps: the first one."""
+        first = self.image or next(iter(self.references), None)
+        return first.size if first is not None else None
+
+    def looked_at(self) -> dict[str, tuple[int, int]]:
+        """The size of each picture that a model of references looks at whole, by field."""
+        alone = {"image": self.image.size} if self.image is not None and self.mask is None else {}
+        return alone | {f"images[{index}]": picture.size for index, picture in enumerate(self.references)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +105,15 @@ def read_picture(data: bytes, field: str, read: Callable[[Image.Image], Read]) -
         raise InvalidInput(f"`{field}` {foreign_format(data)}; send PNG, JPEG, WebP or GIF", field=field) from None
     except DAMAGED:
         raise InvalidInput(f"`{field}` is a damaged or truncated picture; send it whole", field=field) from None
+
+
+def announced_pixels(data: bytes) -> int:
+    """The pixels that the head of a picture announces; 0 where it cannot be read, which `decode_picture` refuses."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            return picture.width * picture.height
+    except (UnidentifiedImageError, Image.DecompressionBombError, *DAMAGED):
+        return 0
 
 
 def fitted(picture: Image.Image, *, width: int, height: int) -> Image.Image:

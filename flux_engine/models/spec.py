@@ -48,6 +48,7 @@ class ModelSpec:
     pipeline_class: str  # the diffusers class for a prompt alone
     image_to_image_class: str | None
     inpaint_class: str | None
+    reference_side: int | None = None  # pixels of the square in which a small Kontext sees each reference
     is_modular: bool = False  # diffusers has it as a ModularPipeline only, without a callback at each step
     licence: str
     is_float16_safe: bool = True  # its blocks clip values that float16 cannot hold

@@ -17,7 +17,7 @@ from flux_engine.job.schema.forms import EXAMPLES, MASK, OF_VIDEOS, PICTURE
 from flux_engine.job.schema.jobs import Kind, Offer, job_schema
 from flux_engine.job.video_fields import VideoFields
 from flux_engine.job.written.aliases import ALIASES, WITHOUT_EFFECT
-from flux_engine.models.catalog import CATALOG, FLUX_TINY
+from flux_engine.models.catalog import CATALOG, FLUX_2_DEV, FLUX_TINY
 from flux_engine.models.spec import ModelSpec
 
 EPSILON = 0.1  # beyond a bound that numbers may not reach
@@ -117,6 +117,8 @@ def nested(name: str, schema: Mapping[str, Any]) -> Iterator[Case]:
     elif name == "motion":
         for part, schedule in schema["properties"].items():
             yield from (({part: value}, is_taken) for value, is_taken in schedules(schedule))
+    elif name == "images":
+        yield from references(schema)
     elif name == "strength" and len(schema.get("anyOf", [])) > 1:
         yield from schedules(schema)
 
@@ -140,6 +142,11 @@ def loras(schema: Mapping[str, Any]) -> Iterator[Case]:
         for value, is_taken in values(form):
             if not isinstance(value, str) or len(value) < LONG:
                 yield [{**beside, part: value}], is_taken
+
+
+def references(schema: Mapping[str, Any]) -> Iterator[Case]:
+    most = schema["maxItems"]
+    yield from [([PICTURE] * most, True), ([PICTURE] * (most + 1), False), ([""], False), ([7], False)]
 
 
 def keyframes(schema: Mapping[str, Any]) -> Iterator[Case]:
@@ -190,24 +197,31 @@ def test_every_example_is_a_job(spec: ModelSpec, kind: Kind, context: ParseConte
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_field_has_an_example_and_a_description(kind: Kind, context: ParseContext) -> None:
-    schema = job_schema(kind, offer_of(FLUX_TINY), context, volume_loras=["mosaic.safetensors"])
+    specs = (FLUX_2_DEV, FLUX_TINY) if kind == "image" else (FLUX_TINY,)
+    properties: dict[str, Any] = {}
+    for spec in specs:
+        properties |= job_schema(kind, offer_of(spec), context, volume_loras=["mosaic.safetensors"])["properties"]
     fields = (ImageFields if kind == "image" else VideoFields).model_fields
-    assert set(fields) <= set(schema["properties"])
-    assert [name for name in fields if not schema["properties"][name]["examples"]] == []
-    assert [name for name, property_ in schema["properties"].items() if not property_.get("description")] == []
+    assert set(fields) <= set(properties)
+    assert [name for name in fields if not properties[name]["examples"]] == []
+    assert [name for name, property_ in properties.items() if not property_.get("description")] == []
     assert set(EXAMPLES) | set(OF_VIDEOS) <= set(ImageFields.model_fields) | set(VideoFields.model_fields)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_alias_means_its_field(kind: Kind, context: ParseContext) -> None:
-    schema = job_schema(kind, offer_of(FLUX_TINY), context, volume_loras=["mosaic.safetensors"])
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [("image", FLUX_TINY), ("image", FLUX_2_DEV), ("video", FLUX_TINY)],
+    ids=lambda value: str(value)[:5],
+)
+def test_every_alias_means_its_field(kind: Kind, spec: ModelSpec, context: ParseContext) -> None:
+    schema = job_schema(kind, offer_of(spec), context, volume_loras=["mosaic.safetensors"])
     valid = Draft202012Validator(schema)
     aliases = {name: of["$ref"].rpartition("/")[2] for name, of in schema["properties"].items() if "$ref" in of}
     assert {alias: ALIASES[alias] for alias in aliases} == aliases
     for alias, name in aliases.items():
         example = schema["properties"][name]["examples"][0]
-        jobs = [base_job(FLUX_TINY, kind, name) | {said: example} for said in (name, alias)]
-        if name in ("prompt", "type"):
+        jobs = [base_job(spec, kind, name) | {said: example} for said in (name, alias)]
+        if name in ("prompt", "type", "model"):
             jobs[1].pop(name, None)
         canonical, written = (parse_job(Request(id="job-1", input=job), context) for job in jobs)
         assert canonical == written, alias

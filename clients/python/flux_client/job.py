@@ -81,6 +81,8 @@ class ImageJob(TypedDict, total=False):
     """How much of `image` is redrawn"""
     output_format: Literal["png", "jpg", "webp", "jpeg"]
     """File format"""
+    images: list[str]
+    """References in the order of "image 1", "image 2" in the prompt; in place of `image`"""
 
 
 class VideoJob(TypedDict, total=False):

@@ -75,6 +75,8 @@ export interface ImageJob {
   strength?: number;
   /** File format */
   output_format?: "png" | "jpg" | "webp" | "jpeg";
+  /** References in the order of "image 1", "image 2" in the prompt; in place of `image` */
+  images?: Array<string>;
 }
 
 /** A job that makes a video. */

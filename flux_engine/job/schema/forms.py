@@ -34,6 +34,7 @@ EXAMPLES: Final[dict[str, list[Any]]] = {
     "lora_scale": [0.8],
     "image": [PICTURE],
     "mask": [MASK],
+    "images": [[PICTURE], [PICTURE, MASK]],
     "strength": [0.6],
     "output_format": ["webp"],
     "output_quality": [80],

@@ -23,6 +23,7 @@ from flux_engine.job.timeline import DEFAULT_STRENGTH as DEFAULT_VIDEO_STRENGTH
 from flux_engine.job.video import DEFAULT_FRAMES
 from flux_engine.job.video_fields import VideoFields
 from flux_engine.job.written.aliases import ALIASES, ONLY_VIDEOS_HAVE, VIDEO_SPELLINGS, WITHOUT_EFFECT
+from flux_engine.job.written.pictures import FIRST, numbered_name
 
 Kind = Literal["image", "video"]
 
@@ -58,7 +59,7 @@ def job_schema(kind: Kind, offer: Offer, context: ParseContext, *, volume_loras:
         "$schema": DIALECT,
         "title": f"{kind} job for {offer.limits.id}",
         "type": "object",
-        "properties": properties | aliases | _loose(offer.limits),
+        "properties": properties | aliases | _loose(kind, offer.limits),
         "additionalProperties": False,
         "allOf": [_required(names) for names in _needed(kind, offer)],
         "examples": _examples(kind, offer),
@@ -140,10 +141,16 @@ def _alias(alias: str, name: str) -> JsonSchema:
     return {"$ref": f"#/properties/{name}", "description": f"The same as `{name}`"}
 
 
-def _loose(limits: ModelLimits) -> dict[str, JsonSchema]:
-    """What a job may say that is no field: the ways to write a size, and what other services have."""
+def _loose(kind: Kind, limits: ModelLimits) -> dict[str, JsonSchema]:
+    """What a job may say that is no field: the ways to write a size, numbered references, and what other services
+    have."""
     sizes = {name: _nullable(size(limits.max_pixels)) for name in SIZE_ALIASES}
-    return sizes | {name: {"description": "Accepted, without effect"} for name in WITHOUT_EFFECT}
+    numbered = {
+        numbered_name(n): {"description": f"Picture {n} of `images`, where `{FIRST}` is the first"}
+        for n in range(2, limits.max_references + 1)
+        if kind == "image"
+    }
+    return sizes | numbered | {name: {"description": "Accepted, without effect"} for name in WITHOUT_EFFECT}
 
 
 # ------------------------------------------------------------------------------------------------------ by model
@@ -179,6 +186,9 @@ def _of_model(kind: Kind, offer: Offer, context: ParseContext) -> dict[str, Json
     spelt = [name for name, of in SPELLINGS.items()] if kind == "image" else []
     known = _cached(kind)["output_format"]["enum"]
     changes["output_format"]["enum"] = [*known[:-1], *spelt, None]
+    if kind == "image":
+        most = limits.max_references
+        changes["images"] = {"maxItems": most, "examples": [e for e in EXAMPLES["images"] if len(e) <= most]}
     return changes
 
 
@@ -196,7 +206,9 @@ def _strength(limits: ModelLimits) -> float | None:
 
 def _untaken(kind: Kind, limits: ModelLimits) -> tuple[str, ...]:
     """The fields that every job with this model is refused for."""
-    return ("mask",) if kind == "image" and not limits.takes_mask else ()
+    if kind == "video":
+        return ()
+    return (*(() if limits.takes_mask else ("mask",)), *(() if limits.max_references else ("images",)))
 
 
 def _needed(kind: Kind, offer: Offer) -> list[list[str]]:

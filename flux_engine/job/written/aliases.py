@@ -16,6 +16,7 @@ from flux_engine.job.validation import is_same, shown, shown_name
 from flux_engine.job.video_fields import VideoFields
 from flux_engine.job.written.loras import lora_items
 from flux_engine.job.written.misplaced import depth_fault
+from flux_engine.job.written.pictures import ONE_PICTURE, one_picture, reference_pictures, with_numbered_pictures
 
 ALIASES: Final[dict[str, str]] = {
     "task": "type",
@@ -46,6 +47,10 @@ ALIASES: Final[dict[str, str]] = {
     "init_image": "image",
     "mask_image": "mask",
     "mask_url": "mask",
+    "input_images": "images",
+    "image_urls": "images",
+    "reference_images": "images",
+    "image[]": "images",
 }
 WITHOUT_EFFECT: Final = ("go_fast", "acceleration", "scheduler")
 ONLY_VIDEOS_HAVE: Final = frozenset(VideoFields.model_fields) - frozenset(ImageFields.model_fields)
@@ -84,6 +89,7 @@ def canonical_fields(raw: Mapping[object, object], warnings: list[str]) -> Writt
     """The sent fields under their canonical names. Raises InvalidInput."""
     given: dict[str, object] = {}
     source: dict[str, str] = {}
+    raw = with_numbered_pictures(raw)
     for name, value in raw.items():
         if not isinstance(name, str):
             raise InvalidInput("the name of every field of `input` must be a string", field="input")
@@ -117,6 +123,10 @@ def _targets(name: str, value: object) -> list[tuple[str, object]]:
         return list(written_size(name, value).items())
     if canonical == "loras":
         value = lora_items(name, value)
+    if canonical == "images" and (value := reference_pictures(name, value)) is None:
+        return []
+    if canonical in ONE_PICTURE:
+        value = one_picture(name, value)
     if canonical == "keyframes":
         value = written_keyframes(name, value)
     if canonical == "output_format" and isinstance(value, str):

@@ -118,6 +118,12 @@ def vae_share(model: ModelSpec) -> float:
     return model.vae_channels / VAE_CHANNELS
 
 
+def reference_pixels(model: ModelSpec, *, count: int = 1) -> int:
+    """Pixels that the model looks at beside those that it makes, with `count` references."""
+    one = REFERENCE_PIXELS if model.reference_side is None else model.reference_side**2
+    return count * one if model.limits.image_use == "reference" else 0
+
+
 def _streamed(parts: tuple[PartPlan, ...]) -> PartPlan:
     return max(parts[1:-1], key=lambda part: part.bytes)
 
@@ -127,7 +133,7 @@ def _layer_bytes(model: ModelSpec, way: Way) -> int:
 
 
 def _block_bytes(model: ModelSpec, way: Way, *, pixels: int, batch: int) -> int:
-    seen = pixels + (REFERENCE_PIXELS if model.limits.image_use == "reference" else 0)
+    seen = pixels + reference_pixels(model)
     tokens = seen // PIXELS_OF_TOKEN + model.limits.max_sequence_length
     values = model.shape.block_values * (INT32_FACTOR if way.transformer == "int8_dynamic" else 1)
     return batch * tokens * model.shape.width * values * BYTES_OF_DTYPE[way.dtype]

@@ -1,0 +1,85 @@
+"""References through the real pipelines, small and random: every number that a model takes, and their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from flux_engine.generate.gpu import Cancellation
+from flux_engine.generate.image import ImageGenerator
+from flux_engine.generate.references import at_least, side_by_side
+from flux_engine.job.image import ImageJob
+from flux_engine.job.parse import Request, parse_job
+from flux_engine.media.decode import Pictures
+from flux_engine.models.catalog import CATALOG
+from flux_engine.models.loaded import LoadedModel
+from flux_engine.models.spec import ModelSpec
+from flux_engine.progress import Progress
+from tests.conftest import context_for
+from tests.generate.conftest import loaded
+from tests.models.tiny_models import tiny_model
+
+COLOURS = ("red", "lime", "blue", "white", "black", "yellow", "cyan", "magenta", "orange", "purple")
+SEEING = [  # Kontext's pipeline would enlarge a reference to a megapixel: minutes here
+    replace(spec, reference_side=64) if spec.name == "FLUX.1-Kontext-dev" else spec
+    for spec in CATALOG
+    if spec.limits.max_references and not spec.is_modular
+]
+COUNTS = [(spec, n) for spec in SEEING for n in (1, 2, 4, 10) if n <= spec.limits.max_references]
+
+
+def pictures(count: int) -> tuple[Image.Image, ...]:
+    """Each of its own colour and size."""
+    gradient = Image.linear_gradient("L").convert("RGB")
+    sizes = [(64 + 16 * (n % 3), 64 + 16 * (n % 2)) for n in range(count)]
+    return tuple(
+        Image.blend(gradient.resize(size), Image.new("RGB", size, colour), 0.7)
+        for size, colour in zip(sizes, COLOURS, strict=False)
+    )
+
+
+def painted(model: LoadedModel, references: Sequence[Image.Image], **given: Any) -> bytes:
+    spec = model.spec
+    least = spec.limits.num_inference_steps_bounds[0]
+    asked = {"prompt": "image 1", "width": 64, "height": 64, "num_inference_steps": least, "max_sequence_length": 16}
+    asked |= {"images": ["QUFB"] * len(references)} if references and "image" not in given else {}
+    job = parse_job(Request(id="job", input=asked | {"seed": 3} | given), context_for(spec))
+    assert isinstance(job, ImageJob)
+    brought = Pictures(image=references[0]) if "image" in given else Pictures(references=tuple(references))
+    made = ImageGenerator().generate(model, job, Progress(None), Cancellation(), pictures=brought)
+    assert made.images[0].size == (64, 64)
+    return made.images[0].tobytes()
+
+
+@pytest.mark.parametrize(("spec", "count"), COUNTS, ids=[f"{spec.name}-{count}" for spec, count in COUNTS])
+async def test_every_number_and_order_is_another_picture(spec: ModelSpec, count: int) -> None:
+    model, seen = loaded(spec, tiny_model(spec)), pictures(count)
+    made = painted(model, seen)
+    assert made == painted(model, seen)
+    assert made != painted(model, ())
+    if count == 1:
+        assert made == painted(model, seen, image="QUFB")  # the same wish by another name
+    else:
+        assert made != painted(model, seen[::-1])
+        assert made != painted(model, seen[:-1])
+
+
+async def test_a_small_reference_is_enlarged_to_what_the_processor_takes() -> None:
+    (spec,) = (spec for spec in SEEING if spec.name == "FLUX.2-klein-4B")
+    model = loaded(spec, tiny_model(spec))
+    small = Image.new("RGB", (8, 40), "red")
+    assert at_least(small, 64).size == (64, 320)
+    assert painted(model, [small]) != painted(model, ())
+
+
+def test_references_of_one_canvas_stand_side_by_side_and_whole() -> None:
+    canvas = side_by_side([Image.new("RGB", (200, 100), "red"), Image.new("RGB", (50, 50), "blue")], side=64)
+    assert canvas.size == (128, 64)
+    assert [canvas.getpixel(at) for at in ((0, 0), (32, 32), (63, 63), (64, 0), (127, 63))] == [
+        *[(255, 0, 0)] * 3,
+        *[(0, 0, 255)] * 2,
+    ]
