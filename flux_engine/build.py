@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Final
+
+from pydantic import SecretStr
 
 from flux_engine.ask.questions import Questions
 from flux_engine.cache.manager import CacheManager
@@ -26,10 +29,13 @@ from flux_engine.results.bucket_address import bucket_from_settings
 from flux_engine.results.folder import FolderStore
 from flux_engine.results.pending import PendingResults
 from flux_engine.results.store import ResultStore
-from flux_engine.settings import Settings, default_cache_folder
+from flux_engine.settings import Settings, SettingsError, default_cache_folder
 from flux_engine.units import GIB
 from flux_engine.worker import Worker
 
+log = logging.getLogger(__name__)
+
+MAX_PEM_CHARACTERS: Final = 100_000
 INLINE_CACHE_BYTES: Final = 2 * GIB  # pictures that a worker without a bucket keeps for reuse
 
 
@@ -51,7 +57,9 @@ def build_worker(
     """
     cache_folder = cache_folder or default_cache_folder()
     models = models or build_models(settings)
-    inputs = inputs or InputFetcher(LoraStore.from_settings(settings), PictureSource(Fetcher()))
+    inputs = inputs or InputFetcher(
+        LoraStore.from_settings(settings), PictureSource(Fetcher()), keeps_files=settings.provenance == "c2pa"
+    )
     cache = CacheManager.from_settings(settings, cache_folder=cache_folder)
     return Worker(
         Generator(models, gpu or GpuThread()),
@@ -61,7 +69,7 @@ def build_worker(
         pending=PendingResults(_shared_folder(settings, cache_folder) / "pending"),
         inputs=inputs,
         questions=build_questions(settings, models=models, inputs=inputs, cache=cache),
-        marker=build_marker(settings),
+        marker=build_marker(settings, folder=_shared_folder(settings, cache_folder) / "c2pa"),
         url_expiry_s=settings.url_expiry_seconds,
         max_video_work=settings.max_video_work,
         gpu_price_per_hour=settings.gpu_price_per_hour,
@@ -109,9 +117,42 @@ def build_models(settings: Settings) -> FluxModelManager:
     )
 
 
-def build_marker(settings: Settings) -> Marker:
-    """How PROVENANCE wants files marked."""
-    return Unmarked() if settings.provenance == "off" else Marks()
+def build_marker(settings: Settings, *, folder: Path) -> Marker:
+    """How PROVENANCE wants files marked; a key of the worker's own is kept in `folder`. Raises SettingsError where
+    nothing can be signed."""
+    if settings.provenance != "c2pa":
+        return Unmarked() if settings.provenance == "off" else Marks()
+    from flux_engine.media.marks.credential import CredentialFault, given_credential, kept_credential
+    from flux_engine.media.marks.manifest import Manifests
+
+    certificates, key = settings.c2pa_certificates, settings.c2pa_private_key
+    try:
+        if certificates is None or key is None:
+            credential = kept_credential(folder)
+            log.warning("C2PA manifests are signed by a key of this installation, which readers do not trust by name")
+        else:
+            credential = given_credential(
+                _pem_text(certificates).get_secret_value(), _pem_text(key), settings.c2pa_algorithm
+            )
+        marker = Manifests(credential, timestamp_url=settings.c2pa_timestamp_url, says_prompt=settings.c2pa_prompt)
+        marker.prove()
+    except ImportError:
+        raise SettingsError("PROVENANCE: c2pa needs c2pa-python (builder/requirements.txt)") from None
+    except CredentialFault as fault:
+        raise SettingsError(f"C2PA_CERTIFICATES, C2PA_PRIVATE_KEY, C2PA_ALGORITHM: {fault}") from None
+    return marker
+
+
+def _pem_text(value: SecretStr) -> SecretStr:
+    """PEM text, or that of the file of this name."""
+    text = value.get_secret_value()
+    if text.startswith("-----BEGIN "):
+        return value
+    try:
+        with open(text, encoding="ascii") as file:
+            return SecretStr(file.read(MAX_PEM_CHARACTERS))
+    except (OSError, ValueError):
+        raise SettingsError("C2PA_CERTIFICATES, C2PA_PRIVATE_KEY: a file cannot be read; correct its path") from None
 
 
 def build_store(settings: Settings, *, cache_folder: Path, is_local: bool) -> ResultStore:

@@ -30,6 +30,7 @@ from flux_engine.units import GIB
 
 Profile = Literal["quality", "balanced", "speed", "memory"]
 Quantisation = Literal["none", "int8_weight_only", "int8_dynamic", "fp8_tensor", "fp8_dynamic"]
+Algorithm = Literal["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"]
 Offload = Literal["none", "text", "balanced", "model", "group", "sequential"]
 
 
@@ -59,6 +60,16 @@ def _as_is(value: object) -> object:
 
 def _secret(value: SecretStr) -> SecretStr:
     return SecretStr(sendable(value.get_secret_value()))
+
+
+def _pem(value: SecretStr) -> SecretStr:
+    """PEM text, its line breaks restored where they came as `\\n`; or the path of a file, read when it is needed."""
+    text = value.get_secret_value()
+    if text.startswith("-----BEGIN "):
+        return SecretStr(text.replace("\\n", "\n") + "\n")
+    if len(text) > MAX_CHARACTERS or not text.isprintable():
+        raise ValueError("must be PEM text, which begins with -----BEGIN, or the path of such a file")
+    return value
 
 
 def _split_on_commas(value: object) -> object:
@@ -124,6 +135,7 @@ BUCKET_PREFIX: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][
 Line = Annotated[str, AfterValidator(_on_one_line)]
 Folder = Annotated[Path, BeforeValidator(_as_is)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
+Pem = Annotated[SecretStr, AfterValidator(_pem)]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(_split_on_commas), AfterValidator(_hosts)]
 
 LORA_FILE_HOSTS = ("huggingface.co", "*.huggingface.co", "*.hf.co", "civitai.com", "*.civitai.com")
@@ -197,10 +209,20 @@ class Settings(BaseModel):
     lora_cache_bytes: int = Field(
         20 * GIB, ge=1, le=1024**2 * GIB, description="LoRAs kept on the volume; the least recently used go"
     )
-    provenance: Literal["off", "marks"] = Field(
+    provenance: Literal["off", "marks", "c2pa"] = Field(
         "marks",
-        description="What files say of their origin to machines: nothing, or IPTC's digital source type and XMP",
+        description="What files say of their origin to machines: nothing; IPTC's digital source type in XMP; or that "
+        "and a signed C2PA manifest",
     )
+    c2pa_certificates: Pem | None = Field(
+        None, description="Certificates for `c2pa`, the signer's first: PEM text or a file; by default made and kept"
+    )
+    c2pa_private_key: Pem | None = Field(None, description="The signer's private key: PEM text or a file")
+    c2pa_algorithm: Algorithm | None = Field(None, description="What the key signs by; by default what fits it")
+    c2pa_timestamp_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
+        None, description="Time-stamping server (RFC 3161) that confirms when a manifest was signed"
+    )
+    c2pa_prompt: bool = Field(False, description="Whether a manifest holds the prompt")
     lora_hosts: Hosts = Field(
         LORA_FILE_HOSTS, description="Hosts that a LoRA URL may name, comma-separated; `*` is any public one"
     )
@@ -221,6 +243,12 @@ class Settings(BaseModel):
         missing = [name for name, value in parts.items() if value is None]
         if missing and len(missing) < len(parts):
             raise ValueError(f"{', '.join(missing)} must be set as well: a bucket needs all of {', '.join(parts)}")
+        return self
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.c2pa_certificates is None) != (self.c2pa_private_key is None):
+            raise ValueError("C2PA_CERTIFICATES, C2PA_PRIVATE_KEY must both be set, or neither")
         return self
 
     @property

@@ -30,7 +30,7 @@ from flux_engine.job.shape import check_references, shaped_like
 from flux_engine.job.video import VideoJob
 from flux_engine.logs import about_job, about_request
 from flux_engine.media.marks.marker import UNMARKED_FILES, Marker, Stamp
-from flux_engine.media.marks.statement import Statement
+from flux_engine.media.marks.statement import Ingredient, Statement
 from flux_engine.models.served import ServedModels
 from flux_engine.openai.call import OpenAICall, Stream
 from flux_engine.progress import MIN_INTERVAL_S, Progress, Send
@@ -78,10 +78,11 @@ class Run:
 
     def finished(self, files: ResultFiles, made: Made | None = None) -> Finished:
         """The job with its `files`, described by what was `made` now, or by the plan where they were there before."""
+        marks = self.stamp.marker.notes(self.job.output_format)
         if made is None:
-            return Finished(files=files, model=described(self.model), notes=self.inputs.warnings)
+            return Finished(files=files, model=described(self.model), notes=(*self.inputs.warnings, *marks))
         model = described(made.identity) | {"plan": made.plan}
-        return Finished(files=files, model=model, notes=(*self.inputs.warnings, *made.notes))
+        return Finished(files=files, model=model, notes=(*self.inputs.warnings, *made.notes, *marks))
 
 
 class Worker:
@@ -250,7 +251,7 @@ class Worker:
         if limits.image_use == "reference":
             check_references(inputs.pictures.looked_at())
         job = shaped_like(job, inputs.pictures.shape, limits)
-        stamp = Stamp(self._marker, _statement(job, model))
+        stamp = Stamp(self._marker, _statement(job, model, inputs))
         progress.preview_xmp = stamp.preview_xmp()
         return Run(
             job=job,
@@ -351,8 +352,14 @@ async def _encoded(run: Run, made: Made) -> ResultFiles:
         return await picture_files(made.pictures, run.job, origin)
 
 
-def _statement(job: ImageJob | VideoJob, model: ModelIdentity) -> Statement:
-    return Statement(model=model.id, revision=model.revision, is_composite=bool(job.sources()))
+def _statement(job: ImageJob | VideoJob, model: ModelIdentity, inputs: JobInputs) -> Statement:
+    return Statement(
+        model=model.id,
+        revision=model.revision,
+        is_composite=bool(job.sources()),
+        prompt=job.prompt,
+        ingredients=tuple(Ingredient(field=name, data=data) for name, data in inputs.files.items() if name != "mask"),
+    )
 
 
 def _reference() -> str:

@@ -11,12 +11,15 @@ import pytest
 
 from flux_engine.build import build_worker
 from flux_engine.generate.gpu import GpuThread
+from flux_engine.media.marks.manifest import NO_MANIFEST
 from flux_engine.media.marks.statement import VOCABULARY
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.progress import Update
-from flux_engine.settings import Settings
+from flux_engine.settings import Settings, SettingsError
 from flux_engine.worker import Worker
+from tests.media.marks.certificates import issued, key_pem
 from tests.media.marks.samples import picture, pixels
+from tests.media.marks.test_manifest import KEY, OTHER, actions, read
 from tests.servers import RedisProcess, S3Process, fetched
 
 MADE = f"{VOCABULARY}trainedAlgorithmicMedia".encode()
@@ -153,3 +156,67 @@ async def test_a_result_that_waits_for_its_retry_is_marked_as_the_retry_marks(
     assert (result["cached"], result["usage"]["work"]) == (False, 0)
     assert MADE in files(result)[0]
     await worker.close()
+
+
+async def test_a_hit_is_signed_without_generating(warm: Warm, tmp_path: Path) -> None:
+    given = {**QUICK, "image": base64.b64encode(picture("png")).decode(), "strength": 0.9}
+    for i, fields in enumerate((QUICK, given)):
+        plain = worker_with(warm, tmp_path)
+        first = files(await plain.run({"id": "plain", "input": fields}))
+        await plain.close()
+        signing = worker_with(warm, tmp_path, PROVENANCE="c2pa")
+        result = await signing.run({"id": "signed", "input": fields})
+        assert (result["cached"], result["usage"]["work"]) == (True, 0)
+        (data,) = files(result)
+        assert pixels(data, "x.png") == pixels(first[0], "x.png")
+        said = read(data, "x.png")
+        assert said["validation_state"] == "Valid"
+        assert [action["action"] for action in actions(said)] == [["c2pa.created"], ["c2pa.opened", "c2pa.edited"]][i]
+        again = await signing.run({"id": "again", "input": fields})
+        assert (again["cached"], files(again)) == (True, [data])
+        await signing.close()
+
+
+async def test_a_signed_film_has_a_marked_thumbnail(warm: Warm, tmp_path: Path) -> None:
+    worker = worker_with(warm, tmp_path, PROVENANCE="c2pa")
+    film, thumbnail = files(await worker.run({"id": "film", "input": FILM}))
+    assert read(film, "x.mp4")["validation_state"] == read(thumbnail, "x.webp")["validation_state"] == "Valid"
+    result = await worker.run({"id": "film", "input": {**FILM, "output_format": "webm"}})
+    assert NO_MANIFEST in result["warnings"]
+    assert MADE in files(result)[0]
+    await worker.close()
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"C2PA_CERTIFICATES": "/no/such/file", "C2PA_PRIVATE_KEY": "/no/such/file"}, "cannot be read"),
+        ({"C2PA_CERTIFICATES": issued(KEY), "C2PA_PRIVATE_KEY": key_pem(OTHER)}, "does not belong"),
+        ({"C2PA_CERTIFICATES": issued(KEY, use=None), "C2PA_PRIVATE_KEY": key_pem(KEY)}, "C2PA refuses"),
+        ({"C2PA_CERTIFICATES": issued(KEY)}, "must both be set"),
+        ({"C2PA_CERTIFICATES": "x\ny", "C2PA_PRIVATE_KEY": key_pem(KEY)}, "PEM text"),
+        ({"C2PA_ALGORITHM": "rs256"}, "C2PA_ALGORITHM"),
+        ({"C2PA_TIMESTAMP_URL": "tsa"}, "C2PA_TIMESTAMP_URL"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_broken_certificate_stops_the_worker_at_start(
+    warm: Warm, tmp_path: Path, variables: dict[str, str], says: str
+) -> None:
+    with pytest.raises(SettingsError, match=says) as refused:
+        worker_with(warm, tmp_path, PROVENANCE="c2pa", **variables)
+    assert "C2PA" in str(refused.value)
+    assert not any(secret[40:80] in str(refused.value) for secret in (key_pem(KEY), key_pem(OTHER)))
+
+
+async def test_an_operators_certificate_comes_as_text_or_as_files(warm: Warm, tmp_path: Path) -> None:
+    (tmp_path / "chain.pem").write_text(issued(KEY))
+    (tmp_path / "key.pem").write_text(key_pem(KEY))
+    for certificates, key in (
+        (str(tmp_path / "chain.pem"), str(tmp_path / "key.pem")),
+        (issued(KEY).replace("\n", "\\n"), f"  {key_pem(KEY)}  "),
+    ):
+        worker = worker_with(warm, tmp_path, PROVENANCE="C2PA", C2PA_CERTIFICATES=certificates, C2PA_PRIVATE_KEY=key)
+        (data,) = files(await worker.run({"id": "one", "input": QUICK}))
+        assert read(data, "x.png")["manifests"].popitem()[1]["signature_info"]["issuer"] == "A Publisher"
+        await worker.close()

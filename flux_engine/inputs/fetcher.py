@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flux_engine.errors import FluxError
 from flux_engine.inputs.lora_store import LoraStore
@@ -21,12 +21,16 @@ from flux_engine.media.mask import Mask, as_large_as, decode_mask
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobInputs:
-    """The LoRAs of a job in its order, its pictures, their content hashes by field, and warnings about them."""
+    """The LoRAs of a job in its order, its pictures, their content hashes by field, and warnings about them.
+
+    `files` are the pictures by field as they came, where they are kept: they may hold a manifest of their own.
+    """
 
     loras: tuple[StoredLora, ...] = ()
     pictures: Pictures = field(default_factory=Pictures)
     picture_hashes: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def content(self, job: Job) -> JsonObject:
         """The content hashes of what the job's parameters only name, for the fingerprint."""
@@ -40,9 +44,10 @@ class JobInputs:
 class InputFetcher:
     """Fetches the inputs of jobs, those of one job side by side."""
 
-    def __init__(self, loras: LoraStore, pictures: PictureSource) -> None:
+    def __init__(self, loras: LoraStore, pictures: PictureSource, *, keeps_files: bool = False) -> None:
         self._loras = loras
         self._pictures = pictures
+        self._keeps_files = keeps_files
 
     async def fetch(self, job: Job, *, before_download: Callable[[], None] = lambda: None) -> JobInputs:
         """`before_download` is called before an input is downloaded, perhaps for each of them.
@@ -64,7 +69,9 @@ class InputFetcher:
         except ExceptionGroup as failed:
             raise _first(failed) from failed
         read = dict(zip(sources, (task.result() for task in fetching), strict=True))
-        return await asyncio.to_thread(_put_together, tuple(task.result() for task in finding), read)
+        inputs = await asyncio.to_thread(_put_together, tuple(task.result() for task in finding), read)
+        files = {name: each.data for name, each in read.items()} if self._keeps_files else {}
+        return replace(inputs, files=files)
 
     async def lora(self, path: str, *, before_download: Callable[[], None] = lambda: None) -> StoredLora:
         """One LoRA, as `fetch` finds it. Raises InvalidInput and InputFetchFailed."""
@@ -77,10 +84,11 @@ class InputFetcher:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """One picture of a job, decoded, with the hash of its file."""
+    """One picture of a job, decoded, with its file and the file's hash."""
 
     content: Decoded | Mask
     sha256: str
+    data: bytes
 
     @property
     def identity(self) -> str:
@@ -91,7 +99,7 @@ class _Read:
 def _read(data: bytes, name: str, sum_: PictureSum) -> _Read:
     sum_.add(data, name)
     decode = decode_mask if name == "mask" else decode_picture
-    return _Read(decode(data, name), hashlib.sha256(data).hexdigest())
+    return _Read(decode(data, name), hashlib.sha256(data).hexdigest(), data)
 
 
 def _put_together(loras: tuple[StoredLora, ...], read: Mapping[str, _Read]) -> JobInputs:

@@ -3,8 +3,8 @@
     stamp = Stamp(marker, statement)
     data = stamp.on(encode_image(...), "png")
 
-`Marker` has two implementations here, for `off` and `marks`. Marking needs no network and no model, takes milliseconds,
-and may run on any thread.
+`Marker` has two implementations here, for `off` and `marks`, and one in manifest.py. Marking takes milliseconds and may
+run on any thread.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ class Marker(Protocol):
         """`data`, a file without marks, with them."""
         ...
 
+    def notes(self, output_format: ImageFormat | VideoFormat) -> tuple[str, ...]:
+        """What a client has to know of marks in this format."""
+        ...
+
 
 class Unmarked:
     """Files as they are encoded."""
@@ -41,6 +45,9 @@ class Unmarked:
     def marked(self, data: bytes, output_format: ImageFormat | VideoFormat, statement: Statement) -> bytes:
         return data
 
+    def notes(self, output_format: ImageFormat | VideoFormat) -> tuple[str, ...]:
+        return ()
+
 
 class Marks:
     """IPTC's DigitalSourceType and the model in XMP, and in a WebM's tags."""
@@ -49,6 +56,9 @@ class Marks:
 
     def marked(self, data: bytes, output_format: ImageFormat | VideoFormat, statement: Statement) -> bytes:
         return CARRIERS[output_format].marked(data, statement)
+
+    def notes(self, output_format: ImageFormat | VideoFormat) -> tuple[str, ...]:
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
