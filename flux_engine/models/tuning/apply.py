@@ -108,6 +108,13 @@ def apply(pipeline: Any, plan: Plan, *, device: str, fallbacks: tuple[Fallback, 
     )
 
 
+def tile(vae: Any, side: int) -> None:
+    """Decode in tiles of `side` pixels. It is set too: FLUX's own, 1024 pixels, would leave a 1024 picture whole."""
+    vae.enable_tiling()
+    vae.tile_sample_min_size = side
+    vae.tile_latent_min_size = side // LATENT_SCALE
+
+
 def _apply_attention(transformer: Any, candidates: tuple[str, ...], *, device: str, fallbacks: list[Fallback]) -> str:
     """The first backend that runs one small attention here: some are accepted by name and fail when called."""
     import torch
@@ -125,12 +132,9 @@ def _apply_attention(transformer: Any, candidates: tuple[str, ...], *, device: s
 
 
 def _apply_vae(vae: Any, plan: Plan) -> None:
-    """Slices and tiles. The tile's side is set too: FLUX's own, 1024 pixels, would leave a 1024 picture whole."""
     if plan.vae_slicing:
         vae.enable_slicing()
-    vae.enable_tiling()
-    vae.tile_sample_min_size = plan.vae_tile_side
-    vae.tile_latent_min_size = plan.vae_tile_side // LATENT_SCALE
+    tile(vae, plan.vae_tile_side)
 
 
 def _apply_offload(pipeline: Any, wanted: Offload, *, device: str, fallbacks: list[Fallback]) -> Offload:

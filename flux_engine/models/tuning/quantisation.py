@@ -6,6 +6,7 @@ whole. A scheme that this machine cannot run is replaced by the next of its chai
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -118,6 +119,13 @@ def torchao_config(scheme: Quantisation) -> Any:
             return ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerTensor(), set_inductor_config=False)
         case "none":
             raise ValueError("`none` has no configuration")
+
+
+def scheme_of_layer(name: str, scheme: Quantisation) -> Quantisation:
+    """What the transformer's Linear layer of that name is quantised to where its blocks have `scheme`."""
+    patterns = (SINGLE_ROW_LAYERS, EDGE_LAYERS)
+    is_weight_only = any(re.fullmatch(pattern.removeprefix("re:"), name) for pattern in patterns)
+    return "int8_weight_only" if scheme in DYNAMIC and is_weight_only else scheme
 
 
 def _configs(schemes: dict[str, Quantisation]) -> dict[str, Any]:
