@@ -22,7 +22,14 @@ ROOT: Final = Path(__file__).parents[1] / "clients"
 PYTHON: Final = ROOT / "python" / "flux_client" / "job.py"
 TYPESCRIPT: Final = ROOT / "typescript" / "src" / "job.ts"
 KINDS: Final[tuple[Kind, ...]] = ("image", "video")
-NAMED: Final = {"loras": "Lora", "keyframes": "Keyframe", "motion": "Motion", "control": "Control", "boxes": "Box"}
+NAMED: Final = {
+    "loras": "Lora",
+    "keyframes": "Keyframe",
+    "motion": "Motion",
+    "control": "Control",
+    "boxes": "Box",
+    "expand": "Expand",
+}
 NEEDED: Final[Mapping[Kind, str]] = {"image": "prompt", "video": "type"}  # keyframes may stand for a video's prompt
 MADE: Final = "Made from the worker's schemas of jobs by `python -m builder.docs`; do not edit."
 PLAIN: Final[Mapping[str, tuple[str, str]]] = {  # Python's and TypeScript's

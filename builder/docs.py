@@ -22,6 +22,7 @@ from flux_engine.errors import FluxError
 from flux_engine.gateway.app import openapi_document
 from flux_engine.gateway.settings import PARTS, GatewaySettings
 from flux_engine.inputs.pictures import MAX_BYTES
+from flux_engine.job.edits.expand import MAX_ADDED
 from flux_engine.job.fields import ImageFields, SharedFields, describe
 from flux_engine.job.limits import ImageUse
 from flux_engine.job.size import SIZE_ALIASES
@@ -40,6 +41,7 @@ PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 OPENAPI: Final = ROOT / "docs" / "openapi.json"
 FORMS: Final = {  # of fields that are parsed apart
     "keyframes": f"a list of up to {MAX_KEYFRAMES}, or an object",
+    "expand": f"an object of `left`, `right`, `top`, `bottom`, each an integer from 0 to {MAX_ADDED}",
     "motion": "an object; each value a number or a list of `[frame, value]`",
     "strength": "a number above 0 and up to 1; for a video also a list of `[frame, value]`",
 }

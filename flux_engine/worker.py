@@ -247,10 +247,10 @@ class Worker:
             progress.stage("lora")
         with clock.measure("lora") if job.loras else nullcontext():
             inputs = await self._inputs.fetch(job, before_download=turn.give_up)
-        limits = self._served.named(job.model).limits
+        pictures, limits = inputs.pictures, self._served.named(job.model).limits
         if limits.image_use == "reference":
-            check_references(inputs.pictures.looked_at())
-        job = shaped_like(job, inputs.pictures.shape, limits)
+            check_references(pictures.looked_at())
+        job = shaped_like(job, pictures.shape, limits, painted=pictures.painted)
         stamp = Stamp(self._marker, _statement(job, model, inputs))
         progress.preview_xmp = stamp.preview_xmp()
         return Run(

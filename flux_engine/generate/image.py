@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flux_engine.generate.gpu import Cancellation, settle
 from flux_engine.generate.preview import FlowPreview
-from flux_engine.generate.references import looked_at, reference_arguments
-from flux_engine.generate.sampling import Sampler, Spent, sibling
+from flux_engine.generate.sampling import Sampler, Spent
+from flux_engine.generate.start import Start, start_of
 from flux_engine.generate.text import Embeddings, PromptEncoder
 from flux_engine.job.image import ImageJob
-from flux_engine.job.work import steps_run
-from flux_engine.media.decode import Pictures, fitted
+from flux_engine.media.decode import Pictures
 from flux_engine.progress import Progress
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class ImageGenerator:
         made = Generated()
         progress.stage("text")
         began = time.perf_counter()
-        start = _start(model, job, pictures or Pictures())
+        start = start_of(model, job, pictures or Pictures())
         embeddings = self._prompts.encode(model, job, job.prompt)
         settle()
         made.spent.text_ms = (time.perf_counter() - began) * 1000
@@ -70,7 +69,7 @@ class ImageGenerator:
         for index, seed in enumerate(job.seeds()):
             steps = _Steps(start, job, index, progress, cancellation, preview=_preview(model, job, progress))
             picture = _one_image(sampler, start, seed, embeddings, steps)
-            made.images.append(start.outside_mask(picture))
+            made.images.append(start.finished(picture))
         return made
 
 
@@ -86,60 +85,12 @@ def can_preview(model: LoadedModel) -> bool:
     return model.tuned.applied.offload != "model"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Start:
-    """What every image of a job starts from: the pipeline, its arguments, and how many steps run."""
-
-    pipeline: Any
-    arguments: dict[str, Any]
-    num_steps: int
-    kept: Pictures = field(default_factory=Pictures)  # shown where the mask is black
-
-    def outside_mask(self, made: Image) -> Image:
-        """`made` within the mask, and the given picture's own pixels outside it: the VAE would change them a little."""
-        if self.kept.image is None or self.kept.mask is None:
-            return made
-        from PIL import Image as Pillow
-
-        return Pillow.composite(made, self.kept.image, self.kept.mask)
-
-
-def _start(model: LoadedModel, job: ImageJob, pictures: Pictures) -> _Start:
-    spec = model.spec
-    arguments: dict[str, Any] = {}
-    if spec.pipeline_class.startswith("FluxKontext"):
-        arguments["max_area"] = job.width * job.height  # otherwise Kontext makes a megapixel
-    if references := looked_at(spec, pictures):
-        pipeline = sibling(model.pipeline, spec.image_to_image_class or spec.pipeline_class)
-        arguments |= reference_arguments(spec, references)
-        return _Start(pipeline=pipeline, arguments=arguments, num_steps=job.num_inference_steps)
-    if pictures.image is None:
-        return _Start(pipeline=model.pipeline, arguments=arguments, num_steps=job.num_inference_steps)
-    size = {"width": job.width, "height": job.height}
-    image = fitted(pictures.image, **size)
-    strength = 1.0 if job.strength is None else job.strength
-    arguments |= {"image": image, "strength": strength}
-    num_steps = steps_run(job.num_inference_steps, strength)
-    if pictures.mask is None:
-        pipeline = sibling(model.pipeline, spec.image_to_image_class or spec.pipeline_class)
-        return _Start(pipeline=pipeline, arguments=arguments, num_steps=num_steps)
-    if "max_area" in arguments:
-        arguments["_auto_resize"] = False  # otherwise Kontext inpainting overrides the requested size
-    mask = fitted(pictures.mask, **size)
-    return _Start(
-        pipeline=sibling(model.pipeline, spec.inpaint_class or spec.pipeline_class),
-        arguments=arguments | {"mask_image": mask},
-        num_steps=num_steps,
-        kept=Pictures(image=image, mask=mask),
-    )
-
-
 class _Steps:
     """Reports each denoising step of one image of a job, and ends it once the job is cancelled."""
 
     def __init__(
         self,
-        start: _Start,
+        start: Start,
         job: ImageJob,
         index: int,
         progress: Progress,
@@ -166,7 +117,7 @@ class _Steps:
             self._progress.stage("decoding")
 
 
-def _one_image(sampler: Sampler, start: _Start, seed: int, embeddings: Embeddings, steps: _Steps) -> Image:
+def _one_image(sampler: Sampler, start: Start, seed: int, embeddings: Embeddings, steps: _Steps) -> Image:
     import torch
 
     images: list[Image] = sampler.call(

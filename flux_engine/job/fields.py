@@ -81,6 +81,8 @@ Side = Annotated[Integer, Field(ge=SIDE_BOUNDS[0], le=SIDE_BOUNDS[1])]
 Picture = Annotated[str, Field(min_length=1)]  # its size is checked where it is fetched
 
 MAX_REFERENCES: Final = 10  # of any model
+MAX_FEATHER: Final = 64  # pixels
+MAX_MASK_CROP: Final = 512  # pixels
 MAX_LORAS: Final = 4
 MAX_LORA_CHARACTERS: Final = 28_000_000  # base64 of the platform's largest job, 20 MB
 
@@ -140,6 +142,13 @@ class ImageFields(SharedFields):
         None, description='References in the order of "image 1", "image 2" in the prompt; in place of `image`'
     )
     mask: Picture | None = Field(None, description="As `image`; white is repainted")
+    mask_feather: Annotated[Integer, Field(ge=0, le=MAX_FEATHER)] | None = Field(
+        None, description="Pixels over which the seam is blended, inside the mask; needs `mask` or `expand`"
+    )
+    mask_crop: Annotated[Integer, Field(ge=0, le=MAX_MASK_CROP)] | None = Field(
+        None, description="Cut the masked part out with this many pixels around it, draw it at the model's own size"
+    )
+    expand: Any = Field(None, description="Pixels added to each side of `image` and painted")
     strength: Annotated[Number, Field(gt=0, le=1)] | None = Field(None, description="How much of `image` is redrawn")
     output_format: ImageFormat | None = Field(None, description="File format")
 

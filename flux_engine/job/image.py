@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from flux_engine.errors import InvalidInput
-from flux_engine.job.base import DEFAULT_QUALITY, SOURCES, Job, JsonObject, Parsing, model_limits, shared_values
+from flux_engine.job.base import DEFAULT_QUALITY, Job, JsonObject, Parsing, model_limits, shared_values
+from flux_engine.job.edits.expand import Expand, expand_of
 from flux_engine.job.fields import MAX_SEED, ImageFields, allowed_values
 from flux_engine.job.formats import ONLY_OF_VIDEOS, ImageFormat
 from flux_engine.job.limits import ModelLimits
@@ -23,12 +24,15 @@ class ImageJob(Job):
     num_images: int
     images: tuple[str, ...] | None  # as `image`, each; references in the prompt's order
     mask: str | None  # as `image`
+    mask_feather: int | None  # pixels; None where nothing is put back into a picture
+    mask_crop: int | None
+    expand: Expand | None
     strength: float | None  # above 0 to 1; None where the model does not redraw `image`
     output_format: ImageFormat
 
     def parameters(self) -> JsonObject:
         """The effective parameters as they are echoed to the client."""
-        return {"type": "image"} | self.echoed()
+        return {"type": "image"} | self.echoed() | {"expand": self.expand and asdict(self.expand)}
 
     def seeds(self) -> list[int]:
         """The seed of each image: `seed` + i, wrapped into 0 to MAX_SEED."""
@@ -44,11 +48,15 @@ def image_job(parsing: Parsing) -> ImageJob:
     shared = shared_values(given, parsing)
     limits = model_limits(given.model, parsing.context)
     _check_references(given, limits)
+    expand = expand_of(given.expand)
     _check_images(given, limits)
     return ImageJob(
         num_images=given.num_images,
         images=given.images,
         mask=given.mask,
+        mask_feather=_mask_feather(given, limits),
+        mask_crop=given.mask_crop,
+        expand=expand,
         strength=_strength(given, limits, warnings),
         output_format=given.output_format or DEFAULT_FORMAT,
         is_format_open=given.output_format is None,
@@ -68,14 +76,19 @@ def _check_output_format(value: object) -> None:
 
 def _check_images(given: ImageFields, limits: ModelLimits) -> None:
     """Raise InvalidInput where a picture is missing or the model cannot use it."""
-    for name in ("mask", "strength"):
+    for name in ("mask", "expand", "strength"):
         if getattr(given, name) is not None and given.image is None:
             raise InvalidInput(f"`{name}` needs `image`; send one, or leave `{name}` out", field=name)
-    if given.mask is not None and not limits.takes_mask:
-        raise InvalidInput(f"{limits.id} takes no `mask`; leave it out or send another `model`", field="mask")
+    for name in ("mask", "expand"):
+        if getattr(given, name) is not None and not limits.takes_mask:
+            raise InvalidInput(f"{limits.id} takes no `{name}`; leave it out or send another `model`", field=name)
+    if given.mask_crop is not None and given.mask is None:
+        raise InvalidInput("`mask_crop` needs `mask`; send one, or leave `mask_crop` out", field="mask_crop")
+    if given.mask_feather is not None and not _is_put_back(given):
+        raise InvalidInput("`mask_feather` needs `mask` or `expand`; leave it out", field="mask_feather")
     if limits.image_use == "canvas":
-        for name in SOURCES:
-            if getattr(given, name) is None:
+        for name, is_there in (("image", given.image is not None), ("mask", _is_put_back(given))):
+            if not is_there:
                 raise InvalidInput(
                     f"{limits.id} paints the masked part of a picture; send `{name}` as well", field=name
                 )
@@ -85,7 +98,7 @@ def _check_references(given: ImageFields, limits: ModelLimits) -> None:
     """Raise InvalidInput where `images` stands beside what it excludes, or has more pictures than the model takes."""
     if given.images is None:
         return
-    for name in SOURCES:
+    for name in ("image", "mask", "expand"):
         if getattr(given, name) is not None:
             raise InvalidInput(f"`images` and `{name}` exclude one another; send one of them", field=name)
     if not limits.max_references:
@@ -99,13 +112,24 @@ def _check_references(given: ImageFields, limits: ModelLimits) -> None:
         )
 
 
+def _is_put_back(given: ImageFields) -> bool:
+    """Whether what is painted is put back into the picture that came."""
+    return given.mask is not None or given.expand is not None
+
+
+def _mask_feather(given: ImageFields, limits: ModelLimits) -> int | None:
+    if not _is_put_back(given):
+        return None
+    return limits.mask_feather if given.mask_feather is None else given.mask_feather
+
+
 def _strength(given: ImageFields, limits: ModelLimits, warnings: list[str]) -> float | None:
     if given.image is None:
         return None
-    if limits.image_use == "reference" and given.mask is None:
+    if limits.image_use == "reference" and not _is_put_back(given):
         if given.strength is not None:
             warnings.append(f"`strength` has no effect with {limits.id}, which uses the image as a reference")
         return None
     if given.strength is not None:
         return given.strength
-    return 1.0 if limits.image_use == "canvas" else DEFAULT_STRENGTH
+    return 1.0 if limits.image_use == "canvas" or given.expand is not None else DEFAULT_STRENGTH

@@ -43,6 +43,11 @@ class ModelLimits:
     max_references: int = 0  # pictures in `images`
 
     @property
+    def mask_feather(self) -> int:
+        """Pixels over which a seam is blended unless the job says otherwise: 16 at 1024x1024."""
+        return self.side // 64
+
+    @property
     def max_megapixels(self) -> float:
         return self.max_pixels / PIXELS_PER_MEGAPIXEL
 

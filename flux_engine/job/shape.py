@@ -12,20 +12,28 @@ from typing import Final, TypeVar
 
 from flux_engine.errors import InvalidInput
 from flux_engine.job.base import Job
+from flux_engine.job.edits.region import Box, Region, Sides, region_of
 from flux_engine.job.image import ImageJob
 from flux_engine.job.limits import ModelLimits
 from flux_engine.job.size import size_like
 
 MAX_CUT: Final = 0.1  # share of a side cut without a warning; sides are multiples of 16
 MAX_REFERENCE_RATIO: Final = 8  # of the long side to the short one, as FLUX.2's processor has it
+MAX_RESULT_PIXELS: Final = 16_000_000  # as many as a picture that comes may have
 
 AnyJob = TypeVar("AnyJob", bound=Job)
 
 
-def shaped_like(job: AnyJob, picture: tuple[int, int] | None, limits: ModelLimits) -> AnyJob:
-    """`job` in the shape of its `picture`, or with a warning where much of the picture is cut off."""
+def shaped_like(job: AnyJob, picture: Sides | None, limits: ModelLimits, *, painted: Box | None = None) -> AnyJob:
+    """`job` in the shape of its `picture`, or with a warning where much of the picture is cut off.
+
+    `painted` is the box around what its mask leaves to paint. Raises InvalidInput where the result would be too large.
+    """
     if picture is None:
         return job
+    region = drawn_region(job, picture, painted)
+    if region is not None:
+        return _shaped_by(job, region, limits)
     if job.is_size_open:
         width, height = size_like(picture, limits)
         job = replace(job, width=width, height=height)
@@ -47,7 +55,37 @@ def check_references(sizes: Mapping[str, tuple[int, int]]) -> None:
             )
 
 
-def _cut_off(picture: tuple[int, int], size: tuple[int, int]) -> str | None:
+def drawn_region(job: Job, picture: Sides, painted: Box | None) -> Region | None:
+    """The part of `job`'s picture that is drawn at `width` x `height` and put back; None where all of it is drawn."""
+    if not isinstance(job, ImageJob):
+        return None
+    return region_of(picture, painted=painted, mask_crop=job.mask_crop, expand=job.expand)
+
+
+def _shaped_by(job: AnyJob, region: Region, limits: ModelLimits) -> AnyJob:
+    width, height = region.canvas
+    if width * height > MAX_RESULT_PIXELS:
+        raise InvalidInput(
+            f"`image` with `expand` is {width}x{height} pixels; a result has at most {MAX_RESULT_PIXELS}: add fewer, "
+            "or send a smaller picture",
+            field="expand",
+        )
+    if job.is_size_open:
+        keeps_pixels = isinstance(job, ImageJob) and job.mask_crop is None
+        width, height = size_like(region.sides, limits, keeps_pixels=keeps_pixels)
+        job = replace(job, width=width, height=height)
+    across, down = region.shaped(job.width, job.height).sides
+    stretched = max(across * job.height, job.width * down) / min(across * job.height, job.width * down) - 1
+    if stretched <= MAX_CUT:
+        return job
+    said = (
+        f"what is drawn is {across}x{down} pixels of the picture and is stretched to {job.width}x{job.height}; leave "
+        "`width`, `height` and `aspect_ratio` out to keep its shape"
+    )
+    return replace(job, warnings=(*job.warnings, said))
+
+
+def _cut_off(picture: Sides, size: Sides) -> str | None:
     across = size[0] / size[1] * picture[1] / picture[0]  # the share of the width that is kept, where it is below 1
     kept, side = (across, "width") if across < 1 else (1 / across, "height")
     if kept >= 1 - MAX_CUT:

@@ -92,9 +92,12 @@ def pixel_size(given: SharedFields, limits: ModelLimits, warnings: list[str], *,
     return Size(width=rounded[0], height=rounded[1])
 
 
-def size_like(picture: tuple[int, int], limits: ModelLimits) -> tuple[int, int]:
-    """The sides of a result in the shape of `picture`, of the model's own area."""
+def size_like(picture: tuple[int, int], limits: ModelLimits, *, keeps_pixels: bool = False) -> tuple[int, int]:
+    """The sides of a result in the shape of `picture`, of the model's own area; or, with `keeps_pixels`, of the
+    picture's, where that is larger and the model makes as much."""
     area = limits.side**2
+    if keeps_pixels:
+        area = max(area, min(picture[0] * picture[1], limits.max_pixels))
     return _sides(*picture, area / PIXELS_PER_MEGAPIXEL, min(area, limits.max_pixels))[0]
 
 

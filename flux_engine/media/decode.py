@@ -72,6 +72,11 @@ class Pictures:
         alone = {"image": self.image.size} if self.image is not None and self.mask is None else {}
         return alone | {f"images[{index}]": picture.size for index, picture in enumerate(self.references)}
 
+    @property
+    def painted(self) -> tuple[int, int, int, int] | None:
+        """The box around what the mask leaves to paint; None without any."""
+        return None if self.mask is None else self.mask.getbbox()
+
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
@@ -117,8 +122,10 @@ def announced_pixels(data: bytes) -> int:
 
 
 def fitted(picture: Image.Image, *, width: int, height: int) -> Image.Image:
-    """`picture` cropped about its centre to the shape of `width` x `height` pixels, and resized to it."""
-    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    """`picture` cropped about its centre to the shape of `width` x `height` pixels, and resized to it; a mask without
+    the ringing that would reach beyond its edges."""
+    how = Image.Resampling.BILINEAR if picture.mode == "L" else Image.Resampling.LANCZOS
+    return ImageOps.fit(picture, (width, height), how)
 
 
 def _as_seen(picture: Image.Image) -> Decoded:

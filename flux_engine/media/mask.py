@@ -18,6 +18,7 @@ from flux_engine.media.decode import has_transparency, read_picture
 
 WHITE_FROM: Final = 128  # the pipelines repaint from half of white on
 MAX_STRETCH: Final = 0.03  # how far a shape is stretched without a warning
+NOISE: Final = 8  # levels that compression adds to black and takes from white
 
 _ALIKE: Final = 64  # levels between strokes of one colour
 _PHOTO_SHARE: Final = 0.2  # with more middle tones the opaque part is a picture, not a mask
@@ -48,7 +49,12 @@ def as_large_as(mask: Mask, size: tuple[int, int]) -> Mask:
             f"`mask` is {mask.picture.width}x{mask.picture.height} and `image` is {size[0]}x{size[1]}: the mask is "
             "stretched to the picture's shape"
         )
-    return Mask(mask.picture.resize(size, Image.Resampling.BILINEAR), mask.way, tuple(warnings))
+    return Mask(_firm(mask.picture.resize(size, Image.Resampling.BILINEAR)), mask.way, tuple(warnings))
+
+
+def _firm(mask: Image.Image) -> Image.Image:
+    """`mask` with nearly black as black and nearly white as white: a JPEG's black is rarely 0 everywhere."""
+    return mask.point(lambda level: round(min(max(level - NOISE, 0) * 255 / (255 - 2 * NOISE), 255)))
 
 
 def _extent_warnings(mask: Image.Image) -> list[str]:

@@ -30,6 +30,10 @@ BESIDE: Mapping[str, dict[str, Any]] = {  # what a field needs or is bounded by
     "generated_fps": {"fps": 60},
     "keyframes": {"num_frames": 480},
     "motion": {"mode": "feedback"},
+    "mask": {"image": PICTURE},
+    "mask_feather": {"image": PICTURE, "mask": MASK},
+    "mask_crop": {"image": PICTURE, "mask": MASK},
+    "expand": {"image": PICTURE},
 }
 KINDS: tuple[Kind, ...] = ("image", "video")
 OFFERS = [(spec, kind) for spec in CATALOG for kind in KINDS if kind == "image" or spec.makes_videos]
@@ -57,7 +61,7 @@ def base_job(spec: ModelSpec, kind: Kind, name: str) -> dict[str, Any]:
     if kind == "video" and name in ("aspect_ratio", "megapixels", "size", "image_size"):
         del job["width"], job["height"]
         job["num_frames"] = 2
-    if kind == "image" and (name in ("strength", "mask") or spec.limits.image_use == "canvas"):
+    if kind == "image" and (name == "strength" or spec.limits.image_use == "canvas"):
         job["image"] = PICTURE
     if kind == "image" and spec.limits.image_use == "canvas":
         job["mask"] = MASK
@@ -119,6 +123,10 @@ def nested(name: str, schema: Mapping[str, Any]) -> Iterator[Case]:
             yield from (({part: value}, is_taken) for value, is_taken in schedules(schedule))
     elif name == "images":
         yield from references(schema)
+    elif name == "expand":
+        for part, form in schema["properties"].items():
+            yield from (({"left": 1, "top": 1, part: value}, is_taken) for value, is_taken in values(form))
+        yield from [({}, False), ({"left": 0, "right": 0}, False), ({"up": 1}, False), ([1, 1, 1, 1], False)]
     elif name == "strength" and len(schema.get("anyOf", [])) > 1:
         yield from schedules(schema)
 

@@ -12,6 +12,17 @@ class Lora(TypedDict, total=False):
     """Strength"""
 
 
+class Expand(TypedDict, total=False):
+    left: int
+    """Pixels added on the left"""
+    right: int
+    """Pixels added on the right"""
+    top: int
+    """Pixels added above"""
+    bottom: int
+    """Pixels added below"""
+
+
 class Keyframe(TypedDict, total=False):
     frame: Required[int]
     """Frame, from 0"""
@@ -77,6 +88,12 @@ class ImageJob(TypedDict, total=False):
     """Image i has seed + i"""
     mask: str
     """As `image`; white is repainted"""
+    mask_feather: int
+    """Pixels over which the seam is blended, inside the mask; needs `mask` or `expand`"""
+    mask_crop: int
+    """Cut the masked part out with this many pixels around it, draw it at the model's own size"""
+    expand: Expand
+    """Pixels added to each side of `image` and painted"""
     strength: float
     """How much of `image` is redrawn"""
     output_format: Literal["png", "jpg", "webp", "jpeg"]

@@ -7,6 +7,17 @@ export interface Lora {
   scale?: number;
 }
 
+export interface Expand {
+  /** Pixels added on the left */
+  left?: number;
+  /** Pixels added on the right */
+  right?: number;
+  /** Pixels added above */
+  top?: number;
+  /** Pixels added below */
+  bottom?: number;
+}
+
 export interface Keyframe {
   /** Frame, from 0 */
   frame: number;
@@ -71,6 +82,12 @@ export interface ImageJob {
   num_images?: number;
   /** As `image`; white is repainted */
   mask?: string;
+  /** Pixels over which the seam is blended, inside the mask; needs `mask` or `expand` */
+  mask_feather?: number;
+  /** Cut the masked part out with this many pixels around it, draw it at the model's own size */
+  mask_crop?: number;
+  /** Pixels added to each side of `image` and painted */
+  expand?: Expand;
   /** How much of `image` is redrawn */
   strength?: number;
   /** File format */

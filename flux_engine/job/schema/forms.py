@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from flux_engine.job.edits.expand import ExpandFields
 from flux_engine.job.fields import MAX_LORAS, SIDE_BOUNDS, LoraItem
 from flux_engine.job.size import IMAGE_SIZE_PRESETS
 from flux_engine.job.video_fields import MAX_KEYFRAMES, MAX_SCHEDULE_POINTS, SCHEDULE_BOUNDS, KeyframeFields
@@ -35,6 +36,9 @@ EXAMPLES: Final[dict[str, list[Any]]] = {
     "image": [PICTURE],
     "mask": [MASK],
     "images": [[PICTURE], [PICTURE, MASK]],
+    "mask_feather": [4],
+    "mask_crop": [32],
+    "expand": [{"right": 64}, {"left": 32, "right": 32, "top": 16, "bottom": 0}],
     "strength": [0.6],
     "output_format": ["webp"],
     "output_quality": [80],
@@ -68,6 +72,12 @@ def schedule(name: str) -> JsonSchema:
     value = {"type": "number", **least, "maximum": high}
     point = {"type": "array", "prefixItems": [{"type": "integer", "minimum": 0}, value], "items": False, "minItems": 2}
     return {"anyOf": [value, {"type": "array", "items": point, "minItems": 1, "maxItems": MAX_SCHEDULE_POINTS}]}
+
+
+def forms_of_images() -> dict[str, JsonSchema]:
+    """The fields of a picture that are parsed apart."""
+    expand = ExpandFields.model_json_schema()
+    return {"expand": {name: part for name, part in expand.items() if name != "description"} | {"minProperties": 1}}
 
 
 def forms_of_videos() -> dict[str, JsonSchema]:

@@ -17,7 +17,16 @@ from flux_engine.job.fields import ImageFields, SharedFields
 from flux_engine.job.formats import SPELLINGS
 from flux_engine.job.image import DEFAULT_STRENGTH
 from flux_engine.job.limits import ModelLimits
-from flux_engine.job.schema.forms import EXAMPLES, OF_VIDEOS, PICTURE, JsonSchema, forms_of_videos, loras, size
+from flux_engine.job.schema.forms import (
+    EXAMPLES,
+    OF_VIDEOS,
+    PICTURE,
+    JsonSchema,
+    forms_of_images,
+    forms_of_videos,
+    loras,
+    size,
+)
 from flux_engine.job.size import SIZE_ALIASES
 from flux_engine.job.timeline import DEFAULT_STRENGTH as DEFAULT_VIDEO_STRENGTH
 from flux_engine.job.video import DEFAULT_FRAMES
@@ -86,7 +95,7 @@ def _declared(kind: Kind) -> dict[str, JsonSchema]:
 @cache
 def _cached(kind: Kind) -> dict[str, JsonSchema]:
     declared = FIELDS[kind].model_json_schema()["properties"]
-    own = forms_of_videos() if kind == "video" else {}
+    own = forms_of_videos() if kind == "video" else forms_of_images()
     examples = EXAMPLES | (OF_VIDEOS if kind == "video" else {})
     properties = {}
     for name, field in declared.items():
@@ -174,6 +183,7 @@ def _of_model(kind: Kind, offer: Offer, context: ParseContext) -> dict[str, Json
         "response_format": context.default_response_format,
         **({"num_frames": DEFAULT_FRAMES} if kind == "video" else {}),
         "strength": DEFAULT_VIDEO_STRENGTH if kind == "video" else _strength(limits),
+        **({"mask_feather": limits.mask_feather} if kind == "image" else {}),
     }
     for name, default in defaults.items():
         if default is not None:
@@ -208,7 +218,8 @@ def _untaken(kind: Kind, limits: ModelLimits) -> tuple[str, ...]:
     """The fields that every job with this model is refused for."""
     if kind == "video":
         return ()
-    return (*(() if limits.takes_mask else ("mask",)), *(() if limits.max_references else ("images",)))
+    edits = () if limits.takes_mask else ("mask", "mask_feather", "mask_crop", "expand")
+    return (*edits, *(() if limits.max_references else ("images",)))
 
 
 def _needed(kind: Kind, offer: Offer) -> list[list[str]]:
@@ -217,7 +228,7 @@ def _needed(kind: Kind, offer: Offer) -> list[list[str]]:
     if not offer.is_default:
         needed.append(["model"])
     if kind == "image" and offer.limits.image_use == "canvas":
-        needed += [["image"], ["mask"]]
+        needed += [["image"], ["mask", "expand"]]
     if kind == "video":
         needed.append(["type", *ONLY_VIDEOS_HAVE, *VIDEO_SPELLINGS])
     aliases = list(_aliases(kind))

@@ -51,6 +51,9 @@ ALIASES: Final[dict[str, str]] = {
     "image_urls": "images",
     "reference_images": "images",
     "image[]": "images",
+    "mask_blur": "mask_feather",
+    "padding_mask_crop": "mask_crop",
+    "outpaint": "expand",
 }
 WITHOUT_EFFECT: Final = ("go_fast", "acceleration", "scheduler")
 ONLY_VIDEOS_HAVE: Final = frozenset(VideoFields.model_fields) - frozenset(ImageFields.model_fields)

@@ -34,6 +34,8 @@ export function jobOf({ mode, fields, isSeedLocked }, schema) {
     if (value === undefined || value === "" || !(name in schema.properties)) continue;
     if (name === "seed" && !isSeedLocked) continue;
     if (PICTURES.concat("strength", "expand", "mask_crop", "mask_feather").includes(name) && mode === "image") continue;
+    if (name === "mask_crop" && !fields.mask) continue;
+    if (name === "mask_feather" && !fields.mask && !fields.expand) continue;
     if (["keyframes", "motion"].includes(name) && mode !== "video") continue;
     if (["negative_prompt"].includes(name) && !value.trim()) continue;
     job[name] = value;
