@@ -23,7 +23,9 @@ cell that lies beyond anything published: no run of that model, or on that card,
 
 `python -m flux_engine plan --gpu A10G --model FLUX.1-dev` gives the whole plan with a reason for each choice and what
 the next best would have cost, `--compare` all profiles side by side. `python -m benchmarks.gpu` and `make test-gpu`
-measure on the card at hand.
+measure on the card at hand; `python -m builder.calibrate gpu.json` puts what was measured in the place of estimates.
+
+[plan-changes.md](plan-changes.md) has the earlier plans and estimates beside these.
 
 Krea-dev and Kontext-dev run as FLUX.1-dev does. flux-tiny runs anywhere. The memory column is what a process sees.
 """
