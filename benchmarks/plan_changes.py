@@ -120,7 +120,7 @@ def page(earlier: Mapping[tuple[str, str, str], str]) -> Iterator[str]:
     yield f"\n{OF_HELD_OUT}"
     yield from _anchors(is_fitted=False)
     yield "\n" + NOT_COMPARED.format(now=_gain_of_a_b200())
-    now = {}
+    now: dict[tuple[str, str, str], str] = {}
     for profile in PROFILES:
         now |= cells_of([f"## PROFILE={profile}", *cards_by_models(profile)])
     changed = {key: cell for key, cell in now.items() if key in earlier and _differs(earlier[key], cell)}
@@ -132,7 +132,8 @@ def page(earlier: Mapping[tuple[str, str, str], str]) -> Iterator[str]:
 
 def cells_of(lines: list[str]) -> dict[tuple[str, str, str], str]:
     """The cells of a page's tables of plans by profile, card and model."""
-    found, profile, models = {}, "", []
+    found: dict[tuple[str, str, str], str] = {}
+    profile, models = "", list[str]()
     for line in lines:
         if heading := HEADING.match(line):
             profile = heading[1]
