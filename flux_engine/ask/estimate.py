@@ -8,41 +8,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from flux_engine.ask.speed import Expected, Speeds
 from flux_engine.job.base import JsonObject
 from flux_engine.job.image import ImageJob
 from flux_engine.job.validation import shown_source
 from flux_engine.job.video import VideoJob
-from flux_engine.job.work import passes_of, steps_of, work_of
-from flux_engine.models.planning.plan import Plan
+from flux_engine.job.work import passes_of, pictures_of, steps_of, work_of
+from flux_engine.models.planning.cold_start import cold_start
+from flux_engine.models.planning.estimate import reference_pixels
+from flux_engine.models.planning.gpus import Speed
+from flux_engine.models.planning.plan import MIN_CACHED_STEPS, Plan
+from flux_engine.models.planning.seconds import picture_time, way_of
 from flux_engine.models.spec import ModelSpec
-
-VOLUME_BYTES_PER_S: Final = 3e8  # docs/facts.md: 200 to 400 MB/s from a network volume
-IMPORTS_S: Final = 10.0  # torch, diffusers, and the context on the card
 
 Presence = Literal["here", "missing", "to_be_fetched"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A model's plan, and what its arithmetic expects of one picture of the model's own size with the job's steps."""
+    """A model's plan, and the rates of the card that it runs on."""
 
     spec: ModelSpec
     plan: Plan
-    picture_s: float | None = None
+    speed: Speed | None = None
 
     def expected(self, job: ImageJob | VideoJob) -> Expected | None:
-        """Seconds by arithmetic, in proportion to pixels and steps; None where the card's rates are not known."""
-        if self.picture_s is None:
+        """Seconds by the plan's arithmetic; None where the card's rates are not known.
+
+        A prompt is encoded once, each picture denoised and decoded; references are seen in every step.
+        """
+        if self.speed is None:
             return None
-        share = job.width * job.height / self.spec.limits.side**2
-        steps = steps_of(job) * passes_of(job) / job.num_inference_steps
-        return Expected(steps * share * self.picture_s, "planned", 0)
+        pictures, steps = pictures_of(job), steps_of(job) * passes_of(job)
+        is_cached = job.num_inference_steps >= MIN_CACHED_STEPS and passes_of(job) == 1
+        way = way_of(self.plan, self.spec, is_cached=is_cached)
+        references = len(job.images) if isinstance(job, ImageJob) and job.images else int(job.image is not None)
+        time = picture_time(
+            self.spec,
+            self.speed,
+            self.plan.parts,
+            way,
+            steps=steps / pictures,
+            pixels=job.width * job.height,
+            seen_pixels=reference_pixels(self.spec, count=references),
+        )
+        slot = time.slot if job.loras and self.plan.compile else 0.0
+        return Expected(time.text + pictures * (time.total - time.text + slot), "planned", 0)
 
     def loading_s(self) -> float:
-        return sum(part.bytes for part in self.plan.parts) / VOLUME_BYTES_PER_S + IMPORTS_S
+        """Of a worker that starts with a network volume where others have run before."""
+        return cold_start(self.plan, self.spec, storage="volume", is_first=False).total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

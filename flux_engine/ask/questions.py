@@ -129,7 +129,7 @@ class Questions:
         if isinstance(job, VideoJob) and not spec.makes_videos:
             raise InvalidInput(f"{spec.id} makes images only; send a FLUX.1 text-to-image `model`", field="model")
         loras = [await self._presence(lora) for lora in job.loras]
-        planned = await asyncio.to_thread(self._planned, spec, steps=job.num_inference_steps)
+        planned = await asyncio.to_thread(self._planned, spec)
         state = State(
             is_on_volume=self._models.served.has_weights(spec),
             is_loaded=self._models.is_warm(spec),
@@ -140,11 +140,11 @@ class Questions:
         speeds = Speeds.parse(await self._cache.measurements.read(spec.id), gpu=gpu)
         return estimate(job, state, speeds=speeds, planned=planned, price_per_hour=self._price_per_hour)
 
-    def _planned(self, spec: ModelSpec, *, steps: int) -> Planned | None:
+    def _planned(self, spec: ModelSpec) -> Planned | None:
         plan = self._plan(spec)
         if plan is None:
             return None
-        return Planned(spec=spec, plan=plan, picture_s=self._models.picture_seconds(spec, steps=steps))
+        return Planned(spec=spec, plan=plan, speed=self._models.speed())
 
     async def _presence(self, lora: LoraRequest) -> Presence:
         try:

@@ -24,7 +24,7 @@ from flux_engine.models.lora.library import LoraLibrary
 from flux_engine.models.lora.manager import MAX_RESIDENT_BYTES, LoRAManager
 from flux_engine.models.lora.names import layer_names, linear_shapes
 from flux_engine.models.planning.device import NOT_USABLE
-from flux_engine.models.planning.gpus import GpuProperties
+from flux_engine.models.planning.gpus import GpuProperties, Speed
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Plan, Preferences, fit_together
 from flux_engine.models.read_ahead import ReadAhead
@@ -90,13 +90,11 @@ class FluxModelManager:
         """How `spec` runs on this machine's device; a leaner plan where memory has run out."""
         return self._steps_of(spec).current
 
-    def picture_seconds(self, spec: ModelSpec, *, steps: int) -> float | None:
-        """What the plan's arithmetic expects of one picture of the model's own size; None for a card of unknown
-        rates."""
-        self.plan(spec)
-        assert self._device is not None  # noqa: S101 - read for the plan
-        wishes = replace(self._preferences, num_inference_steps=steps)
-        return self._optimizer.plan(self._device, spec, wishes).seconds
+    def speed(self) -> Speed | None:
+        """The rates of this machine's device; None where they are not known."""
+        if self._device is None:
+            self._device = self._gpu()
+        return self._device.speed
 
     def is_warm(self, spec: ModelSpec) -> bool:
         return spec.id in self._loaded

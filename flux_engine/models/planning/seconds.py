@@ -11,7 +11,7 @@ from typing import Final
 
 from flux_engine.models.planning.estimate import BYTES_OF_DTYPE, PIXELS_OF_TOKEN, vae_share
 from flux_engine.models.planning.gpus import Speed
-from flux_engine.models.planning.plan import DYNAMIC, FP8, PartPlan
+from flux_engine.models.planning.plan import DYNAMIC, FP8, PartPlan, Plan
 from flux_engine.models.planning.way import Way
 from flux_engine.models.spec import ModelSpec
 
@@ -53,17 +53,26 @@ class PictureTime:
 
 
 def step_flop(model: ModelSpec, *, pixels: int) -> tuple[float, float]:
-    """FLOP of one denoising step: of the Linear layers (2 W S), and of attention (4 S^2 d L)."""
+    """FLOP of one denoising step: of the Linear layers (2 W S), and of attention (4 S^2 d L). `pixels` are those that
+    the transformer sees: of the picture and of references."""
     tokens = pixels // PIXELS_OF_TOKEN + model.limits.max_sequence_length
     return 2 * model.shape.token_weights * tokens, 4 * tokens**2 * model.shape.width * model.shape.blocks
 
 
 def picture_time(
-    model: ModelSpec, speed: Speed, parts: tuple[PartPlan, ...], way: Way, *, steps: float, pixels: int
+    model: ModelSpec,
+    speed: Speed,
+    parts: tuple[PartPlan, ...],
+    way: Way,
+    *,
+    steps: float,
+    pixels: int,
+    seen_pixels: int = 0,
 ) -> PictureTime:
-    """The seconds of one picture of `pixels` that is made the given way."""
+    """The seconds of one picture of `pixels` that is made the given way, while the transformer sees `seen_pixels` of
+    references beside it."""
     rate = _eager_rate(speed, way)
-    step = step_seconds(model, speed, way, pixels=pixels)
+    step = step_seconds(model, speed, way, pixels=pixels + seen_pixels)
     step = max(step, parts[0].bytes / (speed.bandwidth_gb_s * 1e9))
     text = sum(2 * part.parameters * model.limits.max_sequence_length for part in model.text_encoders)
     text_s = text / (rate * TEXT_SHARE) * (WEIGHT_ONLY_SLOWDOWN if way.text != "none" else 1.0)
@@ -85,7 +94,20 @@ def picture_time(
         denoise=steps * cached_work(model, way.threshold) * step,
         decode=decode_flop(model, pixels=pixels, tile_side=way.tile_side) / rate,
         moving=moving,
-        slot=steps * cached_work(model, way.threshold) * slot_seconds(model, speed, pixels=pixels),
+        slot=steps * cached_work(model, way.threshold) * slot_seconds(model, speed, pixels=pixels + seen_pixels),
+    )
+
+
+def way_of(plan: Plan, model: ModelSpec, *, is_cached: bool = True) -> Way:
+    """The way that `plan` runs; without its step cache for a job that it does not serve."""
+    return Way(
+        dtype=plan.dtype,
+        transformer=plan.transformer_quantisation,
+        text=plan.quantisation_of(model.largest_text_encoder.name),
+        offload=plan.offload,
+        tile_side=plan.vae_tile_side,
+        is_compiled=plan.compile,
+        threshold=plan.step_cache_threshold if is_cached else None,
     )
 
 
