@@ -93,7 +93,7 @@ class Problem(Exception):
             "code": self.code,
             "param": self.field,
         }
-        return said | self.extra | {"error": openai}
+        return said | {"error": openai} | self.extra
 
     def all_headers(self) -> dict[str, str]:
         """`headers`, and whether the openai client should try again: it retries 409, 429 and 5xx by itself."""

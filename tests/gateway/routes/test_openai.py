@@ -1,0 +1,130 @@
+"""OpenAI's own client over the gateway, where a hand plays the worker: streams, and requests that are sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import httpx2
+import openai
+import pytest
+from openai import AsyncOpenAI
+from PIL import Image
+
+from tests.gateway.world import World, failure, picture, result_of
+
+ASKED: Final[dict[str, Any]] = {"prompt": "a red sun", "size": "128x128", "extra_body": {"seed": 5}}
+
+
+class HangsUp(httpx2.AsyncHTTPTransport):
+    """A network that gives the first request up, as a time-out does, when `may_hang_up` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_hang_up = asyncio.Event()
+        self.is_repeated = asyncio.Event()
+        self._is_first = True
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if not self._is_first:
+            self.is_repeated.set()
+            return await super().handle_async_request(request)
+        self._is_first = False
+        sending = asyncio.create_task(super().handle_async_request(request))
+        await self.may_hang_up.wait()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        raise httpx2.ReadTimeout("no answer in time", request=request)
+
+
+@pytest.fixture
+async def client(gw: World) -> AsyncIterator[AsyncOpenAI]:
+    key = gw.headers["Authorization"].removeprefix("Bearer ")
+    async with AsyncOpenAI(base_url=f"{gw.url}/v1", api_key=key, max_retries=0, timeout=60) as made:
+        yield made
+
+
+def preview(shade: int) -> str:
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), (shade, 0, 0)).save(buffer, "WEBP")
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+async def test_a_stream_with_three_partial_pictures(gw: World, client: AsyncOpenAI) -> None:
+    stream = await client.images.generate(**ASKED, stream=True, partial_images=3)
+    job = await gw.hand.take()
+    assert job.payload["input"]["preview"] is True  # type: ignore[index]
+    events = []
+    for number in range(3):
+        update: dict[str, Any] = {"step": number + 1, "total_steps": 4, "preview": preview(50 * number)}
+        gw.hand.progress(job, 0.2 * (number + 1), seq=number + 1, **update)
+        events.append(await anext(stream))
+    gw.hand.finish(job)
+    events += [event async for event in stream]
+    assert [event.type for event in events] == [*["image_generation.partial_image"] * 3, "image_generation.completed"]
+    sent = [base64.b64decode(event.b64_json) for event in events]
+    assert [f"data:image/webp;base64,{base64.b64encode(data).decode()}" for data in sent[:3]] == [
+        preview(50 * number) for number in range(3)
+    ]
+    assert sent[3] == picture(5)
+
+
+async def test_what_the_client_repeats_after_a_time_out_is_one_task_and_one_charge(gw: World) -> None:
+    key = gw.headers["Authorization"].removeprefix("Bearer ")
+    before = (await gw.get("/usage")).json()["work"]
+    network = HangsUp()
+    http = httpx2.AsyncClient(transport=network)
+    async with AsyncOpenAI(base_url=f"{gw.url}/v1", api_key=key, http_client=http) as client:
+        asking = asyncio.create_task(client.images.generate(**ASKED, response_format="b64_json"))
+        job = await gw.hand.take()
+        network.may_hang_up.set()
+        await network.is_repeated.wait()
+        gw.hand.finish(job)
+        answer = await asking
+    assert answer.data is not None
+    assert base64.b64decode(answer.data[0].b64_json or "") == picture(5)
+    listed = (await gw.get("/tasks")).json()["tasks"]
+    assert [task["status"] for task in listed] == ["completed"]
+    assert len(gw.platform.endpoint.queue.jobs) == 1
+    after = (await gw.get("/usage")).json()["work"]
+    used = [round(now["used"] - then["used"], 3) for now, then in zip(after, before, strict=True)]
+    assert used == [pytest.approx(listed[0]["work_used"], abs=0.001)] * 2
+
+
+async def test_a_stream_that_fails_says_why(gw: World, client: AsyncOpenAI) -> None:
+    stream = await client.images.generate(**ASKED, stream=True)
+    gw.hand.finish(await gw.hand.take(), error=failure("content_filtered", "withheld"))
+    with pytest.raises(openai.APIError, match="withheld"):
+        _ = [event async for event in stream]
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "param"),
+    [
+        ({"size": "5000x10"}, openai.BadRequestError, "size"),
+        ({"n": 9}, openai.BadRequestError, "n"),
+        ({"model": "no-such-model"}, openai.NotFoundError, "model"),
+        ({"extra_body": {"image": "no picture"}}, openai.BadRequestError, "image"),
+    ],
+)
+async def test_errors_are_the_clients_own_and_reach_no_queue(
+    gw: World, client: AsyncOpenAI, asked: dict[str, Any], error: type[openai.APIStatusError], param: str
+) -> None:
+    with pytest.raises(error) as raised:
+        await client.images.generate(**{**ASKED, **asked})
+    assert raised.value.param == param
+    assert gw.platform.endpoint.queue.jobs == ()
+
+
+async def test_new_fields_are_taken_with_a_warning(gw: World, client: AsyncOpenAI) -> None:
+    asking = asyncio.create_task(
+        client.images.generate(**{**ASKED, "extra_body": {"seed": 5, "field_of_next_month": True}})
+    )
+    job = await gw.hand.take()
+    gw.hand.finish(job, result_of(job))
+    answer = await asking
+    assert answer.model_extra is not None
+    assert any("field_of_next_month" in warning for warning in answer.model_extra["warnings"])
