@@ -1,0 +1,61 @@
+"""From a process's start to its first look for a job and to its first picture, with a job waiting: where it goes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.suite.contenders import Picture, cpu_s, running
+from benchmarks.suite.samples import Figures, alternating
+
+ROUNDS: Final = 5
+IMPORTED: Final = {  # what each has imported by then
+    "ours, first look": "import handler",
+    "ours, first picture": "from flux_engine.models.tuning.libraries import import_diffusers as d; import handler;"
+    "d().FluxPipeline; import transformers; transformers.CLIPTextModel, transformers.T5EncoderModel",
+    "plain, first look": "import boto3, runpod, torch; from diffusers import FluxPipeline;"
+    "import transformers; transformers.CLIPTextModel, transformers.T5EncoderModel",
+}
+
+
+async def measure(*, rounds: int = ROUNDS) -> dict[str, Any]:
+    """Seconds by contender, and by phase for ours; modules imported."""
+    phases: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as volume:
+
+        async def once(name: str, _round: int) -> Figures:
+            figures, seen = await _first_picture(name, Path(volume))
+            for phase, ms in seen.items():
+                phases.setdefault(phase, []).append(ms)
+            return figures
+
+        found = await alternating(("ours", "plain"), once, rounds=rounds)
+    return {"figures": found, "phases_ms": phases, "modules": {name: _modules(code) for name, code in IMPORTED.items()}}
+
+
+async def _first_picture(name: str, volume: Path) -> tuple[Figures, dict[str, float]]:
+    async with running(name, workers=0, volume=volume) as contender:
+        endpoint = contender.platform.endpoint
+        job_id = contender.submit(Picture())
+        began = endpoint.now()
+        (worker,) = await contender.pool.start()
+        job = await contender.result(job_id)
+        look_s, picture_s = (job.started_at or 0.0) - began, (job.finished_at or 0.0) - began
+        figures = {"first look s": look_s, "first picture s": picture_s, "CPU s": cpu_s(worker.pid)}
+        output: Any = job.result["output"]
+        if contender.is_plain:
+            return figures, {}
+        phases = dict(output["model"]["cold_start"])
+        phases |= {f"{stage}_ms": output["timings"][f"{stage}_ms"] for stage in ("text", "denoise", "decode", "encode")}
+        return figures, phases | {"first look_ms": look_s * 1000, "first picture_ms": picture_s * 1000}
+
+
+def _modules(code: str) -> int:
+    counted = (
+        f"{code}\nimport sys\nprint(sum(getattr(m, '__spec__', None) is not None for m in [*sys.modules.values()]))"
+    )
+    done = subprocess.run((sys.executable, "-c", counted), capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
