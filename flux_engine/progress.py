@@ -44,9 +44,15 @@ class Progress:
     """How far one job is. `stage` and `step` may be called from any thread."""
 
     def __init__(
-        self, send: Send | None, *, min_interval_s: float = MIN_INTERVAL_S, close_within_s: float = CLOSE_WITHIN_S
+        self,
+        send: Send | None,
+        *,
+        min_interval_s: float = MIN_INTERVAL_S,
+        close_within_s: float = CLOSE_WITHIN_S,
+        on_made: Callable[[], None] = lambda: None,
     ) -> None:
         self.preview_xmp = b""  # the marks that previews carry, known once the job is
+        self.made: Final = on_made  # to be called once the GPU has done its part: what is left is delivery
         self._send = send
         self._min_interval_s = min_interval_s
         self._close_within_s = close_within_s

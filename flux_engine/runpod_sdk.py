@@ -1,7 +1,7 @@
 """What the RunPod SDK leaves open, closed: loops without idling, delivery that is retried, progress, a prompt end.
 
 Each piece first checks that the SDK still has what it builds on; otherwise it logs so and leaves the SDK as it is. The
-SDK is imported by `handler.py` before anything here is called.
+SDK is imported by `import_runpod` before anything else here is called.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import json
 import logging
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
+from types import ModuleType
 from typing import Any, Final
 
 from flux_engine.openai.call import Stream
@@ -22,11 +25,45 @@ PART_CHARACTERS: Final = 450_000  # the platform takes 1 MB; JSON may double eac
 POST_TIMEOUT_S: Final = 10.0
 RESULT_ATTEMPTS: Final = 8
 RETRIED_STATUSES: Final = frozenset({408, 425, 429})
+MAX_MAKING: Final = 8
 IDLE_POLL_S: Final = 0.1
 LOOK_AGAIN_S: Final = 1.0
 SCALER_METHODS: Final = ("set_scale", "run_jobs", "handle_job", "current_occupancy", "is_alive")
 
 log = logging.getLogger(__name__)
+
+
+def import_runpod() -> ModuleType:
+    """The SDK, without what a worker never uses of it and pays for at every start.
+
+    Its command line imports paramiko with a hundred modules, and its debugger asks cpuinfo for the processor's name,
+    which takes as long as the rest together (measured). Both come where something does use them.
+    """
+    stand_ins = [_NoProcessor("cpuinfo"), _Later("paramiko")]
+    left_out = {stand_in.__name__: stand_in for stand_in in stand_ins if stand_in.__name__ not in sys.modules}
+    sys.modules |= left_out
+    try:
+        return import_module("runpod")
+    finally:
+        for name, stand_in in left_out.items():
+            if sys.modules.get(name) is stand_in:
+                del sys.modules[name]
+
+
+class _Later(ModuleType):
+    """A module that is imported when something is asked of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(import_module(self.__name__), name)
+
+
+class _NoProcessor(_Later):
+    """cpuinfo without an answer to what the SDK asks at import; it says itself that the name is missing."""
+
+    def get_cpu_info(self) -> dict[str, Any]:
+        return {}
 
 
 def progress_sender(job: Mapping[str, Any]) -> Send | None:
@@ -116,11 +153,34 @@ class Unprinted(dict[str, Any]):
         return f"<result with {', '.join(self)}>"
 
 
-def wake_on_events() -> bool:
+class Deliveries:
+    """Jobs that the GPU has done with and that are still encoded, stored and posted."""
+
+    def __init__(self) -> None:
+        self.changed: Final = asyncio.Event()
+        self._ids: Final[set[str]] = set()
+
+    def begin(self, job_id: str) -> None:
+        """The GPU has done with it."""
+        self._ids.add(job_id)
+        self.changed.set()
+
+    def end(self, job_id: str) -> None:
+        """It is over, delivered or not."""
+        self._ids.discard(job_id)
+        self.changed.set()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+
+def wake_on_events(making: int = MAX_MAKING, deliveries: Deliveries | None = None) -> bool:
     """Make the SDK's loops act when a job comes or ends, not at their next look. To be called before the SDK starts.
 
     The SDK looks every 0.1 s for a job that it has taken, and once a second whether there is room for another one: on
     average a job waits 50 ms for its start, and a worker with one slot idles half a second after each (measured).
+    At most `making` jobs are in hand that the GPU has not done with, however many slots there are: one that is
+    delivered leaves its place to the next, and none is taken ahead that an idle worker could begin.
     Returns whether the SDK still has what this replaces.
     """
     from runpod.serverless.modules import rp_scale
@@ -129,11 +189,11 @@ def wake_on_events() -> bool:
     if scaler is None or not all(hasattr(scaler, name) for name in SCALER_METHODS):
         log.warning("runpod SDK changed: it looks for jobs at its own intervals")
         return False
-    rp_scale.JobScaler = _woken_by_events(scaler)
+    rp_scale.JobScaler = _woken_by_events(scaler, making, Deliveries() if deliveries is None else deliveries)
     return True
 
 
-def _woken_by_events(base: type[Any]) -> type[Any]:
+def _woken_by_events(base: type[Any], making: int, deliveries: Deliveries) -> type[Any]:
     """The SDK's scaler with its two waits replaced. `LOOK_AGAIN_S` bounds each, for what gives no event: signals."""
 
     class Scaler(base):  # type: ignore[misc]
@@ -142,7 +202,7 @@ def _woken_by_events(base: type[Any]) -> type[Any]:
 
         def __init__(self, config: Mapping[str, Any]) -> None:
             super().__init__(config)
-            self._news, self._ended = asyncio.Event(), asyncio.Event()
+            self._news = asyncio.Event()
             self.take_from_platform = self.jobs_fetcher
             self.jobs_fetcher = self._take
             self.jobs_queue = _Jobs(self.current_concurrency, self._news)
@@ -151,8 +211,12 @@ def _woken_by_events(base: type[Any]) -> type[Any]:
             await super().set_scale()
             if not isinstance(self.jobs_queue, _Jobs):  # it has another size now, and is empty
                 self.jobs_queue = _Jobs(self.current_concurrency, self._news)
-            while self.is_alive() and self.current_occupancy() >= self.current_concurrency:
-                await _set_within(self._ended, LOOK_AGAIN_S)
+            while self.is_alive() and self._room() <= 0:
+                await _set_within(deliveries.changed, LOOK_AGAIN_S)
+
+        def _room(self) -> int:
+            in_hand = int(self.current_occupancy())
+            return min(self.current_concurrency - in_hand, making - (in_hand - len(deliveries)))
 
         async def run_jobs(self, session: Any) -> None:
             """Begin jobs as they come, up to the concurrency, until the worker ends; then let the running ones end."""
@@ -177,10 +241,11 @@ def _woken_by_events(base: type[Any]) -> type[Any]:
             try:
                 await super().handle_job(session, job)
             finally:
-                self._ended.set()
+                deliveries.end(job["id"])
 
         async def _take(self, session: Any, count: int) -> Any:  # nothing for a worker that ends
-            return await self.take_from_platform(session, count) if self.is_alive() else None
+            count = min(count, self._room())
+            return await self.take_from_platform(session, count) if self.is_alive() and count > 0 else None
 
     return Scaler
 

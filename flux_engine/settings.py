@@ -199,7 +199,11 @@ class Settings(BaseModel):
     )
 
     worker_concurrency: int = Field(
-        1, ge=1, le=8, description="Jobs in flight; with 2 or more, transfers overlap with the GPU"
+        1,
+        ge=1,
+        le=8,
+        description="Jobs made at a time, beside one that is being delivered; with 2 or more, downloads overlap with "
+        "the GPU too",
     )
     max_video_work: float = Field(2_000, gt=0, le=10**9, description="Bound of a video's frames x steps x megapixels")
     gpu_price_per_hour: float | None = Field(

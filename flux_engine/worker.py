@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from flux_engine.ask.questions import Questions
@@ -123,16 +125,19 @@ class Worker:
         *,
         stream: Stream | None = None,
         min_interval_s: float = MIN_INTERVAL_S,
+        on_made: Callable[[], None] = lambda: None,
     ) -> JsonObject:
         """Run one job to its result; `send` carries its progress, and `stream` the events of a streamed OpenAI request.
+        `on_made` is called once the GPU has done with it.
 
         Raises nothing but a cancellation.
         """
         request = parse_request(raw)
         call = OpenAICall.of(request, stream)
+        open_progress = partial(Progress, min_interval_s=min_interval_s, on_made=on_made)
         if call is None:
-            return await self._answer(request, send, min_interval_s=min_interval_s)
-        answer = await self._answer(request, call.listening(send), call=call, min_interval_s=min_interval_s)
+            return await self._answer(request, send, open_progress)
+        answer = await self._answer(request, call.listening(send), open_progress, call=call)
         return await call.failed(answer) if "error" in answer else answer
 
     async def warm(self) -> None:
@@ -153,13 +158,18 @@ class Worker:
         self._generator.close()
 
     async def _answer(
-        self, request: Request, send: Send | None, *, call: OpenAICall | None = None, min_interval_s: float
+        self,
+        request: Request,
+        send: Send | None,
+        open_progress: Callable[[Send | None], Progress],
+        *,
+        call: OpenAICall | None = None,
     ) -> JsonObject:
         """The result of `request`, or its error: the boundary around one job."""
         with about_job(request.id), about_request(*request.origin):
             if request.task is not None:
                 send = self._cache.notices.sender(request.id, send)
-            progress = Progress(send, min_interval_s=min_interval_s)
+            progress = open_progress(send)
             try:
                 return await (self._called(call, progress) if call is not None else self._in_store(request, progress))
             except ClientError as error:
@@ -285,6 +295,7 @@ class Worker:
         else:
             job, progress, clock = run.job, run.progress, run.clock
             made = await self._generator.make(job, run.inputs, progress=progress, clock=clock, turn=run.turn)
+            progress.made()
             finished = run.finished(await _encoded(run, made), made)
             keeping = run.keeping if made.identity == run.model else run.keeping.made_otherwise()
         run.progress.stage("uploading")

@@ -110,6 +110,13 @@ def test_nothing_heavy_is_imported_before_a_job(tmp_path: Path) -> None:
     assert done.stdout.strip() == ""
 
 
+def test_before_its_first_look_for_a_job_a_worker_imports_no_more_than_it_needs(tmp_path: Path) -> None:
+    """A count, since times depend on the machine: 1,039 when it was set, 1,211 with all of the SDK."""
+    done = run("-c", "import handler, sys; print(len(sys.modules))", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 1_080
+
+
 def test_the_command_line_finds_its_picture_again(made: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, first = made
     again = run(*COMMAND, "again.png", cwd=folder)

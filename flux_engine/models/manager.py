@@ -34,7 +34,7 @@ from flux_engine.models.steps import Demand, PlanSteps
 from flux_engine.models.tuning.apply import AppliedPlan
 from flux_engine.models.tuning.compilation import cache_file
 from flux_engine.models.tuning.fallback import is_out_of_memory
-from flux_engine.models.tuning.libraries import prepare_libraries
+from flux_engine.models.tuning.libraries import import_torch
 from flux_engine.models.warm_up import WarmUp, warm_up
 from flux_engine.models.weights import Weights
 
@@ -74,6 +74,7 @@ class FluxModelManager:
         self._offered: set[str] = set()  # models whose checkpoint was offered to the keeper
         self._weights: dict[str, Weights] = {}
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()  # by id, least recently used first
+        self._torch_ms = 0.0  # that its import took, until a load accounts for it
         self._reading: ReadAhead | None = None  # from the first look at a cold model until it is loaded
 
     def identity(self, spec: ModelSpec, demand: Demand = NO_DEMAND) -> ModelIdentity:
@@ -125,7 +126,7 @@ class FluxModelManager:
         self._steps_of(spec).take(demand)
         if not self.is_warm(spec):
             self._begin_to_read(spec)  # while torch is imported
-        prepare_libraries()
+        self._torch_ms += import_torch()
         import torch
 
         while True:
@@ -238,11 +239,12 @@ class FluxModelManager:
         )
         loras.reserve(tuned.pipeline)  # before the first call compiles
         names = layer_names(linear_shapes(tuned.pipeline.transformer))
+        torch_ms, self._torch_ms = self._torch_ms, 0.0
         return LoadedModel(
             spec=spec,
             identity=self._identified(spec, tuned.applied),
             tuned=tuned,
-            phases_ms=tuned.phases_ms(),
+            phases_ms=tuned.phases_ms(import_ms=torch_ms),
             lora_library=LoraLibrary(names, max_file_bytes=self._lora_max_bytes),
             lora_manager=loras,
         )
