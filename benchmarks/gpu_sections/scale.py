@@ -62,13 +62,13 @@ ON_A_GPU: Final = Scale(
 ON_A_CPU: Final = Scale(
     device="cpu",
     spec=FLUX_TINY,
-    side=128,
-    other_sides=(192,),
+    side=64,
+    other_sides=(96,),
     steps=2,
     repeats=1,
     decodes=((128, 64), (128, 128)),
-    denoised_sides=(128, 256),
+    denoised_sides=(64, 128),
     gemm_rows=96,
     gemm_widths=(128, 512),
-    ways=(("speed", _wishes(profile="speed", quantisation="int8_dynamic", compile=True)),),
+    ways=(("speed", _wishes(profile="speed", quantisation="int8_weight_only", compile=True)),),
 )

@@ -24,9 +24,11 @@ from flux_engine.cli import plan_tables
 from flux_engine.models.catalog import CATALOG, FLUX_1_SCHNELL, FLUX_TINY, ModelSpec, find
 from flux_engine.models.planning.cold_start import cold_start
 from flux_engine.models.planning.device import read_gpu
-from flux_engine.models.planning.gpus import CARDS, GpuProperties, cards_named, nearest_cards, short_name
+from flux_engine.models.planning.estimate import reference_pixels, working_bytes
+from flux_engine.models.planning.gpus import CARDS, GpuProperties, Speed, cards_named, nearest_cards, short_name
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import PROFILES, Plan, Preferences
+from flux_engine.models.planning.seconds import picture_time, way_of
 from flux_engine.settings import Offload, Quantisation
 from flux_engine.units import GIB
 
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         return _compare(gpu, spec, options)
     plan = ModelOptimizer().plan(gpu, spec, _wishes(options))
     price = price_per_hour(options.price, os.environ)
-    text = json.dumps(plan.to_dict(), indent=2) if options.json else "\n".join(describe(plan, spec, price))
+    text = json.dumps(plan.to_dict(), indent=2) if options.json else "\n".join(describe(plan, spec, price, gpu.speed))
     sys.stdout.write(text + "\n")
     return 0 if plan.fits else 1
 
@@ -74,8 +76,9 @@ def _compare(gpu: GpuProperties, spec: ModelSpec, options: argparse.Namespace) -
     return 0 if any(plan.fits for plan in plans) else 1
 
 
-def describe(plan: Plan, spec: ModelSpec, price: float | None = None) -> Iterator[str]:
-    """The plan for a reader, a line for each choice with its reason. `price` is that of an hour of the GPU."""
+def describe(plan: Plan, spec: ModelSpec, price: float | None = None, speed: Speed | None = None) -> Iterator[str]:
+    """The plan for a reader, a line for each choice with its reason. `price` is that of an hour of the GPU, `speed` its
+    rates."""
     yield f"{plan.model} on {plan.gpu}, profile {plan.profile}: {plan.line()}"
     yield ""
     values = {
@@ -95,6 +98,7 @@ def describe(plan: Plan, spec: ModelSpec, price: float | None = None) -> Iterato
         yield f"  {choice:<20} {values.get(choice, ''):<28} {reason}"
     yield ""
     yield from _figures(plan, spec, price)
+    yield from _with_references(plan, spec, speed)
 
 
 def _figures(plan: Plan, spec: ModelSpec, price: float | None) -> Iterator[str]:
@@ -118,6 +122,22 @@ def _figures(plan: Plan, spec: ModelSpec, price: float | None) -> Iterator[str]:
     while below is not None:
         ladder, below = ladder + 1, below.leaner()
     yield f"  {'if memory runs out':<20} {ladder:>6} leaner plans"
+
+
+def _with_references(plan: Plan, spec: ModelSpec, speed: Speed | None) -> Iterator[str]:
+    """What as many references as the model takes cost. Plans have room for one; a job with more that does not fit is
+    run by a leaner plan."""
+    count = spec.limits.max_references
+    if count == 0 or speed is None:
+        return
+    way = way_of(plan, spec)
+    sizes = {"steps": spec.limits.num_inference_steps, "pixels": spec.limits.side**2}
+    seen = reference_pixels(spec, count=count)
+    time = picture_time(spec, speed, plan.parts, way, seen_pixels=seen, **sizes)
+    working = working_bytes(spec, plan.parts, way, pixels=spec.limits.max_pixels, references=count)
+    peak = (plan.peak_bytes - plan.activation_bytes + working) / GIB
+    what = f"with {count} reference{'s' if count > 1 else ''}"
+    yield f"  {what:<20} {time.total:6.1f} s an image, {peak:.2f} GiB at the peak"
 
 
 def _gpu(name: str, parser: argparse.ArgumentParser) -> GpuProperties:

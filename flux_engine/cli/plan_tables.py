@@ -26,7 +26,6 @@ SHORT_DTYPES: Final = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 TABLE_MODELS: Final = tuple(
     spec for spec in CATALOG if spec.name not in ("FLUX.1-Krea-dev", "FLUX.1-Kontext-dev", "flux-tiny")
 )  # Krea and Kontext run as dev does, and flux-tiny runs anywhere
-COLD_START_CARDS: Final = ("NVIDIA A10G", "NVIDIA GeForce RTX 4090", "NVIDIA L40S", "NVIDIA H100 80GB HBM3")
 
 
 def cards_by_models(profile: Profile) -> Iterator[str]:
@@ -63,7 +62,7 @@ def cold_starts() -> Iterator[str]:
     """Of the default profile, by card and model: the first worker on a volume, a later one, a later one on a disk."""
     optimizer = ModelOptimizer()
     rows = []
-    for card in (card_of(name) for name in COLD_START_CARDS):
+    for card in CARDS:
         row = [short_name(card)]
         for spec in TABLE_MODELS:
             plan = optimizer.plan(card, spec)

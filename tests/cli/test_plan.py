@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -69,6 +70,18 @@ def test_a_wish_that_a_rule_forbids_is_declined_with_its_reason(capsys: pytest.C
 def test_a_card_is_named_loosely(written: str, gpu: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--gpu", written, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["gpu"] == gpu
+
+
+def test_references_have_their_price(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--gpu", "L40S", "--model", "klein-4B"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "with 4 references" in line)
+    seconds, gib = (float(figure) for figure in re.findall(r"([0-9.]+) (?:s|GiB)", line))
+    assert main(["--gpu", "L40S", "--model", "klein-4B", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert seconds > 2 * plan["seconds"]
+    assert gib * 2**30 >= plan["peak_bytes"] * 0.99
+    assert main(["--gpu", "L40S", "--model", "FLUX.1-dev"]) == 0
+    assert "reference" not in capsys.readouterr().out
 
 
 def test_profiles_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,12 +72,20 @@ def resident_bytes(model: ModelSpec, parts: tuple[PartPlan, ...], way: Way, *, g
 
 
 def working_bytes(
-    model: ModelSpec, parts: tuple[PartPlan, ...], way: Way, *, pixels: int, batch: int = 1, is_cpu: bool = False
+    model: ModelSpec,
+    parts: tuple[PartPlan, ...],
+    way: Way,
+    *,
+    pixels: int,
+    batch: int = 1,
+    references: int = 1,
+    is_cpu: bool = False,
 ) -> int:
     """Bytes beside those that stay: weights that come and go, and activations, in the stage that needs most."""
     encoders = parts[1:-1]
     layer = LAYERS_IN_FLIGHT * _layer_bytes(model, way)
-    denoise = _block_bytes(model, way, pixels=pixels, batch=batch)
+    seen = pixels + reference_pixels(model, count=references)
+    denoise = _block_bytes(model, way, seen_pixels=seen, batch=batch)
     decode = _decoder_bytes(model, way, pixels=pixels, batch=batch, is_cpu=is_cpu)
     text = 0
     match way.offload:
@@ -132,9 +140,8 @@ def _layer_bytes(model: ModelSpec, way: Way) -> int:
     return max(component.largest_layer for component in model.components) * BYTES_OF_DTYPE[way.dtype]
 
 
-def _block_bytes(model: ModelSpec, way: Way, *, pixels: int, batch: int) -> int:
-    seen = pixels + reference_pixels(model)
-    tokens = seen // PIXELS_OF_TOKEN + model.limits.max_sequence_length
+def _block_bytes(model: ModelSpec, way: Way, *, seen_pixels: int, batch: int) -> int:
+    tokens = seen_pixels // PIXELS_OF_TOKEN + model.limits.max_sequence_length
     values = model.shape.block_values * (INT32_FACTOR if way.transformer == "int8_dynamic" else 1)
     return batch * tokens * model.shape.width * values * BYTES_OF_DTYPE[way.dtype]
 

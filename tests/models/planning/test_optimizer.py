@@ -187,34 +187,56 @@ def every_way(gpu: GpuProperties, model: ModelSpec, wishes: Preferences) -> Iter
             )
 
 
+def check_best(gpu: GpuProperties, model: ModelSpec, profile: Profile) -> None:
+    """The plan costs what the best way costs that a search by brute force finds, or nothing fits in either."""
+    assert gpu.speed is not None
+    wishes = Preferences(profile=profile)
+    plan = OPTIMIZER.plan(gpu, model, wishes)
+    best: tuple[float, ...] | None = None
+    for way in every_way(gpu, model, wishes):
+        parts = part_plans(model, way)
+        resident = resident_bytes(model, parts, way, gpu_count=gpu.count)
+        resident += slot_bytes(model, way.dtype) if way.is_compiled else 0
+        peak = resident + working_bytes(model, parts, way, pixels=model.limits.max_pixels)
+        if peak > plan.limit_bytes or host_bytes(parts, way) > gpu.host_bytes * 0.9:
+            continue
+        steps, pixels = model.limits.num_inference_steps, model.limits.side**2
+        seconds = picture_time(model, gpu.speed, parts, way, steps=steps, pixels=pixels).total
+        cost = {
+            "quality": (float(way.loss), seconds),
+            "memory": (float(way.offload == "sequential"), float(peak)),
+        }.get(profile, (seconds,))
+        best = cost if best is None else min(best, cost)
+    expected = {
+        "quality": (float(loss_of(plan, model)), plan.seconds),
+        "memory": (float(plan.offload == "sequential"), float(plan.peak_bytes)),
+    }.get(profile, (plan.seconds,))
+    assert (expected if plan.fits else None) == best, f"{model.name} on {gpu.name}"
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_plan_is_the_best_that_an_exhaustive_search_finds(profile: Profile) -> None:
-    wishes = Preferences(profile=profile)
     for gpu, model in itertools.product(CARDS, CATALOG):
-        if gpu.speed is None or not gpu.has_capability(8, 0):
-            continue
-        plan = OPTIMIZER.plan(gpu, model, wishes)
-        best: tuple[float, ...] | None = None
-        for way in every_way(gpu, model, wishes):
-            parts = part_plans(model, way)
-            resident = resident_bytes(model, parts, way, gpu_count=gpu.count)
-            resident += slot_bytes(model, way.dtype) if way.is_compiled else 0
-            peak = resident + working_bytes(model, parts, way, pixels=model.limits.max_pixels)
-            if peak > plan.limit_bytes or host_bytes(parts, way) > gpu.host_bytes * 0.9:
-                continue
-            steps, pixels = model.limits.num_inference_steps, model.limits.side**2
-            seconds = picture_time(model, gpu.speed, parts, way, steps=steps, pixels=pixels).total
-            cost = {
-                "quality": (float(way.loss), seconds),
-                "memory": (float(way.offload == "sequential"), float(peak)),
-            }.get(profile, (seconds,))
-            best = cost if best is None else min(best, cost)
-        assert best is not None
-        expected = {
-            "quality": (float(loss_of(plan, model)), plan.seconds),
-            "memory": (float(plan.offload == "sequential"), float(plan.peak_bytes)),
-        }.get(profile, (plan.seconds,))
-        assert expected == best, f"{model.name} on {gpu.name}"
+        if gpu.has_capability(8, 0):
+            check_best(gpu, model, profile)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    gpu=machines(), speed_of=st.sampled_from(CARDS), model=st.sampled_from(CATALOG), profile=st.sampled_from(PROFILES)
+)
+def test_so_it_is_on_cards_that_nobody_makes(
+    gpu: GpuProperties, speed_of: GpuProperties, model: ModelSpec, profile: Profile
+) -> None:
+    if gpu.has_capability(8, 0):
+        check_best(replace(gpu, count=1, speed=speed_of.speed), model, profile)
+
+
+def test_no_profile_that_allows_more_is_slower_on_any_card() -> None:
+    profiles: tuple[Profile, ...] = ("quality", "balanced", "speed")
+    for gpu, model in itertools.product(CARDS, CATALOG):
+        seconds = [OPTIMIZER.plan(gpu, model, Preferences(profile=profile)).seconds or 0.0 for profile in profiles]
+        assert seconds == sorted(seconds, reverse=True), f"{model.name} on {gpu.name}"
 
 
 def test_each_choice_says_what_the_next_best_way_would_have_cost() -> None:
