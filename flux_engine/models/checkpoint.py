@@ -1,14 +1,16 @@
 """Quantised components kept on a volume, so that later workers read half the bytes and quantise nothing.
 
 A checkpoint is a folder with one folder for each component that was quantised, readable by its class, and a manifest.
-It is either whole or not there. The folder that it is written in is the lock: whoever makes it writes, and its age
-betrays a writer that was killed. Memory is bounded by a shard: each is copied, flattened and written by itself.
+It is either whole or not there. The folder that it is written in is the lock: whoever makes it writes. A writer that
+was killed is known by the file lock that it no longer holds, or on another machine by the age of its folder. Memory is
+bounded by a shard: each is copied, flattened and written by itself.
 
 Nothing here decides whether a checkpoint is worth writing: see keeper.py.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -26,6 +28,8 @@ from flux_engine.units import MIB
 
 KEY_PACKAGES: Final = ("torch", "torchao", "diffusers", "transformers")
 MANIFEST: Final = "checkpoint.json"
+LOCK: Final = "writer.lock"  # held while its folder is written; names the machine of whoever holds it
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 SHARD_BYTES: Final = 512 * MIB
 ABANDONED_S: Final = 600.0  # a shard takes seconds; a writer that wrote none for so long was killed
 UNUSED_S: Final = 7 * 86_400.0  # a checkpoint of other library versions that nobody loaded for so long goes
@@ -63,15 +67,19 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, go_on: Callable[[], bo
     partial = folder.with_name(f".{folder.name}.partial")
     if folder.exists() or not _made(partial):
         return False
+    lock = _locked(partial)
     try:
         for name, holders in snapshot.holders.items():
             for _ in _written(partial / name, snapshot.components[name], holders):
                 if not go_on():
                     return False
         (partial / MANIFEST).write_text(json.dumps({"versions": _versions()}, indent=2))
+        (partial / LOCK).unlink(missing_ok=True)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
     return True
 
 
@@ -87,12 +95,13 @@ def sweep(folder: Path) -> None:
     """Remove what killed writers left in `folder`, and checkpoints of other library versions that nobody uses."""
     now = time.time()
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.endswith(".partial"):
-            is_garbage = now - _last_change(path) > ABANDONED_S
-        else:
-            is_garbage = _is_outdated(path) and now - _last_change(path / MANIFEST) > UNUSED_S
-        if is_garbage:
+        if not path.name.endswith(".partial"):
+            if _is_outdated(path) and now - _last_change(path / MANIFEST) > UNUSED_S:
+                _remove(path)
+        elif now - _last_change(path) > ABANDONED_S:
             _remove(path)
+        else:
+            _remove_of_a_dead_writer(path)
 
 
 # ------------------------------------------------------------------------------------------------- writing
@@ -171,6 +180,43 @@ def _made(partial: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _locked(partial: Path) -> int | None:
+    """The descriptor that holds the lock until it is closed or the process ends; None where a volume has no locks."""
+    try:
+        descriptor = os.open(partial / LOCK, os.O_CREAT | os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(descriptor, _machine())  # once it is locked: until then nobody takes the lock for a dead writer's
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_of_a_dead_writer(partial: Path) -> None:
+    """Remove `partial` where its writer ran on this machine and has ended; of another machine a lock may tell nothing.
+
+    The lock is held meanwhile, so that nobody else removes what a third one has begun.
+    """
+    try:
+        with (partial / LOCK).open("rb+") as lock:
+            if lock.read() == _machine() != b"":
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(partial)
+    except OSError:  # held, or no lock there
+        return
+
+
+def _machine() -> bytes:
+    """What containers of one host share and no other host has; empty where that cannot be told."""
+    try:
+        return BOOT_ID.read_bytes()
+    except OSError:
+        return b""
 
 
 def _remove(path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.checkpoint import (
     ABANDONED_S,
+    LOCK,
     MANIFEST,
     UNUSED_S,
     Snapshot,
@@ -94,8 +95,8 @@ write_checkpoint(Path(sys.argv[1]), Snapshot.of({"transformer": Component(8, 8)}
 """
 
 
-def test_a_writer_that_is_killed_blocks_nobody_for_long_and_leaves_nothing(snapshot: Snapshot, tmp_path: Path) -> None:
-    target = tmp_path / "quantised" / "made"
+def killed_while_writing(target: Path) -> Path:
+    """What a writer of `target` leaves that gets SIGKILL between two shards."""
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
     assert writer.stdout.readline().startswith("a shard")
@@ -104,11 +105,24 @@ def test_a_writer_that_is_killed_blocks_nobody_for_long_and_leaves_nothing(snaps
     writer.stdout.close()
     (left,) = target.parent.iterdir()
     assert left.name.endswith(".partial")
+    return left
 
-    assert not write_checkpoint(target, snapshot)  # it might be at work yet
-    age(left, ABANDONED_S + 1)
+
+def test_a_writer_that_is_killed_leaves_nothing_that_the_next_one_does_not_clear(
+    snapshot: Snapshot, tmp_path: Path
+) -> None:
+    target = tmp_path / "quantised" / "made"
+    killed_while_writing(target)
     assert write_checkpoint(target, snapshot)
     assert [path.name for path in target.parent.iterdir()] == ["made"]
+    assert not (target / LOCK).exists()
+
+    left = killed_while_writing(target.parent.with_name("other") / "made")
+    (left / LOCK).write_text("another machine")
+    assert not write_checkpoint(left.with_name("made"), snapshot)  # which might be at work yet
+    age(left, ABANDONED_S + 1)
+    assert write_checkpoint(left.with_name("made"), snapshot)
+    assert [path.name for path in left.parent.iterdir()] == ["made"]
 
 
 def test_checkpoints_of_other_libraries_go_once_nobody_loads_them(snapshot: Snapshot, tmp_path: Path) -> None:
