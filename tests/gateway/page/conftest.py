@@ -85,7 +85,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     made.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("the page is tested in Chromium, and none is installed (Debian: apt-get install chromium)")
@@ -120,6 +120,12 @@ def sign_in(page: Page, served: Served) -> None:
     page.get_by_label("API key or token").fill(served.key)
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
+
+
+def made(page: Page, prompt: str, **fields: str) -> None:
+    """A picture of `prompt`, made and shown."""
+    ask_for(page, prompt, **{"Steps": "4", **fields})
+    expect(page.get_by_role("button", name=f"Open “{prompt}”").first.locator("img")).to_be_visible()
 
 
 def ask_for(page: Page, prompt: str, **fields: str) -> None:

@@ -6,7 +6,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.gateway.page.conftest import NARROW, WIDE, Served, ask_for, opened, sign_in
+from tests.gateway.page.conftest import NARROW, WIDE, Served, opened
+from tests.gateway.page.states import walk
 
 pytestmark = pytest.mark.slow
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -17,38 +18,15 @@ def faults(page: Page) -> list[tuple[str, list[str]]]:
     return [(one["id"], [node["html"] for node in one["nodes"]]) for one in found]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize(
+    ("size", "theme"),
+    [(WIDE, "light"), (WIDE, "dark"), (NARROW, "light"), (NARROW, "dark")],
+    ids=["wide-light", "wide-dark", "narrow-light", "narrow-dark"],
+)
 def test_no_fault_in_any_state(browser: Browser, served: Served, size: tuple[int, int], theme: str) -> None:
     with opened(browser, size, theme=theme, bypass_csp=True) as page:  # axe is injected
-        page.goto(served.url)
-        expect(page.get_by_label("API key or token")).to_be_visible()
-        assert faults(page) == []
-        sign_in(page, served)
-        page.get_by_text("More settings").click()
-        page.get_by_role("button", name="Add a LoRA").click()
-        assert faults(page) == []
-        ask_for(page, f"axe {theme} {size[0]}", Steps="999")
-        expect(page.locator("#make .error")).to_be_visible()
-        assert faults(page) == []
-        page.get_by_role("button", name="Remove").click()
-        ask_for(page, f"axe {theme} {size[0]}", Steps="50")
-        expect(page.locator(".under-way")).to_be_visible()
-        assert faults(page) == []
-        expect(page.locator(".card img").first).to_be_visible()
-        assert faults(page) == []
-        page.locator(".card").first.click()
-        expect(page.locator("dialog img")).to_be_visible()
-        assert faults(page) == []
-        page.get_by_role("button", name="Use as input").click()
-        page.get_by_label("Paint a mask").check()
-        assert faults(page) == []
-        page.get_by_role("button", name="Video", exact=True).click()
-        page.get_by_role("button", name="Add a keyframe").click()
-        page.get_by_label("How frames follow").select_option("feedback")
-        assert faults(page) == []
-        page.get_by_role("button", name="Keys").click()
-        assert faults(page) == []
+        for state in walk(page, served, prompt=f"axe {theme} {size[0]}"):
+            assert faults(page) == [], state
 
 
 def test_axe_finds_what_is_wrong(browser: Browser, served: Served) -> None:

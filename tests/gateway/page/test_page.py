@@ -1,4 +1,4 @@
-"""What somebody does on the page, at both widths."""
+"""What somebody does on the page, at both widths, in a real browser against `make serve`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from tests.gateway.page.conftest import NARROW, WIDE, Served, ask_for, opened, sign_in
+from tests.gateway.page.conftest import NARROW, WIDE, Served, ask_for, made, opened, sign_in
 
-pytestmark = pytest.mark.slow
 BOTH = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
-LONG = {"Steps": "50", "Pictures": "4"}
+COMMANDS = {
+    "curl": ["bash", "-e", "-c"],
+    "python": [sys.executable, "-c"],
+    "openai": [sys.executable, "-c"],
+    "javascript": ["node", "--input-type=module", "-e"],
+}
+LONG = {"Steps": "50", "Pictures": "2"}
 
 
 @BOTH
@@ -32,7 +38,7 @@ def test_a_wrong_key_is_refused_and_a_first_picture_made(
         ask_for(page, prompt, **LONG)
         expect(page.locator(".preview img").first).to_be_visible()  # before any result
         expect(page.get_by_role("progressbar", name=f"Progress of “{prompt}”")).to_be_visible()
-        expect(page.get_by_role("button", name=f"Open “{prompt}”").locator("img")).to_have_count(4)
+        expect(page.get_by_role("button", name=f"Open “{prompt}”").locator("img")).to_have_count(2)
         expect(page.get_by_role("status")).to_contain_text("Finished")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         sizes = (
@@ -40,7 +46,7 @@ def test_a_wrong_key_is_refused_and_a_first_picture_made(
             .locator("img")
             .evaluate_all("all => all.map(one => [one.naturalWidth, one.naturalHeight])")
         )
-        assert sizes == [[256, 256]] * 4
+        assert sizes == [[256, 256]] * 2
 
 
 def test_cancelling_by_button_and_by_key(browser: Browser, served: Served) -> None:
@@ -71,7 +77,7 @@ def test_a_reload_and_a_second_device_pick_up_where_it_is(browser: Browser, serv
         sign_in(other, served)
         expect(other.locator(".under-way")).to_contain_text("green hills at night")
         for one in (page, other):
-            expect(one.get_by_role("button", name="Open “green hills at night”")).to_have_count(4)
+            expect(one.get_by_role("button", name="Open “green hills at night”")).to_have_count(2)
 
 
 def test_an_edit_with_a_painted_mask(browser: Browser, served: Served, tmp_path: Path) -> None:
@@ -101,6 +107,36 @@ def test_an_edit_with_a_painted_mask(browser: Browser, served: Served, tmp_path:
         expect(page.get_by_role("button", name="Open “a red sun in a corner”").locator("img")).to_be_visible()
 
 
+def test_a_mask_painted_by_touch(browser: Browser, served: Served, tmp_path: Path) -> None:
+    Image.new("RGB", (256, 256), "navy").save(tmp_path / "own.png")
+    with opened(browser, NARROW, has_touch=True, is_mobile=True) as page:
+        sign_in(page, served)
+        page.get_by_role("button", name="Edit", exact=True).tap()
+        page.get_by_label("Picture", exact=True).set_input_files(tmp_path / "own.png")
+        page.get_by_label("Paint a mask").check()
+        canvas = page.locator(".paper canvas")
+        canvas.scroll_into_view_if_needed()
+        before = page.evaluate("scrollY")
+        box = canvas.bounding_box()
+        assert box is not None
+        left, top = box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.25
+        touch(page, [(left, top), (left + 8, top + 8), (left + 12, top + 30)])
+        expect(page.get_by_text("Nothing is masked yet.")).to_have_count(0)
+        assert page.evaluate("scrollY") == before  # it paints, and does not scroll
+        with page.expect_request("**/generate-image") as asked:
+            ask_for(page, "a sun", Steps="4")
+        assert quarters(page, json.loads(asked.value.post_data or "{}")["mask"]) == [255, 0, 0, 0]
+
+
+def touch(page: Page, points: list[tuple[float, float]]) -> None:
+    """One finger, down at the first of `points` and up at the last."""
+    session = page.context.new_cdp_session(page)
+    kinds = ["touchStart", *["touchMove"] * (len(points) - 1)]
+    for kind, (x, y) in zip(kinds, points, strict=True):
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
 def quarters(page: Page, mask: str) -> list[int]:
     """Brightness in the middle of each quarter: upper left, upper right, lower left, lower right."""
     found: list[int] = page.evaluate(
@@ -118,12 +154,6 @@ def quarters(page: Page, mask: str) -> list[int]:
         mask,
     )
     return found
-
-
-def made(page: Page, prompt: str, **fields: str) -> None:
-    """A picture of `prompt`, made and shown."""
-    ask_for(page, prompt, **{"Steps": "4", **fields})
-    expect(page.get_by_role("button", name=f"Open “{prompt}”").first.locator("img")).to_be_visible()
 
 
 def test_a_video_is_made_and_played(browser: Browser, served: Served) -> None:
@@ -212,24 +242,25 @@ def test_a_link_to_a_task_works_after_signing_in(browser: Browser, served: Serve
         expect(other.get_by_role("dialog")).to_contain_text("to be shared")
 
 
-@pytest.mark.parametrize("language", ["curl", "python", "javascript", "openai"])
-def test_copied_programs_run_as_pasted(browser: Browser, served: Served, tmp_path: Path, language: str) -> None:
+def test_copied_programs_run_as_pasted(browser: Browser, served: Served, tmp_path: Path) -> None:
+    programs: dict[str, str] = {}
     with opened(browser, WIDE, permissions=["clipboard-read", "clipboard-write"]) as page:
         sign_in(page, served)
         made(page, 'it\'s a "quoted" sun', Seed="5")
         page.get_by_role("button", name='Open “it\'s a "quoted" sun”').first.click()
-        page.get_by_label("Copy as").select_option(language)
+        for language in COMMANDS:
+            page.get_by_label("Copy as").select_option(language)
+            page.wait_for_function("async () => (await navigator.clipboard.readText()) !== ''")
+            programs[language] = page.evaluate("navigator.clipboard.readText()")
+            page.evaluate("navigator.clipboard.writeText('')")
         expect(page.get_by_role("dialog").get_by_text("Copied.")).to_be_visible()
-        program = page.evaluate("navigator.clipboard.readText()")
-    command = {
-        "curl": ["bash", "-e", "-c", program],
-        "python": [sys.executable, "-c", program],
-        "openai": [sys.executable, "-c", program],
-        "javascript": ["node", "--input-type=module", "-e", program],
-    }[language]
     environment = os.environ | {"FLUX_API_KEY": served.key}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
-    assert (tmp_path / "flux.png").read_bytes().startswith(b"\x89PNG")
+    for language, program in programs.items():
+        ran = [*COMMANDS[language], program]
+        subprocess.run(ran, cwd=tmp_path, env=environment, check=True, capture_output=True)
+        picture = tmp_path / "flux.png"
+        assert picture.read_bytes().startswith(b"\x89PNG"), language
+        picture.unlink()
 
 
 def test_portuguese_and_a_prompt_from_right_to_left(browser: Browser, served: Served) -> None:
