@@ -41,6 +41,8 @@ class Served:
 
     folder: Path
     port: int
+    queue: str = "runpod"
+    workers: int = 1
     process: subprocess.Popen[str] | None = None
     key: str = ""
 
@@ -49,8 +51,9 @@ class Served:
         return f"http://127.0.0.1:{self.port}/"
 
     def start(self) -> None:
-        """Until a picture can be made."""
-        command = [sys.executable, "-m", "local_platform.serve", "--port", str(self.port), "--folder", str(self.folder)]
+        """Until a picture can be made, where there are workers."""
+        command = [sys.executable, "-m", "local_platform.serve", "--queue", self.queue]
+        command += ["--port", str(self.port), "--folder", str(self.folder), "--workers", str(self.workers)]
         environment = os.environ | {
             "PYTHONWARNINGS": "ignore",
             "OMP_NUM_THREADS": "1",
@@ -70,11 +73,14 @@ class Served:
                 return
         raise AssertionError(said)
 
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGINT)
-            self.process.communicate()
-            self.process = None
+    def stop(self) -> int:
+        """As by Ctrl-C; the exit status."""
+        process, self.process = self.process, None
+        if process is None:
+            return 0
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+        return process.returncode
 
 
 @pytest.fixture(scope="package")

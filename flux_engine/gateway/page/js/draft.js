@@ -1,4 +1,5 @@
 // What the form holds: the fields that somebody has set, by the API's own names. Others keep the model's defaults.
+import { fieldOf } from "./fields.js";
 import { createStore } from "./store.js";
 
 const NAME = "flux.draft";
@@ -40,12 +41,27 @@ export function jobOf({ mode, fields, isSeedLocked }, schema) {
     if (["negative_prompt"].includes(name) && !value.trim()) continue;
     job[name] = value;
   }
-  if (mode === "video" && job.keyframes) delete job.prompt;
+  if (mode === "video" && job.keyframes) {
+    delete job.prompt;
+    job.keyframes = fitted(job.keyframes, job.num_frames ?? fieldOf(schema, "num_frames")?.fallback);
+  }
   if (job.aspect_ratio) {
     delete job.width;
     delete job.height;
   }
   return job;
+}
+
+// Keyframes of a video that has become shorter keep their order and their distances.
+export function fitted(keyframes, frames) {
+  const last = keyframes.at(-1)?.frame ?? 0;
+  if (last < frames) return keyframes;
+  let least = 0;
+  return keyframes.map((one) => {
+    const frame = Math.max(least, Math.round((one.frame * (frames - 1)) / last));
+    least = frame + 1;
+    return { ...one, frame };
+  });
 }
 
 // The form as it was for a finished task.

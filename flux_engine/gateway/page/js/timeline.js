@@ -1,7 +1,7 @@
 // A video's keyframes on a line of frames, and how it moves between them.
 import { html } from "./ui.js";
 import { AnyField, Field, NumberField } from "./controls.js";
-import { setField } from "./draft.js";
+import { fitted, setField } from "./draft.js";
 import { fieldOf } from "./fields.js";
 import { Icon } from "./icons.js";
 import { Prompt } from "./prompt.js";
@@ -49,7 +49,7 @@ function Motion({ value = {}, errors }) {
 
 function Keyframes({ value, frames, errors, schema, prompt }) {
   const most = fieldOf(schema, "keyframes")?.most ?? 32;
-  const all = value ?? [];
+  const all = fitted(value ?? [], frames);
   const put = (next) => setField("keyframes", next.length > 0 ? next : undefined);
   const change = (index, part) => put(all.map((one, i) => (i === index ? { ...one, ...part } : one)));
   const add = () => {
