@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import uuid
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flux_engine.gateway.problems import BodyTooLarge, Problem
@@ -33,6 +33,8 @@ class Unforeseen:
 
         try:
             await self._app(scope, receive, answer)
+        except ClientDisconnect:
+            return  # while its body was read: nobody is left to answer
         except Exception:
             reference = uuid.uuid4().hex[:12]
             log.exception("request failed", extra={"code": "internal", "reference": reference})
