@@ -94,7 +94,7 @@ async def _run(gateway: Gateway, pool: Pool, stop: asyncio.Event, *, workers: in
     server = _Server(config_of(gateway.settings, create_app(gateway)), gateway)
     serving = asyncio.create_task(server.serve())
     keeping = asyncio.create_task(_keep(pool, workers))
-    greeting = asyncio.create_task(_greet(gateway, key))
+    greeting = asyncio.create_task(_greet(gateway, key, has_workers=workers > 0))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((serving, keeping, stopping), return_when=asyncio.FIRST_COMPLETED)
     gateway.hub.close()
@@ -122,10 +122,11 @@ async def _keep(pool: Pool, count: int) -> None:
         await asyncio.sleep(WATCH_S)
 
 
-async def _greet(gateway: Gateway, key: str) -> None:
+async def _greet(gateway: Gateway, key: str, *, has_workers: bool) -> None:
     """Say where it is, once a worker has loaded its model."""
-    print("starting a worker with the bundled model ...", flush=True)
-    deadline = time.monotonic() + READY_WITHIN_S
+    if has_workers:
+        print("starting a worker with the bundled model ...", flush=True)
+    deadline = time.monotonic() + (READY_WITHIN_S if has_workers else 0.0)
     while not await gateway.offers.is_known() and time.monotonic() < deadline:  # noqa: ASYNC110 - a worker tells Redis
         await asyncio.sleep(WATCH_S)
     url = f"http://127.0.0.1:{gateway.settings.port}"
@@ -194,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("QUEUE") or "runpod",
         help="what feeds the workers",
     )
-    parser.add_argument("--workers", type=int, default=1, help="worker processes (default 1)")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes (default 1); 0 for a gateway alone")
     parser.add_argument(
         "--folder", type=Path, default=default_cache_folder() / "serve", help="what is kept between runs"
     )
