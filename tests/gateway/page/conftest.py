@@ -30,7 +30,7 @@ FLAGS: Final = (
     "--disable-component-update",
     "--disable-sync",
 )
-WITHIN_MS: Final = 120_000  # a stall is no failure
+WITHIN_MS: Final = 300_000  # a stall is no failure
 WIDE: Final = (1280, 900)
 NARROW: Final = (390, 844)
 
