@@ -17,7 +17,7 @@ from typing import Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from builder import client_types, gpus_table, hub_form, lora_tables, manifests, postman
+from builder import client_types, gpus_table, hub_form, lora_tables, manifests, model_file_tables, postman
 from flux_engine.errors import FluxError
 from flux_engine.gateway.app import openapi_document
 from flux_engine.gateway.settings import PARTS, GatewaySettings
@@ -236,6 +236,8 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "lora_layers": lambda: _table(*lora_tables.layers()),
     "lora_refused": lambda: _table(*lora_tables.refused()),
     "lora_left_out": lambda: _table(*lora_tables.left_out()),
+    "model_file_types": lambda: _table(*model_file_tables.types()),
+    "model_file_refused": lambda: _table(*model_file_tables.refused()),
 }
 
 

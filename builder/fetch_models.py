@@ -2,10 +2,15 @@
 
     python builder/fetch_models.py FLUX.1-schnell --volume /runpod-volume
     python builder/fetch_models.py FLUX.1-dev --volume /runpod-volume --quantize
+    python builder/fetch_models.py owner/repo:flux1-dev-Q8_0.gguf      # one file of the hub
+    python builder/fetch_models.py civitai:VERSION_ID                  # of Civitai
+    python builder/fetch_models.py https://huggingface.co/owner/repo/resolve/main/file.safetensors
     python builder/fetch_models.py --list
 
 The download resumes where it was interrupted, every file's size is checked against the hub's and large files by
 their SHA-256, and the folder appears under its own name only when all of it is there. Gated models need HF_TOKEN.
+A single file is checked to be a FLUX model, and what FLUX_MODEL and `model` of a job call it is printed; see
+docs/models.md.
 
 `--quantize` also makes the quantised checkpoint that the plan for this machine's GPU asks for, so that no worker has
 to: run it on a Pod with the GPU of the endpoint. Where the plan keeps the weights as they are, it says so.
@@ -26,6 +31,8 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, not as a module
 
+from builder.fetch_file import FetchError, fetch_file, means_file
+from flux_engine.inputs.lora_sites import LoraSites
 from flux_engine.models import catalog
 from flux_engine.models.catalog import ModelSpec
 from flux_engine.models.checkpoint import Snapshot, write_checkpoint
@@ -33,20 +40,17 @@ from flux_engine.models.loading import Source, load_tuned
 from flux_engine.models.planning.device import read_device
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import PROFILES, Preferences
+from flux_engine.models.single_file.places import SUFFIXES
 from flux_engine.models.weights import REVISION_FILE, revision_of
-from flux_engine.settings import Profile
+from flux_engine.settings import Profile, Settings
 from flux_engine.units import GIB
 
 PATTERNS: Final = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model", "*/*.jinja", "LICENSE*")
 
 
-class FetchError(Exception):
-    """The model cannot be put on the volume; the text says why and what to do."""
-
-
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", help="a name of the catalogue, or a Hugging Face id")
+    parser.add_argument("model", nargs="?", help="a name of the catalogue, a Hugging Face id, or a single file")
     parser.add_argument("--volume", type=Path, default=Path(os.environ.get("MODEL_VOLUME", "/runpod-volume")))
     parser.add_argument("--revision", default="main", help="branch, tag or commit")
     parser.add_argument("--force", action="store_true", help="fetch again what is already there")
@@ -58,6 +62,13 @@ def main(arguments: Sequence[str]) -> int:
         _print_catalogue(options.volume)
         return 0
     try:
+        if means_file(options.model):
+            sites = LoraSites.from_settings(Settings.from_environment(os.environ))
+            fetched = fetch_file(
+                options.model, options.volume, sites=sites, revision=options.revision, force=options.force
+            )
+            sys.stdout.write(f"{fetched.path}\nFLUX_MODEL={fetched.name}\n")
+            return 0
         folder = fetch(options.model, options.volume, revision=options.revision, force=options.force)
         if options.quantize:
             sys.stdout.write(quantize(options.model, folder, options.volume, profile=options.profile) + "\n")
@@ -84,6 +95,9 @@ def fetch(model: str, volume: Path, *, revision: str = "main", force: bool = Fal
     _check_files(partial, files)
     (partial / REVISION_FILE).write_text(commit + "\n")
     if folder.exists():
+        for path in folder.iterdir():
+            if path.suffix in SUFFIXES:
+                path.rename(partial / path.name)  # a single file of the repository, fetched by its name
         shutil.rmtree(folder)
     os.replace(partial, folder)
     return folder

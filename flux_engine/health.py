@@ -71,7 +71,7 @@ def fitness_checks(
 
     def model_is_there() -> None:
         try:
-            served.weights(served.default())
+            served.look(served.default())
         except ModelUnavailable as error:
             log.error(f"the default model is missing, and jobs for it will fail: {error.message}")
 

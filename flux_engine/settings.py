@@ -147,7 +147,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     flux_model: Line | None = Field(
-        None, description="Model served by default: a catalogue name, Hugging Face id or folder"
+        None, description="Model served by default: a catalogue name, Hugging Face id, folder or file"
     )
     model_volume: Folder = Field(Path("/runpod-volume"), description="Models, LoRAs and compile caches live here")
     warmup: Literal["lazy", "eager"] = Field(

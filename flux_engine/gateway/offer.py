@@ -14,7 +14,6 @@ from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.job.base import ParseContext
 from flux_engine.job.limits import ModelLimits
 from flux_engine.models import catalog
-from flux_engine.models.served import DEFAULT_ON_GPU
 
 FRESH_S: Final = 5.0
 
@@ -24,7 +23,7 @@ class Offers:
 
     def __init__(self, notices: Notices, settings: GatewaySettings) -> None:
         self.notices = notices
-        self._default = settings.shared.flux_model or DEFAULT_ON_GPU
+        self._default = settings.shared.flux_model or catalog.DEFAULT_ON_GPU
         self._max_video_work = settings.shared.max_video_work
         self._offer: Offer | None = None
         self._asked_at = float("-inf")

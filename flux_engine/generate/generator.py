@@ -83,7 +83,7 @@ class Generator:
         if isinstance(job, VideoJob):
             check_model(spec)
         demand = _demand(spec, job)
-        if spec.id in self._looked_at:
+        if spec.id in self._looked_at and self._models.can_identify(spec):
             return self._models.identity(spec, demand)
         identity = await self._looked(spec, demand)
         self._looked_at.add(spec.id)

@@ -16,7 +16,7 @@ from flux_engine.inputs.lora_hub import HUB_URL, HubFile
 from flux_engine.inputs.lora_source import HUB_HOSTS, CivitaiLora, UrlLora
 from flux_engine.net.content import Content
 from flux_engine.net.fetch import Token
-from flux_engine.settings import LORA_FILE_HOSTS
+from flux_engine.settings import LORA_FILE_HOSTS, Settings
 
 CIVITAI_URL: Final = "https://civitai.com"
 CIVITAI_FILE_HOSTS: Final = (  # where its downloads lead: its own hosts, and its account at a store of files
@@ -81,6 +81,11 @@ class LoraSites:
     civitai_token: SecretStr | None = field(default=None)
     hub_url: str = HUB_URL
     civitai_url: str = CIVITAI_URL
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> LoraSites:
+        """The sites of an endpoint with these settings."""
+        return cls(hosts=settings.lora_hosts, hf_token=settings.hf_token, civitai_token=settings.civitai_token)
 
     def of_civitai(self, source: CivitaiLora) -> Download:
         """A version's file; the query chooses among several, and may bring the client's own token."""

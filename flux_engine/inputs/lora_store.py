@@ -76,11 +76,7 @@ class LoraStore:
                 max_file_bytes=settings.lora_max_bytes,
                 max_cache_bytes=settings.lora_cache_bytes,
             ),
-            sites=LoraSites(
-                hosts=settings.lora_hosts,
-                hf_token=settings.hf_token,
-                civitai_token=settings.civitai_token,
-            ),
+            sites=LoraSites.from_settings(settings),
         )
 
     async def get(self, path: str, *, before_download: BeforeDownload = lambda: None) -> StoredLora:

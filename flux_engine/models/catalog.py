@@ -14,6 +14,7 @@ from flux_engine.models.spec import Component, ModelSpec, TransformerShape
 
 __all__ = ["CATALOG", "ModelSpec", "find"]
 
+DEFAULT_ON_GPU: Final = "black-forest-labs/FLUX.1-schnell"
 MEGAPIXEL: Final = 1024 * 1024
 
 CLIP_L: Final = Component(

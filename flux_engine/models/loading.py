@@ -15,15 +15,18 @@ from typing import Any, Final
 
 from safetensors import SafetensorError
 
+from flux_engine.models.alignment import align
 from flux_engine.models.checkpoint import Snapshot, checkpoint_folder, mark_used
 from flux_engine.models.planning.plan import Plan
 from flux_engine.models.read_ahead import WeightFiles, weight_files
+from flux_engine.models.single_file.components import load_component, suit_scheduler
+from flux_engine.models.single_file.model_file import ModelFile
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.tuning.apply import AppliedPlan, apply
 from flux_engine.models.tuning.fallback import is_out_of_memory
 from flux_engine.models.tuning.libraries import import_diffusers
 from flux_engine.models.tuning.quantisation import Loading, loading
-from flux_engine.models.weights import INDEX
+from flux_engine.models.weights import INDEX, has_guidance
 
 # What a broken folder makes loading raise; safetensors' own error is none of Python's.
 BROKEN: Final = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
@@ -35,12 +38,14 @@ log = logging.getLogger(__name__)
 class Source:
     """Where weights come from: a diffusers folder of a known revision, and the volume that keeps what is made of it.
 
-    `volume` None: quantised checkpoints are neither read nor written.
+    With a `file`, its components come from there and the rest from `folder`, its base. `volume` None: quantised
+    checkpoints are neither read nor written.
     """
 
     folder: Path
     revision: str
     volume: Path | None = None
+    file: ModelFile | None = None
 
     def checkpoint(self, spec: ModelSpec, plan: Plan) -> Path | None:
         """Where the quantised checkpoint of `plan` is, or belongs; None where nothing is quantised or kept."""
@@ -94,11 +99,13 @@ def load_tuned(
     checkpoint = _checkpoint(spec, source, plan, how)
     is_from_checkpoint = False
     if plan.offload != "balanced":
-        one_by_one = _OneByOne(spec, source.folder, plan, how, device, on_loaded)
+        one_by_one = _OneByOne(spec, source, plan, how, device, on_loaded)
         from_checkpoint = _from_checkpoint(one_by_one, checkpoint)
         is_from_checkpoint = from_checkpoint is not None
         loaded = from_checkpoint if from_checkpoint is not None else one_by_one.load()
     pipeline = pipeline_class.from_pretrained(source.folder, use_safetensors=True, **_rest(how, loaded), **loaded)
+    if source.file is not None:
+        suit_scheduler(pipeline, source.file, base_has_guidance=has_guidance(source.folder))
     at_hand = time.perf_counter()
     applied = apply(pipeline, plan, device=device, fallbacks=how.fallbacks)
     pipeline.set_progress_bar_config(disable=True)
@@ -122,13 +129,17 @@ def loading_order(spec: ModelSpec) -> tuple[str, ...]:
 def files_to_read(spec: ModelSpec, source: Source, plan: Plan) -> list[WeightFiles]:
     """What `load_tuned` will open, in its order, without torch."""
     checkpoint = source.checkpoint(spec, plan)
-    is_made = checkpoint is not None and checkpoint.is_dir()
+    made = checkpoint if checkpoint is not None and checkpoint.is_dir() else None
     return [
-        weight_files(
-            checkpoint if is_made and checkpoint and plan.quantisation_of(name) != "none" else source.folder, name
-        )
-        for name in loading_order(spec)
+        _files_of(name, source, made if plan.quantisation_of(name) != "none" else None) for name in loading_order(spec)
     ]
+
+
+def _files_of(name: str, source: Source, checkpoint: Path | None) -> WeightFiles:
+    """A single file is read ahead with its transformer, which is most of it."""
+    if checkpoint is None and source.file is not None and name in source.file.parts:
+        return WeightFiles(name, (source.file.path,) if name == "transformer" else ())
+    return weight_files(checkpoint or source.folder, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +180,7 @@ class _OneByOne:
     """Loads the components of one pipeline."""
 
     spec: ModelSpec
-    folder: Path
+    source: Source
     plan: Plan
     how: Loading
     device: str
@@ -192,12 +203,18 @@ class _OneByOne:
         arguments: dict[str, Any] = {"dtype": self.how.arguments["dtype"], "use_safetensors": True}
         if config is not None and not is_quantised_yet:
             arguments["quantization_config"] = config
-        if where.load_on != "cpu":
-            arguments["device_map"] = where.load_on
-        place = checkpoint if is_quantised_yet and checkpoint is not None else self.folder
-        component = _class_of(self.folder, name).from_pretrained(place / name, **arguments)
+        of_class, folder, file = _class_of(self.source.folder, name), self.source.folder, self.source.file
+        if file is not None and name in file.parts and not is_quantised_yet:
+            component = load_component(file, name, of_class, folder=folder, device=where.load_on, arguments=arguments)
+        else:
+            if where.load_on != "cpu":
+                arguments["device_map"] = where.load_on
+            place = checkpoint if is_quantised_yet and checkpoint is not None else folder
+            component = of_class.from_pretrained(place / name, **arguments)
         if where.rest_on != where.load_on:
             nn.Module.to(component, where.rest_on)  # the libraries' own `to` rejects some quantised components
+        if self.device == "cpu":
+            align(component)
         return component
 
 

@@ -68,7 +68,7 @@ class FluxModelManager:
         self._lora_max_bytes = lora_max_bytes
         self._optimizer = ModelOptimizer()
         self._device: GpuProperties | None = None
-        self._steps: dict[str, PlanSteps] = {}
+        self._steps: dict[ModelSpec, PlanSteps] = {}  # a single file that was replaced is another model
         self._keeps_checkpoints = is_on_a_mount(volume) if keeps_checkpoints is None else keeps_checkpoints
         self._keeper = CheckpointKeeper()
         self._offered: set[str] = set()  # models whose checkpoint was offered to the keeper
@@ -84,7 +84,8 @@ class FluxModelManager:
         """
         plan = self._steps_of(spec).plan_for(demand)
         loaded = self._loaded.get(spec.id)  # looked up once: the GPU thread may be changing it
-        is_at_hand = loaded is not None and loaded.plan is plan
+        revision = self._weights_of(spec).revision
+        is_at_hand = loaded is not None and loaded.plan is plan and loaded.identity.revision == revision
         return loaded.identity if loaded is not None and is_at_hand else self._identified(spec, plan)
 
     def plan(self, spec: ModelSpec) -> Plan:
@@ -97,6 +98,10 @@ class FluxModelManager:
             self._device = self._gpu()
         return self._device.speed
 
+    def can_identify(self, spec: ModelSpec) -> bool:
+        """Whether `identity` answers at once, once it has answered before: not where a single file was replaced."""
+        return self.served.knows_weights(spec)
+
     def is_warm(self, spec: ModelSpec) -> bool:
         return spec.id in self._loaded
 
@@ -106,7 +111,11 @@ class FluxModelManager:
         Raises ModelUnavailable, and torch.OutOfMemoryError where its plan does not hold.
         """
         loaded = self._loaded.get(spec.id)
-        if loaded is not None and loaded.plan is not self.plan(spec):
+        if loaded is not None and loaded.identity.revision != self._weights_of(spec).revision:
+            log.info("model file changed", extra={"model": spec.id})
+            del loaded
+            self._let_go([spec.id])
+        elif loaded is not None and loaded.plan is not self.plan(spec):
             log.info("plan changed", extra={"model": spec.id, "detail": self.plan(spec).line()})
             del loaded
             self._let_go([spec.id])
@@ -169,9 +178,9 @@ class FluxModelManager:
     def _steps_of(self, spec: ModelSpec) -> PlanSteps:
         if self._device is None:
             self._device = self._gpu()
-        if spec.id not in self._steps:
-            self._steps[spec.id] = PlanSteps(self._optimizer.plan(self._device, spec, self._preferences))
-        return self._steps[spec.id]
+        if spec not in self._steps:
+            self._steps[spec] = PlanSteps(self._optimizer.plan(self._device, spec, self._preferences))
+        return self._steps[spec]
 
     def _make_room_for(self, spec: ModelSpec) -> None:
         """Let the least recently used models go until the rest fits beside `spec`."""
@@ -198,13 +207,17 @@ class FluxModelManager:
         return ModelIdentity(id=spec.id, revision=revision, precision=run_by.precision, way=run_by.pixel_way)
 
     def _weights_of(self, spec: ModelSpec) -> Weights:
+        if spec.is_single_file:  # it may be replaced while the worker runs
+            return self.served.weights(spec)
         if spec.id not in self._weights:
             self._weights[spec.id] = self.served.weights(spec)
         return self._weights[spec.id]
 
     def _source(self, spec: ModelSpec) -> Source:
         weights = self._weights_of(spec)
-        return Source(folder=weights.folder, revision=weights.revision, volume=self._volume)
+        return Source(
+            folder=weights.folder, revision=weights.revision, volume=self._volume, file=self.served.file(spec)
+        )
 
     def _begin_to_read(self, spec: ModelSpec) -> ReadAhead:
         if self._reading is None:
@@ -231,7 +244,10 @@ class FluxModelManager:
 
     def _opened(self, spec: ModelSpec) -> LoadedModel:
         """The weights with the plan applied, and what holds LoRAs. Raises ModelUnavailable and DeviceBroken."""
-        plan, tuned = self.plan(spec), self._tuned(spec)
+        plan, source = self.plan(spec), self._source(spec)
+        tuned = self._tuned(spec, source)
+        if self._weights_of(spec).revision != source.revision:
+            raise ModelUnavailable(f"{spec.id} was replaced while it was loaded; send the job again")
         loras = LoRAManager(
             mode="slot" if tuned.applied.is_compiled else "adapters",
             slot_room_bytes=max(0, plan.limit_bytes - plan.peak_bytes) + plan.lora_bytes,
@@ -249,7 +265,7 @@ class FluxModelManager:
             lora_manager=loras,
         )
 
-    def _tuned(self, spec: ModelSpec) -> Tuned:
+    def _tuned(self, spec: ModelSpec, source: Source) -> Tuned:
         reading = self._begin_to_read(spec)
         import torch
 
@@ -258,7 +274,7 @@ class FluxModelManager:
             if device == "cuda" and not torch.cuda.is_available():
                 log.error("the driver sees a GPU and torch does not: it is too old for this image, or the GPU is lost")
                 raise DeviceBroken(NOT_USABLE)
-            return load_tuned(spec, self._source(spec), self.plan(spec), device=device, on_loaded=reading.consumed)
+            return load_tuned(spec, source, self.plan(spec), device=device, on_loaded=reading.consumed)
         except torch.AcceleratorError:
             raise  # the device is at fault, not the model: `use` reports it
         except BROKEN as error:

@@ -14,6 +14,9 @@ from typing import Final
 from flux_engine.errors import ModelUnavailable
 from flux_engine.job.limits import ModelLimits
 from flux_engine.models import catalog
+from flux_engine.models.single_file.base import BasedFile
+from flux_engine.models.single_file.model_file import ModelFile, read_model_file
+from flux_engine.models.single_file.shelf import FileShelf
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.weights import (
     INDEX,
@@ -28,28 +31,30 @@ from flux_engine.settings import SettingsError
 
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 BUNDLED_ID: Final = "flux-tiny"
-DEFAULT_ON_GPU: Final = "black-forest-labs/FLUX.1-schnell"
 
 
 class ServedModels:
-    """The default model, the catalogue, and the folder or fine-tune that FLUX_MODEL names."""
+    """The default model, the catalogue, the folder, file or fine-tune that FLUX_MODEL names, and the volume's files."""
 
     def __init__(self, configured: str | None, *, volume: Path, has_gpu: bool) -> None:
-        """`configured` is FLUX_MODEL: a catalogue name, Hugging Face id or folder.
+        """`configured` is FLUX_MODEL: a catalogue name, Hugging Face id, folder or file.
 
         Raises SettingsError for what can never be served; a model that is not on the volume may come there yet.
         """
-        self._name = configured or (DEFAULT_ON_GPU if has_gpu else BUNDLED_ID)
+        self._name = configured or (catalog.DEFAULT_ON_GPU if has_gpu else BUNDLED_ID)
         self._volume = volume
         self._default = catalog.find(self._name)
         self._folder = _folder_of(self._name, volume) if self._default is None else None
-        self._own_id = self._name if self._folder is None else self._folder.name or self._folder.resolve().name
+        self._files = FileShelf(volume)
+        self._is_file, file = self._looked_for_file()
+        own = self._folder or file
+        self._own_id = self._name if own is None or ":" in self._name else own.name or own.resolve().name
         if self._default is not None and not _is_servable(self._default):
             raise SettingsError(f"FLUX_MODEL: {self._default.name} is not served yet; see the README's table of models")
-        if self._default is None and self._folder is None and not HUB_ID.fullmatch(self._name):
+        if self._default is None and own is None and not self._is_file and not HUB_ID.fullmatch(self._name):
             raise SettingsError(
-                "FLUX_MODEL: names no model of the catalogue, no Hugging Face id (owner/name) and no folder with a "
-                "model_index.json; see the README's table of models"
+                "FLUX_MODEL: names no model of the catalogue, no Hugging Face id (owner/name), no folder with a "
+                "model_index.json and no file; see the README's table of models"
             )
         with suppress(ModelUnavailable):
             if self._folder is not None and _kind_of(self._folder) is None:
@@ -58,6 +63,8 @@ class ServedModels:
     def default(self) -> ModelSpec:
         """The model of a job that names none. Raises ModelUnavailable where its kind stands in weights that are not on
         the volume."""
+        if (own := self._own_file()) is not None:
+            return own.spec
         if self._default is None:
             kind = _kind_of(self._folder or find_weights(self._name, self._volume).folder)
             if kind is None:
@@ -66,11 +73,17 @@ class ServedModels:
         return self._default
 
     def find(self, name: str) -> ModelSpec | None:
-        """The model called `name`: the one that FLUX_MODEL set, or of the catalogue."""
+        """The model called `name`: the one that FLUX_MODEL set, of the catalogue, or a file on the volume.
+
+        Raises ModelUnavailable where `name` means a file that holds no model, or is not there.
+        """
         if name.casefold() in (self._name.casefold(), self._own_id.casefold()):
             return self.default()
         spec = catalog.find(name)
-        return spec if spec is not None and _is_servable(spec) else None
+        if spec is not None:
+            return spec if _is_servable(spec) else None
+        found = self._files.find(name)
+        return found.spec if found is not None else None
 
     def named(self, name: str) -> ModelSpec:
         """As `find`, for a name that a parsed job holds. Raises ModelUnavailable."""
@@ -82,7 +95,8 @@ class ServedModels:
     def ids(self) -> tuple[str, ...]:
         """What a job's `model` may say, the default first."""
         default = self._own_id if self._default is None else self._default.id
-        return tuple(dict.fromkeys([default, *(spec.id for spec in catalog.CATALOG if _is_servable(spec))]))
+        catalogued = (spec.id for spec in catalog.CATALOG if _is_servable(spec))
+        return tuple(dict.fromkeys([default, *catalogued, *self._files.names()]))
 
     def find_limits(self, name: str) -> ModelLimits | None:
         spec = self.find(name)
@@ -90,15 +104,68 @@ class ServedModels:
 
     def has_weights(self, spec: ModelSpec) -> bool:
         """Whether the weights of `spec` are here; a few `stat` calls."""
-        if spec.id == BUNDLED_ID or (self._folder is not None and spec.id == self._own_id):
+        if spec.id == BUNDLED_ID or spec.is_single_file or (self._folder is not None and spec.id == self._own_id):
             return True
         return any((folder / INDEX).is_file() for folder in candidate_folders(spec.id, self._volume))
 
     def weights(self, spec: ModelSpec) -> Weights:
-        """Where the weights of `spec` are. Raises ModelUnavailable."""
+        """Where the weights of `spec` are; of a single file, its base's. Raises ModelUnavailable.
+
+        For a single file it may take as long as reading it whole; see `knows_weights`.
+        """
+        if (based := self._based(spec)) is not None:
+            return Weights(based.folder, self._files.revision(based))
         if self._folder is not None and spec.id == self._own_id:
             return Weights(self._folder, revision_of(self._folder))
         return find_weights(spec.id, self._volume, bundled=spec.id == BUNDLED_ID)
+
+    def look(self, spec: ModelSpec) -> None:
+        """That the weights of `spec` are here; reads no file whole. Raises ModelUnavailable."""
+        if self._based(spec) is None:
+            self.weights(spec)
+
+    def file(self, spec: ModelSpec) -> ModelFile | None:
+        """The single file that `spec` is made of, as it is now. Raises ModelUnavailable."""
+        based = self._based(spec)
+        return based.file if based is not None else None
+
+    def knows_weights(self, spec: ModelSpec) -> bool:
+        """Whether `weights` answers at once, without reading a whole file. Raises ModelUnavailable."""
+        based = self._based(spec)
+        return based is None or self._files.knows_revision(based)
+
+    def _looked_for_file(self) -> tuple[bool, Path | None]:
+        """Whether FLUX_MODEL means a file, and the file if it is there.
+
+        Raises SettingsError for one that is something else, or an address; one that is missing may come yet.
+        """
+        if self._default is not None or self._folder is not None:
+            return False, None
+        try:
+            path = self._files.place(self._name)
+        except ModelUnavailable as fault:
+            if "://" in self._name:
+                raise SettingsError(f"FLUX_MODEL: {fault.message}") from fault
+            return True, None
+        try:
+            if path is not None:
+                read_model_file(path, name=path.name)
+        except ModelUnavailable as fault:
+            raise SettingsError(f"FLUX_MODEL: {fault.message}") from fault
+        return path is not None, path
+
+    def _own_file(self) -> BasedFile | None:
+        """The file that FLUX_MODEL names, if it means one. Raises ModelUnavailable."""
+        path = self._files.place(self._name) if self._is_file else None
+        return self._files.open(path, name=self._own_id) if path is not None else None
+
+    def _based(self, spec: ModelSpec) -> BasedFile | None:
+        if not spec.is_single_file:
+            return None
+        found = self._own_file() if spec.id == self._own_id else self._files.find(spec.id)
+        if found is None:
+            raise ModelUnavailable(f"{spec.id} is gone from the volume; fetch it again")
+        return found
 
 
 def _folder_of(name: str, volume: Path) -> Path | None:

@@ -52,6 +52,7 @@ class ModelSpec:
     is_modular: bool = False  # diffusers has it as a ModularPipeline only, without a callback at each step
     licence: str
     is_float16_safe: bool = True  # its blocks clip values that float16 cannot hold
+    is_single_file: bool = False  # its transformer comes from one file, beside a base model's folder
     is_gated: bool  # needs HF_TOKEN of an account that accepted the licence
     transformer: Component
     text_encoders: tuple[Component, ...]

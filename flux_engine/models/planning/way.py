@@ -139,7 +139,7 @@ class _Axes:
         possible = [
             offload
             for offload in OFFLOADS
-            if (offload != "balanced" or self.gpu.count > 1)
+            if (offload != "balanced" or (self.gpu.count > 1 and not self.model.is_single_file))
             and (not self.gpu.is_cpu or offload in ("none", "text", "group"))
         ]
         if self.wishes.offload in possible:

@@ -20,21 +20,15 @@ from flux_engine.errors import ModelUnavailable
 from flux_engine.inputs.safetensors_header import shown
 from flux_engine.models.single_file.header import FileHeader, read_file_header
 from flux_engine.models.single_file.kinds import other_file, packed_as
-from flux_engine.models.single_file.names import (
-    Family,
-    Part,
-    Transformer,
-    find_encoders,
-    find_transformer,
-    find_vae,
-)
+from flux_engine.models.single_file.names import Family, Part, Transformer, find_transformer
+from flux_engine.models.single_file.other_names import find_encoders, find_vae
 
-FLOATS: Final = ("F64", "F32", "F16", "BF16")
+PLAIN: Final = ("F64", "F32", "F16", "BF16", "I64")  # the last for a counter of FLUX.2's autoencoder
 NARROW: Final = ("F8_E4M3", "F8_E5M2")  # of safetensors; with or without a scale beside them
 PACKED_IN_GGUF: Final = (
     *("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "Q6_K", "Q5_K", "Q4_K", "Q3_K", "Q2_K", "IQ4_NL", "IQ4_XS"),
 )
-READABLE: Final = {"safetensors": (*FLOATS, *NARROW), "gguf": (*FLOATS, *PACKED_IN_GGUF)}
+READABLE: Final = {"safetensors": (*PLAIN, *NARROW), "gguf": (*PLAIN, *PACKED_IN_GGUF)}
 BLOCK: Final = re.compile(r"((?:single_)?transformer_blocks)\.(\d{1,3})\.(.+)")
 CONTROL_CHANNELS: Final = 2  # FLUX.1 Canny and Depth take a picture's latents beside the noise
 INPUT: Final = "x_embedder.weight"

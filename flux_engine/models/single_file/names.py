@@ -1,8 +1,7 @@
-"""Which tensor of a file makes which tensor of a component: the layouts of single files as data.
+"""Which tensor of a file makes which tensor of a FLUX transformer: the layouts of single files as data.
 
-A transformer comes in Black Forest Labs' layout, which ComfyUI keeps under a prefix, or in diffusers' own; an
-autoencoder in latent diffusion's; text encoders under the names that ComfyUI gives them. Where others fuse what
-diffusers has apart, an `Origin` says which rows are meant.
+A transformer comes in Black Forest Labs' layout, which ComfyUI keeps under a prefix, or in diffusers' own. Where others
+fuse what diffusers has apart, an `Origin` says which rows are meant.
 """
 
 from __future__ import annotations
@@ -20,9 +19,6 @@ Family = Literal["FLUX.1", "FLUX.2"]
 Tensors = Mapping[str, TensorEntry]
 
 PREFIXES: Final = ("", "model.diffusion_model.", "diffusion_model.", "transformer.", "model.", "net.")
-VAE_PREFIXES: Final = ("vae.", "first_stage_model.")
-ENCODER_PREFIX: Final = re.compile(r"text_encoders\.([A-Za-z0-9_]+)\.(transformer\.)?")
-CLIP: Final = ("clip_l", "clip")  # ComfyUI's names; any other encoder is the family's large one
 
 # For each layer of a block of Black Forest Labs, the layers of diffusers that its rows make, one behind the other.
 DOUBLE: Final = {
@@ -149,34 +145,6 @@ def find_transformer(tensors: Tensors) -> Transformer | None:
     return None
 
 
-def find_encoders(tensors: Tensors, family: Family) -> dict[str, Part]:
-    """The text encoders among `tensors`, by the names of their components."""
-    parts: dict[str, dict[str, Origin]] = {}
-    for name in tensors:
-        match = ENCODER_PREFIX.match(name)
-        if match is None or NO_WEIGHTS.search(name):
-            continue
-        is_clip = match[1] in CLIP
-        component = "text_encoder" if is_clip or family == "FLUX.2" else "text_encoder_2"
-        inner = name[match.end() :]
-        parts.setdefault(component, {})[inner.removeprefix("text_model.") if is_clip else inner] = Origin(name)
-    return dict(parts)
-
-
-def find_vae(tensors: Tensors) -> Part:
-    """The autoencoder among `tensors`; empty where there is none."""
-    for prefix in VAE_PREFIXES:
-        inner = {name[len(prefix) :]: name for name in tensors if name.startswith(prefix)}
-        if inner:
-            num_blocks = len({name.split(".")[2] for name in inner if name.startswith("decoder.up.")})
-            return {
-                ours: Origin(theirs, is_flattened=".attentions." in ours and len(tensors[theirs].shape) == 4)
-                for name, theirs in inner.items()
-                for ours in [_vae_name(name, num_blocks)]
-            }
-    return {}
-
-
 # -------------------------------------------------------------------------------------------------- the transformer
 
 
@@ -241,32 +209,3 @@ def _pieces(
     edges = [0, width, 2 * width, 3 * width, rows][: len(ours) + 1]
     for layer, (start, end) in zip(ours, pairwise(edges), strict=True):
         yield layer, Origin(whole, rows=(min(start, rows), min(end, rows)))
-
-
-# ---------------------------------------------------------------------------------------------------- the autoencoder
-
-_VAE_WORDS: Final = (
-    (re.compile(r"^encoder\.quant_conv\."), "quant_conv."),
-    (re.compile(r"^decoder\.post_quant_conv\."), "post_quant_conv."),
-    (re.compile(r"^(encoder|decoder)\.norm_out\."), r"\1.conv_norm_out."),
-    (re.compile(r"^(encoder|decoder)\.mid\.block_1\."), r"\1.mid_block.resnets.0."),
-    (re.compile(r"^(encoder|decoder)\.mid\.block_2\."), r"\1.mid_block.resnets.1."),
-    (re.compile(r"^(encoder|decoder)\.mid\.attn_1\.norm\."), r"\1.mid_block.attentions.0.group_norm."),
-    (re.compile(r"^(encoder|decoder)\.mid\.attn_1\.([qkv])\."), r"\1.mid_block.attentions.0.to_\2."),
-    (re.compile(r"^(encoder|decoder)\.mid\.attn_1\.proj_out\."), r"\1.mid_block.attentions.0.to_out.0."),
-    (re.compile(r"^encoder\.down\.(\d+)\.block\."), r"encoder.down_blocks.\1.resnets."),
-    (re.compile(r"^encoder\.down\.(\d+)\.downsample\."), r"encoder.down_blocks.\1.downsamplers.0."),
-    (re.compile(r"\.nin_shortcut\."), ".conv_shortcut."),
-)
-_UP: Final = re.compile(r"^decoder\.up\.(\d+)\.(block|upsample)\.")
-
-
-def _vae_name(name: str, num_blocks: int) -> str:
-    """diffusers' name; its up blocks are counted from the other end."""
-    match = _UP.match(name)
-    if match is not None:
-        inner = "resnets." if match[2] == "block" else "upsamplers.0."
-        name = f"decoder.up_blocks.{num_blocks - 1 - int(match[1])}.{inner}{name[match.end() :]}"
-    for pattern, ours in _VAE_WORDS:
-        name = pattern.sub(ours, name)
-    return name

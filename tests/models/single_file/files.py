@@ -59,12 +59,20 @@ def safetensors(
     tensors: Mapping[str, Shape], *, dtype: str = "BF16", metadata: Mapping[str, str] | None = None
 ) -> bytes:
     """A file that is right but for what its numbers mean."""
+    header, num_bytes = header_of(tensors, dtype=dtype, metadata=metadata)
+    return header + bytes(num_bytes)
+
+
+def header_of(
+    tensors: Mapping[str, Shape], *, dtype: str, metadata: Mapping[str, str] | None = None
+) -> tuple[bytes, int]:
+    """The beginning of a safetensors file, and how many bytes follow it."""
     entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, shape in tensors.items():
         start, end = end, end + math.prod(shape) * BITS[dtype] // 8
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
-    return with_header(json.dumps(entries).encode(), end)
+    return with_header(json.dumps(entries).encode(), 0), end
 
 
 def with_header(header: bytes, num_bytes: int) -> bytes:
