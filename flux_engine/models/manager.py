@@ -102,10 +102,6 @@ class FluxModelManager:
         """Whether `identity` answers at once, once it has answered before: not where a single file was replaced."""
         return self.served.knows_weights(spec)
 
-    def can_identify(self, spec: ModelSpec) -> bool:
-        """Whether `identity` answers at once, once it has answered before: not where a single file was replaced."""
-        return self.served.knows_weights(spec)
-
     def is_warm(self, spec: ModelSpec) -> bool:
         return spec.id in self._loaded
 
