@@ -21,7 +21,12 @@ from tests.gateway.page.states import walk
 from tests.servers import free_port
 
 LOADS: Final = 5
-LOOKS: Final = ((WIDE, "light"), (NARROW, "dark"), (WIDE, "dark"), (NARROW, "light"))
+LOOKS: Final = (
+    (WIDE, "light", "a red sun on the left over purple mountains, a lake"),
+    (NARROW, "dark", "a white moon over a forest at night"),
+    (WIDE, "dark", "an orange sun over a desert at dusk"),
+    (NARROW, "light", "a yellow sun over green hills, a meadow"),
+)
 FRAMES: Final = """(() => {
     window.frames_ms = [];
     let last = null;
@@ -98,9 +103,9 @@ def while_made(browser: Browser, served: Served) -> list[tuple[str, object]]:
 
 def photograph(browser: Browser, served: Served, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for size, theme in LOOKS:
+    for size, theme, prompt in LOOKS:
         with opened(browser, size, theme=theme) as page:
-            for state in walk(page, served, prompt=f"a red sun on the left over purple mountains, a lake, {theme}"):
+            for state in walk(page, served, prompt=prompt):
                 page.screenshot(path=folder / f"{state}-{size[0]}-{theme}.png", animations="disabled")
 
 

@@ -14,7 +14,7 @@ from tests.gateway.page.conftest import Served, ask_for, sign_in
 
 
 def walk(page: Page, served: Served, *, prompt: str) -> Iterator[str]:
-    """The name of each state, with the page in it."""
+    """The name of each state, with the page in it. `prompt` is one that no other task has."""
     page.goto(served.url)
     expect(page.get_by_label("API key or token")).to_be_visible()
     yield "sign-in"
@@ -49,13 +49,15 @@ def _made(page: Page, *, prompt: str) -> Iterator[str]:
     page.get_by_role("button", name="Remove").click()
     page.get_by_text("More settings").click()
     ask_for(page, prompt, Steps="50")
-    expect(page.locator(".under-way")).to_be_visible()
+    coming = page.locator(".under-way", has_text=prompt)
+    expect(coming).to_be_visible()
     yield "under-way"
-    expect(page.locator(".preview img").first).to_be_visible()
+    expect(coming.locator(".preview img")).to_be_visible()
     yield "preview"
-    expect(page.locator(".card img").first).to_be_visible()
+    card = page.get_by_role("button", name=f"Open “{prompt}”")
+    expect(card.locator("img")).to_be_visible()
     yield "gallery"
-    page.locator(".card").first.click()
+    card.click()
     expect(page.locator("dialog img")).to_be_visible()
     yield "picture"
 

@@ -29,8 +29,9 @@ def test_copied_programs_run_as_pasted(browser: Browser, served: Served, tmp_pat
         page.get_by_role("button", name='Open “it\'s a "quoted" sun”').first.click()
         for language in COMMANDS:
             page.get_by_label("Copy as").select_option(language)
-            page.wait_for_function("async () => (await navigator.clipboard.readText()) !== ''")
-            programs[language] = page.evaluate("navigator.clipboard.readText()")
+            while not (program := page.evaluate("navigator.clipboard.readText()")):
+                page.wait_for_timeout(50)
+            programs[language] = program
             page.evaluate("navigator.clipboard.writeText('')")
         expect(page.get_by_role("dialog").get_by_text("Copied.")).to_be_visible()
     environment = os.environ | {"FLUX_API_KEY": served.key}

@@ -169,7 +169,7 @@ def test_a_video_is_made_and_played(browser: Browser, served: Served) -> None:
         )
         assert length == pytest.approx(1.0, abs=0.05)
         video.evaluate("v => { v.muted = true; return v.play(); }")
-        page.wait_for_function("document.querySelector('dialog video').currentTime > 0.2")
+        video.evaluate("v => new Promise((r) => { v.ontimeupdate = () => v.currentTime > 0.2 && r(); })")
 
 
 def test_the_gallery_by_keyboard(browser: Browser, served: Served) -> None:

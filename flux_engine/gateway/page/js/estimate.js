@@ -36,10 +36,9 @@ export function Estimate({ job, onProblem }) {
 export function inWords(said) {
   if (said.cached) return t("form.estimate.cached");
   const seconds = said.seconds?.warm ?? said.seconds_warm ?? said.seconds;
-  const values = {
-    seconds: typeof seconds === "number" ? duration(seconds) : "–",
-    work: Math.round(said.work * 100) / 100,
-    cost: said.cost_usd?.warm ?? said.cost_usd,
-  };
-  return t(values.cost === undefined || values.cost === null ? "form.estimate" : "form.estimate.cost", values);
+  const cost = said.cost_usd?.warm ?? said.cost_usd;
+  const parts = [t("form.estimate.work", { work: Math.round(said.work * 100) / 100 })];
+  if (typeof seconds === "number") parts.unshift(duration(seconds));
+  if (typeof cost === "number") parts.push(`${cost} USD`);
+  return parts.join(" · ");
 }
