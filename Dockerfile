@@ -20,10 +20,11 @@ ENV PATH=/opt/venv/bin:$PATH
 # drivers give an index with builds for them: --build-arg PIP_EXTRA_INDEX_URL=... No secret goes in here: what a private
 # index or a private model needs would stay in the image's history.
 ARG PIP_EXTRA_INDEX_URL
-COPY builder/setup.sh builder/requirements.txt builder/requirements-celery.txt builder/
+COPY builder/setup.sh builder/requirements.txt builder/requirements-bare.txt builder/requirements-celery.txt builder/
 # For workers on Celery: --build-arg EXTRA_REQUIREMENTS=builder/requirements-celery.txt
 ARG EXTRA_REQUIREMENTS
-RUN PIP_NO_CACHE_DIR=1 PYTHON=python3 VENV=/opt/venv bash builder/setup.sh builder/requirements.txt ${EXTRA_REQUIREMENTS}
+RUN PIP_NO_CACHE_DIR=1 PYTHON=python3 VENV=/opt/venv bash builder/setup.sh builder/requirements.txt \
+    builder/requirements-bare.txt ${EXTRA_REQUIREMENTS}
 
 COPY flux_engine/models/flux_tiny flux_engine/models/flux_tiny
 COPY builder/__init__.py builder/fetch_models.py builder/

@@ -48,8 +48,9 @@ train-tiny: $(VENV)/.runtime
 clean:
 	rm -rf $(VENV) outputs build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-$(VENV)/.runtime: builder/requirements.txt builder/requirements-gateway.txt builder/setup.sh
-	@PYTHON=$(PYTHON) VENV=$(VENV) bash builder/setup.sh builder/requirements.txt builder/requirements-gateway.txt
+$(VENV)/.runtime: builder/requirements.txt builder/requirements-bare.txt builder/requirements-gateway.txt builder/setup.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) bash builder/setup.sh builder/requirements.txt builder/requirements-bare.txt \
+		builder/requirements-gateway.txt
 	@touch $@
 
 $(VENV)/.gateway: $(VENV)/.runtime builder/requirements-gateway.txt

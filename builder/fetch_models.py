@@ -5,6 +5,7 @@
     python builder/fetch_models.py owner/repo:flux1-dev-Q8_0.gguf      # one file of the hub
     python builder/fetch_models.py civitai:VERSION_ID                  # of Civitai
     python builder/fetch_models.py https://huggingface.co/owner/repo/resolve/main/file.safetensors
+    python builder/fetch_models.py RealESRGAN_x4                      # an upscaler, for `upscale`
     python builder/fetch_models.py --list
 
 The download resumes where it was interrupted, every file's size is checked against the hub's and large files by
@@ -25,7 +26,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, not as a mo
 
 from builder.fetch_file import FetchError, fetch_file, means_file
 from flux_engine.inputs.lora_sites import LoraSites
+from flux_engine.inputs.upscalers import UPSCALER_FOLDER
 from flux_engine.models import catalog
 from flux_engine.models.catalog import ModelSpec
 from flux_engine.models.checkpoint import Snapshot, write_checkpoint
@@ -46,6 +49,11 @@ from flux_engine.settings import Profile, Settings
 from flux_engine.units import GIB
 
 PATTERNS: Final = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model", "*/*.jinja", "LICENSE*")
+UPSCALERS: Final[dict[str, tuple[str, str]]] = {  # by name: repository and licence; the file is name.pth
+    "RealESRGAN_x2": ("ai-forever/Real-ESRGAN", "BSD-3-Clause"),
+    "RealESRGAN_x4": ("ai-forever/Real-ESRGAN", "BSD-3-Clause"),
+    "4x-UltraSharp": ("Kim2091/UltraSharp", "CC BY-NC-SA 4.0, non-commercial"),
+}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -80,7 +88,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def fetch(model: str, volume: Path, *, revision: str = "main", force: bool = False) -> Path:
-    """Download `model` and return its folder. Raises FetchError."""
+    """Download `model` and return its folder, or the file of an upscaler. Raises FetchError."""
+    if model in UPSCALERS:
+        return _fetch_upscaler(model, volume, force=force)
     spec = catalog.find(model)
     repository = spec.id if spec is not None else model
     if repository.count("/") != 1:
@@ -101,6 +111,20 @@ def fetch(model: str, volume: Path, *, revision: str = "main", force: bool = Fal
         shutil.rmtree(folder)
     os.replace(partial, folder)
     return folder
+
+
+def _fetch_upscaler(name: str, volume: Path, *, force: bool) -> Path:
+    file = volume / UPSCALER_FOLDER / f"{name}.pth"
+    if file.is_file() and not force:
+        return file
+    partial = file.parent / f".{name}.partial"
+    with _downloading(UPSCALERS[name][0]):
+        from huggingface_hub import hf_hub_download
+
+        fetched = hf_hub_download(UPSCALERS[name][0], file.name, local_dir=partial, token=_token())
+    os.replace(fetched, file)
+    shutil.rmtree(partial)
+    return file
 
 
 def quantize(model: str, folder: Path, volume: Path, *, profile: Profile) -> str:
@@ -185,9 +209,8 @@ def _check_space(partial: Path, files: dict[str, Any]) -> None:
 
 def _download(repository: str, commit: str, partial: Path) -> None:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
-    try:
+    with _downloading(repository):
         snapshot_download(
             repository,
             revision=commit,
@@ -196,6 +219,15 @@ def _download(repository: str, commit: str, partial: Path) -> None:
             token=_token(),
             max_workers=8,
         )
+
+
+@contextmanager
+def _downloading(repository: str) -> Iterator[None]:
+    """What the hub's client raises, as FetchError."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+
+    try:
+        yield
     except HfHubHTTPError as error:
         raise FetchError(_explained(repository, error)) from error
     except (HTTPError, OSError) as error:
@@ -223,6 +255,9 @@ def _print_catalogue(volume: Path) -> None:
         is_there = (volume / "models" / spec.id.replace("/", "--") / REVISION_FILE).is_file()
         gib = spec.parameters * 2 / GIB
         sys.stdout.write(f"{spec.id:42} {gib:6.1f} GiB  {_state(spec, is_there)}\n")
+    for name, (_, licence) in UPSCALERS.items():
+        is_there = (volume / UPSCALER_FOLDER / f"{name}.pth").is_file()
+        sys.stdout.write(f"{name:42} upscaler    {'on the volume' if is_there else licence}\n")
 
 
 def _state(spec: ModelSpec, is_there: bool) -> str:

@@ -12,5 +12,9 @@ set -euo pipefail
 }
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 for requirements in "$@"; do
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$requirements"
+    case $requirements in
+        *-bare.txt) bare=--no-deps ;;
+        *) bare= ;;
+    esac
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check $bare --requirement "$requirements"
 done

@@ -17,6 +17,7 @@ from flux_engine.health import Check, bucket_check, cuda_of_torch, fitness_check
 from flux_engine.inputs.fetcher import InputFetcher
 from flux_engine.inputs.lora_store import LORA_FOLDER, LoraStore
 from flux_engine.inputs.pictures import MAX_BYTES, PictureSource
+from flux_engine.inputs.upscalers import UPSCALER_FOLDER, Upscalers
 from flux_engine.media.decode import MAX_PIXELS
 from flux_engine.media.marks.marker import Marker, Marks, Unmarked
 from flux_engine.models.manager import FluxModelManager
@@ -58,7 +59,10 @@ def build_worker(
     cache_folder = cache_folder or default_cache_folder()
     models = models or build_models(settings)
     inputs = inputs or InputFetcher(
-        LoraStore.from_settings(settings), PictureSource(Fetcher()), keeps_files=settings.provenance == "c2pa"
+        LoraStore.from_settings(settings),
+        PictureSource(Fetcher()),
+        upscalers=Upscalers(settings.model_volume / UPSCALER_FOLDER),
+        keeps_files=settings.provenance == "c2pa",
     )
     cache = CacheManager.from_settings(settings, cache_folder=cache_folder)
     return Worker(

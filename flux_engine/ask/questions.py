@@ -79,7 +79,10 @@ class Questions:
         raise InvalidInput(f"`op` must be one of {', '.join(OPS)}; got {shown(op)}", field=ASKS)
 
     async def note(self, job: ImageJob | VideoJob, timings: Mapping[str, float]) -> None:
-        """Keep what a job took that was made here, for the next estimate."""
+        """Keep what a job took that was made here, for the next estimate; of one that was enlarged it is not known how
+        much the model did."""
+        if isinstance(job, ImageJob) and job.upscale is not None:
+            return
         spec = self._models.served.named(job.model)
         gpu = self._models.plan(spec).gpu
         rows = {Shape.of(job).field(): asdict(Sample.of(job, timings, gpu=gpu))}

@@ -48,7 +48,7 @@ class Asking:
             job = await asyncio.to_thread(parse_job, Request(id="estimate", input=body), context)
         except FluxError as error:
             raise Refused.of(error) from None
-        known = not (job.loras or job.sources())  # else the content of what it names is not known here
+        known = not job.names_content  # else the content of what it names is not known here
         state = State(
             is_on_volume=True,
             is_loaded=False,

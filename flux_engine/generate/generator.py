@@ -153,8 +153,7 @@ class Generator:
         )
 
     def _pictures(self, model: LoadedModel, job: ImageJob, order: _Order) -> Generated:
-        pictures = order.inputs.pictures
-        return self._images.generate(model, job, order.progress, order.cancellation, pictures=pictures)
+        return self._images.generate(model, job, order.progress, order.cancellation, inputs=order.inputs)
 
     def _film(self, model: LoadedModel, job: VideoJob, order: _Order) -> Film:
         first_frame = order.inputs.pictures.image

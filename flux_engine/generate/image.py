@@ -7,16 +7,17 @@ and the same bytes however many images are asked for at once. A batch would gain
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+from flux_engine.generate.enlarge import enlarging_of
 from flux_engine.generate.gpu import Cancellation, settle
 from flux_engine.generate.preview import FlowPreview
 from flux_engine.generate.sampling import Sampler, Spent
 from flux_engine.generate.start import Start, start_of
 from flux_engine.generate.text import Embeddings, PromptEncoder
+from flux_engine.inputs.fetcher import JobInputs
 from flux_engine.job.image import ImageJob
-from flux_engine.media.decode import Pictures
 from flux_engine.progress import Progress
 
 if TYPE_CHECKING:
@@ -50,26 +51,33 @@ class ImageGenerator:
         progress: Progress,
         cancellation: Cancellation,
         *,
-        pictures: Pictures | None = None,
+        inputs: JobInputs | None = None,
     ) -> Generated:
-        """Make the job's images; `pictures` are those that it brings, of any size.
+        """Make the job's images; `inputs` hold the pictures that it brings, of any size, and what enlarges its own.
 
         Raises JobCancelled at the first step after a cancellation.
         """
-        made = Generated()
+        made, inputs = Generated(), inputs or JobInputs()
         progress.stage("text")
         began = time.perf_counter()
-        start = start_of(model, job, pictures or Pictures())
+        start = start_of(model, job, inputs.pictures)
         embeddings = self._prompts.encode(model, job, job.prompt)
         settle()
         made.spent.text_ms = (time.perf_counter() - began) * 1000
         cancellation.check()
+        size = start.size_of(job)
+        enlarging = enlarging_of(model, job, embeddings, size=size, upscaler=inputs.upscaler, spent=made.spent)
         progress.stage("denoising")
         sampler = Sampler(model, job, made.spent)
+        of_one = start.num_steps + (enlarging.num_steps if enlarging is not None else 0)
         for index, seed in enumerate(job.seeds()):
-            steps = _Steps(start, job, index, progress, cancellation, preview=_preview(model, job, progress))
-            picture = _one_image(sampler, start, seed, embeddings, steps)
-            made.images.append(start.finished(picture))
+            steps = _Steps(index * of_one, job.num_images * of_one, progress, cancellation)
+            drawn = _Drawn(start.pipeline, steps, _preview(model, job, progress))
+            picture = start.finished(_one_image(sampler, start, seed, embeddings, drawn))
+            if enlarging is not None:
+                cancellation.check()
+                picture = enlarging.enlarged(picture, seed, on_step=steps.after(start.num_steps).report)
+            made.images.append(picture)
         return made
 
 
@@ -85,46 +93,51 @@ def can_preview(model: LoadedModel) -> bool:
     return model.tuned.applied.offload != "model"
 
 
+@dataclass(frozen=True, slots=True)
 class _Steps:
-    """Reports each denoising step of one image of a job, and ends it once the job is cancelled."""
+    """Reports each denoising step of a job, of which `before` were done before these, and ends it once the job is
+    cancelled."""
 
-    def __init__(
-        self,
-        start: Start,
-        job: ImageJob,
-        index: int,
-        progress: Progress,
-        cancellation: Cancellation,
-        *,
-        preview: FlowPreview | None,
-    ) -> None:
-        self._pipeline = start.pipeline
-        self._before = index * start.num_steps
-        self._total = job.num_images * start.num_steps
-        self._progress = progress
-        self._cancellation = cancellation
-        self._preview = preview
+    before: int
+    total: int
+    progress: Progress
+    cancellation: Cancellation
+
+    def report(self, step: int, *, preview: str | None = None) -> None:
+        self.cancellation.check()
+        done = self.before + step + 1
+        self.progress.step(done, self.total, preview=preview)
+        if done == self.total:
+            self.progress.stage("decoding")
+
+    def after(self, steps: int) -> _Steps:
+        return replace(self, before=self.before + steps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """The steps of one image, with a look at it."""
+
+    pipeline: Any
+    steps: _Steps
+    preview: FlowPreview | None
 
     def report(self, step: int, latents: Tensor) -> None:
-        self._cancellation.check()
         preview = None
-        if self._preview is not None:
-            is_wanted = self._progress.wants_preview()
-            preview = self._preview.follow(self._pipeline, latents, step, is_wanted=is_wanted)
-        done = self._before + step + 1
-        self._progress.step(done, self._total, preview=preview)
-        if done == self._total:
-            self._progress.stage("decoding")
+        if self.preview is not None:
+            is_wanted = self.steps.progress.wants_preview()
+            preview = self.preview.follow(self.pipeline, latents, step, is_wanted=is_wanted)
+        self.steps.report(step, preview=preview)
 
 
-def _one_image(sampler: Sampler, start: Start, seed: int, embeddings: Embeddings, steps: _Steps) -> Image:
+def _one_image(sampler: Sampler, start: Start, seed: int, embeddings: Embeddings, drawn: _Drawn) -> Image:
     import torch
 
     images: list[Image] = sampler.call(
         start.pipeline,
         embeddings,
         num_steps=start.num_steps,
-        on_step=steps.report,
+        on_step=drawn.report,
         generator=torch.Generator("cpu").manual_seed(seed),
         **start.arguments,
     )

@@ -29,6 +29,10 @@ class Start:
     num_steps: int
     patch: Patch | None = None  # what is made belongs there; None: it is the whole picture
 
+    def size_of(self, job: ImageJob) -> tuple[int, int]:
+        """Width and height of the job's pictures."""
+        return (job.width, job.height) if self.patch is None else self.patch.canvas.size
+
     def finished(self, made: Image) -> Image:
         """`made` as the job's picture: outside a mask the given picture's own pixels, which the VAE would change."""
         return made if self.patch is None else self.patch.put_back(made)

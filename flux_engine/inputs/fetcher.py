@@ -9,14 +9,19 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from flux_engine.errors import FluxError
 from flux_engine.inputs.lora_store import LoraStore
 from flux_engine.inputs.lora_volume import StoredLora
 from flux_engine.inputs.pictures import PictureSource, PictureSum
+from flux_engine.inputs.upscalers import Upscaler, Upscalers
 from flux_engine.job.base import REFERENCES, SOURCES, Job, JsonObject
+from flux_engine.job.image import ImageJob
 from flux_engine.media.decode import Decoded, Pictures, decode_picture
 from flux_engine.media.mask import Mask, as_large_as, decode_mask
+
+BY_THE_MODEL: Final = "tiles"  # in place of an upscaler's hash, in the fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,7 @@ class JobInputs:
     picture_hashes: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    upscaler: Upscaler | None = None  # that of the volume, for a job that is enlarged
 
     def content(self, job: Job) -> JsonObject:
         """The content hashes of what the job's parameters only name, for the fingerprint."""
@@ -38,14 +44,25 @@ class JobInputs:
         if self.loras:
             pairs = zip(self.loras, job.loras, strict=True)
             named["loras"] = [{"sha256": stored.sha256, "scale": asked.scale} for stored, asked in pairs]
+        if isinstance(job, ImageJob) and job.upscale is not None:
+            named["upscaler"] = BY_THE_MODEL if self.upscaler is None else self.upscaler.sha256
         return named
 
 
 class InputFetcher:
     """Fetches the inputs of jobs, those of one job side by side."""
 
-    def __init__(self, loras: LoraStore, pictures: PictureSource, *, keeps_files: bool = False) -> None:
+    def __init__(
+        self,
+        loras: LoraStore,
+        pictures: PictureSource,
+        *,
+        upscalers: Upscalers | None = None,
+        keeps_files: bool = False,
+    ) -> None:
+        """Without `upscalers` there are none."""
         self._loras = loras
+        self._upscalers = upscalers
         self._pictures = pictures
         self._keeps_files = keeps_files
 
@@ -55,8 +72,9 @@ class InputFetcher:
         Raises InvalidInput and InputFetchFailed; the first error cancels the other downloads of the job.
         """
         sources, sum_ = job.sources(), PictureSum()
+        upscaler = await self._upscaler(job)
         if not sources and not job.loras:
-            return JobInputs()
+            return JobInputs(upscaler=upscaler)
         try:
             async with asyncio.TaskGroup() as group:
                 finding = [
@@ -71,11 +89,16 @@ class InputFetcher:
         read = dict(zip(sources, (task.result() for task in fetching), strict=True))
         inputs = await asyncio.to_thread(_put_together, tuple(task.result() for task in finding), read)
         files = {name: each.data for name, each in read.items()} if self._keeps_files else {}
-        return replace(inputs, files=files)
+        return replace(inputs, files=files, upscaler=upscaler)
 
     async def lora(self, path: str, *, before_download: Callable[[], None] = lambda: None) -> StoredLora:
         """One LoRA, as `fetch` finds it. Raises InvalidInput and InputFetchFailed."""
         return await self._loras.get(path, before_download=before_download)
+
+    async def _upscaler(self, job: Job) -> Upscaler | None:
+        if not isinstance(job, ImageJob) or job.upscale is None or self._upscalers is None:
+            return None
+        return await asyncio.to_thread(self._upscalers.find, job.upscale)
 
     async def _picture(self, source: str, name: str, sum_: PictureSum, before_download: Callable[[], None]) -> _Read:
         data = await self._pictures.get(source, name, before_download=before_download)

@@ -74,6 +74,11 @@ class Job:
             sources[REFERENCES] = [shown_picture(value) for value in echoed[REFERENCES]]
         return echoed | sources | {"loras": [lora.shown() for lora in self.loras]}
 
+    @property
+    def names_content(self) -> bool:
+        """Whether its fingerprint needs more than its parameters: the content of LoRAs, pictures or an upscaler."""
+        return bool(self.loras or self.sources() or getattr(self, "upscale", None))
+
     def sources(self) -> dict[str, str]:
         """The pictures that the job brings, by field, `images[0]` for one of several; each is a URL, a data URI or
         base64."""

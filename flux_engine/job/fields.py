@@ -149,6 +149,9 @@ class ImageFields(SharedFields):
         None, description="Cut the masked part out with this many pixels around it, draw it at the model's own size"
     )
     expand: Any = Field(None, description="Pixels added to each side of `image` and painted")
+    upscale: Annotated[Literal[2, 4], BeforeValidator(_integer)] | None = Field(
+        None, description="How many times the finished picture is enlarged"
+    )
     strength: Annotated[Number, Field(gt=0, le=1)] | None = Field(None, description="How much of `image` is redrawn")
     output_format: ImageFormat | None = Field(None, description="File format")
 

@@ -8,6 +8,7 @@ from typing import Final
 from flux_engine.errors import InvalidInput
 from flux_engine.job.base import DEFAULT_QUALITY, Job, JsonObject, Parsing, model_limits, shared_values
 from flux_engine.job.edits.expand import Expand, expand_of
+from flux_engine.job.edits.upscale import check_result
 from flux_engine.job.fields import MAX_SEED, ImageFields, allowed_values
 from flux_engine.job.formats import ONLY_OF_VIDEOS, ImageFormat
 from flux_engine.job.limits import ModelLimits
@@ -27,6 +28,7 @@ class ImageJob(Job):
     mask_feather: int | None  # pixels; None where nothing is put back into a picture
     mask_crop: int | None
     expand: Expand | None
+    upscale: int | None  # 2 or 4
     strength: float | None  # above 0 to 1; None where the model does not redraw `image`
     output_format: ImageFormat
 
@@ -50,6 +52,8 @@ def image_job(parsing: Parsing) -> ImageJob:
     _check_references(given, limits)
     expand = expand_of(given.expand)
     _check_images(given, limits)
+    if given.image is None or not shared["is_size_open"]:
+        check_result((shared["width"], shared["height"]), given.upscale)
     return ImageJob(
         num_images=given.num_images,
         images=given.images,
@@ -57,6 +61,7 @@ def image_job(parsing: Parsing) -> ImageJob:
         mask_feather=_mask_feather(given, limits),
         mask_crop=given.mask_crop,
         expand=expand,
+        upscale=given.upscale,
         strength=_strength(given, limits, warnings),
         output_format=given.output_format or DEFAULT_FORMAT,
         is_format_open=given.output_format is None,

@@ -13,13 +13,13 @@ from typing import Final, TypeVar
 from flux_engine.errors import InvalidInput
 from flux_engine.job.base import Job
 from flux_engine.job.edits.region import Box, Region, Sides, region_of
+from flux_engine.job.edits.upscale import check_result
 from flux_engine.job.image import ImageJob
 from flux_engine.job.limits import ModelLimits
 from flux_engine.job.size import size_like
 
 MAX_CUT: Final = 0.1  # share of a side cut without a warning; sides are multiples of 16
 MAX_REFERENCE_RATIO: Final = 8  # of the long side to the short one, as FLUX.2's processor has it
-MAX_RESULT_PIXELS: Final = 16_000_000  # as many as a picture that comes may have
 
 AnyJob = TypeVar("AnyJob", bound=Job)
 
@@ -37,6 +37,8 @@ def shaped_like(job: AnyJob, picture: Sides | None, limits: ModelLimits, *, pain
     if job.is_size_open:
         width, height = size_like(picture, limits)
         job = replace(job, width=width, height=height)
+        if isinstance(job, ImageJob):
+            check_result((width, height), job.upscale)
     mask = job.mask if isinstance(job, ImageJob) else None
     if limits.image_use == "reference" and mask is None:
         return job  # it is looked at whole
@@ -63,13 +65,9 @@ def drawn_region(job: Job, picture: Sides, painted: Box | None) -> Region | None
 
 
 def _shaped_by(job: AnyJob, region: Region, limits: ModelLimits) -> AnyJob:
-    width, height = region.canvas
-    if width * height > MAX_RESULT_PIXELS:
-        raise InvalidInput(
-            f"`image` with `expand` is {width}x{height} pixels; a result has at most {MAX_RESULT_PIXELS}: add fewer, "
-            "or send a smaller picture",
-            field="expand",
-        )
+    check_result(region.canvas, None, field="expand")
+    if isinstance(job, ImageJob):
+        check_result(region.canvas, job.upscale)
     if job.is_size_open:
         keeps_pixels = isinstance(job, ImageJob) and job.mask_crop is None
         width, height = size_like(region.sides, limits, keeps_pixels=keeps_pixels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flux_engine.job.edits.upscale import REDRAWN
 from flux_engine.job.image import ImageJob
 from flux_engine.job.limits import PIXELS_PER_MEGAPIXEL
 from flux_engine.job.timeline import Schedule, value_at
@@ -9,9 +10,18 @@ from flux_engine.job.video import VideoJob
 
 
 def work_of(job: ImageJob | VideoJob) -> float:
-    """Megapixels x steps x pictures or frames that are generated, twice with true CFG."""
+    """Megapixels x steps x pictures or frames that are generated, twice with true CFG; with `upscale` also the tiles
+    that are drawn anew, whether the model draws them or an upscaler does that work."""
     megapixels = job.width * job.height / PIXELS_PER_MEGAPIXEL
-    return round(megapixels * job.num_inference_steps * pictures_of(job) * passes_of(job), 6)
+    enlarged = 1 + redrawn_share(job)
+    return round(megapixels * job.num_inference_steps * pictures_of(job) * passes_of(job) * enlarged, 6)
+
+
+def redrawn_share(job: ImageJob | VideoJob) -> float:
+    """The work of enlarging a picture, against that of making it."""
+    if not isinstance(job, ImageJob) or job.upscale is None:
+        return 0.0
+    return job.upscale**2 * REDRAWN
 
 
 def pictures_of(job: ImageJob | VideoJob) -> int:
@@ -27,7 +37,9 @@ def passes_of(job: ImageJob | VideoJob) -> int:
 def steps_of(job: ImageJob | VideoJob) -> int:
     """Denoising steps that run for the whole job: fewer than its own for each picture that is redrawn."""
     if isinstance(job, ImageJob):
-        return job.num_images * steps_run(job.num_inference_steps, 1.0 if job.strength is None else job.strength)
+        steps = steps_run(job.num_inference_steps, 1.0 if job.strength is None else job.strength)
+        tiles = 0 if job.upscale is None else job.upscale**2 * steps_run(job.num_inference_steps, REDRAWN)
+        return job.num_images * (steps + tiles)
     if job.mode == "interpolate":
         return job.frames_made * job.num_inference_steps
     whole = len(job.keyframes) - 1 + (0 if job.image is not None else 1)

@@ -33,6 +33,11 @@ class LoadedModel:
         return self.tuned.pipeline
 
     @property
+    def device(self) -> str:
+        """Where the pipeline computes, as torch names it."""
+        return str(self.pipeline._execution_device)
+
+    @property
     def plan(self) -> Plan:
         return self.tuned.applied.plan
 

@@ -134,6 +134,7 @@ def test_effective_values(context: ParseContext, fields: dict[str, Any], feather
 
 NO_FEATHER: tuple[object, ...] = (-1, 65, 2.5, "4", True, [4], math.nan)
 NO_CROP: tuple[object, ...] = (-1, 513, 0.5, "32", False, {}, math.inf)
+NO_FACTOR: tuple[object, ...] = (0, 1, 3, 8, -2, 2.5, "2", "4x", True, [2], {"factor": 2}, math.nan)
 BAD: list[tuple[dict[str, Any], str]] = [
     *(({**EDIT, "mask_feather": value}, "mask_feather") for value in NO_FEATHER),
     *(({**EDIT, "mask_crop": value}, "mask_crop") for value in NO_CROP),
@@ -160,6 +161,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({**EDIT, "mask_crop": 5, "num_frames": 4}, "mask"),
     ({"expand": {"left": 5}, "num_frames": 4}, "expand"),
     ({"mask_feather": 5, "type": "video"}, "mask_feather"),
+    *(({"upscale": value}, "upscale") for value in NO_FACTOR),
+    ({"upscale": 4, "model": "dev", "size": "2048x1024"}, "upscale"),
+    ({"upscale": 4, "model": "klein", "aspect_ratio": "1:1", "megapixels": 4}, "upscale"),
+    ({"upscale": 2, "num_frames": 4}, "upscale"),
 ]
 
 
@@ -171,8 +176,17 @@ def test_bad_edits_are_refused_by_field(context: ParseContext, fields: dict[str,
     assert refusal.value.message
 
 
+def test_an_enlarged_result_is_bounded_by_its_pixels() -> None:
+    assert shaped("dev", (1024, 1024), None, image="QUFB", upscale=4).upscale == 4
+    assert shaped("dev", (2000, 2000), None, **EDIT, mask_crop=8, upscale=2.0).upscale == 2
+    for fields in ({"mask_crop": 8, "mask": "QUFB"}, {"expand": {"left": 1000}}):
+        with pytest.raises(InvalidInput, match="and one has at most") as refusal:
+            shaped("dev", (2000, 2000), None, image="QUFB", upscale=4, **fields)
+        assert refusal.value.field == "upscale"
+
+
 def test_a_canvas_beyond_all_bounds_is_refused() -> None:
     added = dict.fromkeys(("left", "right", "top", "bottom"), 2048)
-    with pytest.raises(InvalidInput, match="5096x4896 pixels") as refusal:
+    with pytest.raises(InvalidInput, match="5096x4896") as refusal:
         shaped("FLUX.1-dev", PICTURE, None, image="QUFB", expand=added)
     assert refusal.value.field == "expand"

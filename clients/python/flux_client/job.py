@@ -94,6 +94,8 @@ class ImageJob(TypedDict, total=False):
     """Cut the masked part out with this many pixels around it, draw it at the model's own size"""
     expand: Expand
     """Pixels added to each side of `image` and painted"""
+    upscale: Literal[2, 4]
+    """How many times the finished picture is enlarged"""
     strength: float
     """How much of `image` is redrawn"""
     output_format: Literal["png", "jpg", "webp", "jpeg"]

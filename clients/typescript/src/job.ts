@@ -88,6 +88,8 @@ export interface ImageJob {
   mask_crop?: number;
   /** Pixels added to each side of `image` and painted */
   expand?: Expand;
+  /** How many times the finished picture is enlarged */
+  upscale?: 2 | 4;
   /** How much of `image` is redrawn */
   strength?: number;
   /** File format */

@@ -1,7 +1,7 @@
 """Finished before: a task that the cache answers without a worker awake.
 
-A fingerprint needs the content of what a job names. A job with LoRAs or pictures therefore has none here and is left
-to a worker, which looks once more.
+A fingerprint needs the content of what a job names. A job with LoRAs, pictures or an upscaler therefore has none here
+and is left to a worker, which looks once more.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Hits:
                 await self._cache.remember(entry, store=self._results.store)
 
     async def _fingerprints(self, job: Job) -> list[tuple[ModelIdentity, str]]:
-        if job.loras or job.sources():
+        if job.names_content:
             return []
         parameters = job.parameters()
         identities = await self._notices.identities(job.model)

@@ -39,6 +39,7 @@ EXAMPLES: Final[dict[str, list[Any]]] = {
     "mask_feather": [4],
     "mask_crop": [32],
     "expand": [{"right": 64}, {"left": 32, "right": 32, "top": 16, "bottom": 0}],
+    "upscale": [2],
     "strength": [0.6],
     "output_format": ["webp"],
     "output_quality": [80],
