@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests mostly wait for processes of their own, so two of them share a core.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 4 ? 8 : 2 * n)))
 
-.PHONY: run test test-slow test-gpu images-test check docs serve platform train-tiny clean
+.PHONY: run test test-slow test-gpu images-test bench check docs serve platform train-tiny clean
 
 run: $(VENV)/.runtime
 	@$(BIN)/python handler.py
@@ -25,6 +25,11 @@ test-gpu: $(VENV)/.development
 # Both Dockerfiles built and run without a container daemon. As root, with Debian's buildah and debootstrap.
 images-test: $(VENV)/.development
 	@$(BIN)/python -m builder.images
+
+# Against the plain worker of benchmarks/plain/: a quarter of an hour on two quiet cores. SECTIONS="hits gateway"; or
+# SECTIONS=--missing, to go on where a run was broken off.
+bench: $(VENV)/.development
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.suite $(SECTIONS)
 
 check: $(VENV)/.development
 	@$(BIN)/ruff format --check .

@@ -83,9 +83,10 @@ def bare_call(pipeline: Any, side: int, steps: int) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-async def job(worker: Worker, side: int, steps: int, *, seed: int) -> tuple[float, Any]:
+async def job(worker: Worker, side: int, steps: int, *, seed: int, output_format: str = "png") -> tuple[float, Any]:
     fields = {"prompt": f"{PROMPT}, {seed}", "width": side, "height": side, "seed": seed, "cache": False}
     fields |= {"num_inference_steps": steps, "guidance_scale": 3.5, "max_sequence_length": 32}
+    fields["output_format"] = output_format
     began = time.perf_counter()
     result = await worker.run({"id": f"job-{seed}", "input": fields})
     total_ms = (time.perf_counter() - began) * 1000

@@ -17,7 +17,16 @@ from typing import Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from builder import client_types, gpus_table, hub_form, lora_tables, manifests, model_file_tables, postman
+from builder import (
+    client_types,
+    gpus_table,
+    hub_form,
+    lora_tables,
+    manifests,
+    model_file_tables,
+    performance_page,
+    postman,
+)
 from flux_engine.errors import FluxError
 from flux_engine.gateway.app import openapi_document
 from flux_engine.gateway.settings import PARTS, GatewaySettings
@@ -45,12 +54,14 @@ FORMS: Final = {  # of fields that are parsed apart
     "motion": "an object; each value a number or a list of `[frame, value]`",
     "strength": "a number above 0 and up to 1; for a video also a list of `[frame, value]`",
 }
+WRITTEN: Final = {gpus_table.PAGE: gpus_table.page, performance_page.PAGE: performance_page.page}  # whole pages
 BLOCK: Final = re.compile(r"(<!-- begin:(\w+) -->\n).*?(<!-- end:\2 -->)", re.DOTALL)
 
 
 def main() -> int:
-    made = {page: rendered(page.read_text(encoding="utf-8")) for page in PAGES if page != gpus_table.PAGE}
-    made |= {gpus_table.PAGE: gpus_table.page(), hub_form.PAGE: hub_form.page(), manifests.PAGE: manifests.page()}
+    made = {page: rendered(page.read_text(encoding="utf-8")) for page in PAGES if page not in WRITTEN}
+    made |= {page: write() for page, write in WRITTEN.items()}
+    made |= {hub_form.PAGE: hub_form.page(), manifests.PAGE: manifests.page()}
     made |= {client_types.PYTHON: client_types.python(), client_types.TYPESCRIPT: client_types.typescript()}
     made |= {postman.PAGE: postman.page(), OPENAPI: json.dumps(openapi_document(), indent=1) + "\n"}
     if "--check" in sys.argv:

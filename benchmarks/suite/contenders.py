@@ -15,6 +15,7 @@ from local_platform.job import Job, Status
 from local_platform.server import Platform
 from local_platform.workers import HANDLER, WorkerPool, WorkerProcess
 
+ROOT: Final = Path(__file__).parents[2]
 PROMPT: Final = "a large red sun on the left over purple mountains at dusk"
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 

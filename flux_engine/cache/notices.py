@@ -79,7 +79,7 @@ class Notices:
     def __init__(self, link: RedisLink, *, namespace: str) -> None:
         self._link = link
         self._root = f"flux:{quote(namespace, safe='', errors='backslashreplace')}"
-        self._told_at: dict[str, float] = {}
+        self._told_at: dict[Offer | ModelIdentity, float] = {}
         self.channel: Final = f"{self._root}:notices"
 
     # ------------------------------------------------------------------------------------- workers
@@ -109,15 +109,14 @@ class Notices:
             await self._link.eval(TELL, [self._progress(task_id)], [told, "", PROGRESS_LASTS_S, self.channel])
 
     async def offer(self, offer: Offer) -> None:
-        text = offer.to_json()
-        if self._is_news(text):
+        if self._is_news(offer):
             with suppress(CacheAway):
-                await self._link.eval(SET_OFFER, [f"{self._root}:offer"], [text, IDENTITY_LASTS_S])
+                await self._link.eval(SET_OFFER, [f"{self._root}:offer"], [offer.to_json(), IDENTITY_LASTS_S])
 
     async def makes(self, identity: ModelIdentity) -> None:
         """This worker makes results by `identity`."""
-        text = json.dumps(asdict(identity), sort_keys=True)
-        if self._is_news(text):
+        if self._is_news(identity):
+            text = json.dumps(asdict(identity), sort_keys=True)
             with suppress(CacheAway):
                 arguments: list[str | bytes | int] = [round(time.time()), text, IDENTITIES_KEPT, IDENTITY_LASTS_S]
                 await self._link.eval(SET_IDENTITY, [self._identities(identity.id)], arguments)
@@ -145,11 +144,12 @@ class Notices:
             return update if isinstance(update, dict) else None
         return None
 
-    def _is_news(self, text: str) -> bool:
+    def _is_news(self, fact: Offer | ModelIdentity) -> bool:
+        """Asked for every job: so the fact itself is looked up, and written out only where it is told."""
         now = time.monotonic()
-        if now - self._told_at.get(text, -RETOLD_AFTER_S) < RETOLD_AFTER_S:
+        if now - self._told_at.get(fact, -RETOLD_AFTER_S) < RETOLD_AFTER_S:
             return False
-        self._told_at[text] = now
+        self._told_at[fact] = now
         return True
 
     def _progress(self, task_id: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import shutil
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +17,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from benchmarks.cache_hit import requests_of, scripts_run
 from local_platform.job import Job, Status
 from local_platform.server import Platform
 from tests.runpod.pool import LoggedPool
@@ -29,6 +33,7 @@ class Endpoint:
     platform: Platform
     pool: LoggedPool
     redis: RedisProcess
+    s3: S3Process
 
     async def run(self, **fields: Any) -> Job:
         job = self.platform.endpoint.submit({"input": {**SUN, **fields}})
@@ -50,7 +55,7 @@ async def _live(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Endpo
     try:
         async with Platform() as platform, LoggedPool(platform, environment=environment) as pool:
             await pool.start()
-            yield Endpoint(platform, pool, redis)
+            yield Endpoint(platform, pool, redis, s3)
     finally:
         redis.kill()
         s3.kill()
@@ -95,3 +100,42 @@ async def test_a_worker_that_has_just_started_answers_from_the_cache_without_tor
     other: Any = (await live.run(seed=8)).result["output"]
     assert other["cached"] is False
     assert "libtorch" in Path(f"/proc/{fresh.pid}/maps").read_text()  # the look above can fail
+
+
+HITS = 10
+MOST_BYTES = 3_000  # of a hit's result, its signed URL included
+MOST_SYSTEM_CALLS = 400  # of a hit, by all threads of its worker
+
+
+async def test_what_a_hit_asks_and_serialises(live: Endpoint) -> None:
+    """Counts, which do not depend on the machine: one look at Redis, one at the bucket, a small result."""
+    for _ in range(2):  # made, then found by a worker that has told what it serves
+        await live.run(seed=9)
+    requests_of(live.s3, "start")
+    asked = await scripts_run(live.redis)
+    hits = [await live.run(seed=9) for _ in range(HITS)]
+    assert all(picture(hit) for hit in hits)
+    assert await scripts_run(live.redis) - asked <= HITS + 2  # once a minute a worker tells what it serves
+    assert requests_of(live.s3, "stop") == 2 * HITS  # this test's own downloads are the other half
+    assert all(len(json.dumps(hit.result)) <= MOST_BYTES for hit in hits)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+async def test_how_many_system_calls_a_hit_takes(live: Endpoint, tmp_path: Path) -> None:
+    for _ in range(2):
+        await live.run(seed=9)
+    counts = tmp_path / "counts"
+    watching = await asyncio.create_subprocess_exec(
+        *("strace", "-f", "-c", "-o", str(counts), "-p", str(live.pool.workers[-1].pid)),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert watching.stderr is not None
+    said = (await watching.stderr.readline()).decode()
+    if "attached" not in said:
+        pytest.skip(f"strace may not attach here: {said.strip()}")
+    for _ in range(HITS):
+        await live.run(seed=9)
+    watching.send_signal(signal.SIGINT)
+    await watching.wait()
+    total = next(line for line in counts.read_text().splitlines() if line.endswith("total"))
+    assert int(total.split()[3]) <= MOST_SYSTEM_CALLS * HITS, counts.read_text()

@@ -1,0 +1,58 @@
+"""Jobs a second of one warm worker, by jobs made at a time and by how long an upload takes."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.suite.bucket import slow_bucket
+from benchmarks.suite.contenders import Picture, Running, running
+from benchmarks.suite.samples import Figures, alternating
+
+JOBS: Final = 6
+CONTENDERS: Final[dict[str, dict[str, str]]] = {  # and what is set for it
+    "ours": {},
+    "ours, 2 at a time": {"WORKER_CONCURRENCY": "2"},
+    "ours, 3 at a time": {"WORKER_CONCURRENCY": "3"},
+    "plain": {},
+}
+UPLOADS_MS: Final = {300: 2, 0: 1}  # and the rounds of a run
+ON_THE_GPU: Final = ("text_ms", "denoise_ms", "decode_ms")
+
+
+async def measure(*, jobs: int = JOBS) -> dict[str, Any]:
+    """By milliseconds of an upload: jobs a second, and for ours how much of the time the GPU was busy."""
+    found = {}
+    for upload_ms, rounds in UPLOADS_MS.items():
+        async with AsyncExitStack() as stack:
+            volume = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            bucket = await stack.enter_async_context(slow_bucket(upload_ms / 1000))
+            warm: dict[str, Running] = {}
+            for name, settings in CONTENDERS.items():
+                environment = {**bucket, **settings}
+                warm[name] = await stack.enter_async_context(running(name, volume=volume, environment=environment))
+                await warm[name].run(_job(0))
+
+            async def once(name: str, turn: int, warm: dict[str, Running] = warm) -> Figures:
+                return await _batch(warm[name], jobs, seed=1000 * (turn + 1))
+
+            found[str(upload_ms)] = await alternating(tuple(CONTENDERS), once, rounds=rounds)
+    return {"jobs": jobs, "uploads_ms": found}
+
+
+def _job(seed: int) -> Picture:
+    return Picture(side=512, steps=8, seed=seed)
+
+
+async def _batch(contender: Running, count: int, *, seed: int) -> Figures:
+    ids = [contender.submit(_job(seed + number)) for number in range(count)]
+    jobs = [await contender.result(job_id) for job_id in ids]
+    span_s = max(job.finished_at or 0 for job in jobs) - min(job.started_at or 0 for job in jobs)
+    figures = {"jobs a second": count / span_s, "GPU busy": 0.0}
+    if not contender.is_plain:
+        outputs: list[Any] = [job.result["output"] for job in jobs]
+        busy_s = sum(output["timings"][part] for output in outputs for part in ON_THE_GPU) / 1000
+        figures["GPU busy"] = busy_s / span_s
+    return figures
