@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 from diffusers import FluxPipeline
 from peft.tuners.lora import LoraLayer
 
@@ -39,6 +41,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:Depr
 
 CPU = cpu_machine(total_bytes=16 * GIB)
 SIZES = ((64, 64), (96, 64), (64, 96), (128, 64), (96, 96))
+
+
+@pytest.fixture(autouse=True)
+def _operators_are_left_to_torch() -> Iterator[None]:
+    """Inductor traces, keys and caches as ever; its own kernels would take a C++ compiler minutes."""
+    with torch._inductor.config.patch(torch._inductor.lite_mode_options):
+        yield
 
 
 def compiled_plan() -> Plan:
@@ -100,6 +109,7 @@ WORKER = """
 import json, sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
+import torch._inductor.config
 from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.gpus import cpu_machine
@@ -115,7 +125,8 @@ manager = FluxModelManager(
     lora_max_bytes=1,
     keeps_checkpoints=True,
 )
-tuned = manager.use(FLUX_TINY, lambda model: model.tuned)
+with torch._inductor.config.patch(torch._inductor.lite_mode_options):
+    tuned = manager.use(FLUX_TINY, lambda model: model.tuned)
 manager.wait_for_checkpoint()
 from torch._dynamo.utils import counters
 from torch._inductor import config
