@@ -1,0 +1,60 @@
+"""Schemes by layer, the chain of fallbacks, and what torchao must not change for the whole process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch._inductor.config
+from torchao.quantization import quantize_
+
+from flux_engine.models.catalog import FLUX_TINY
+from flux_engine.models.planning.gpus import cpu_machine
+from flux_engine.models.planning.optimizer import ModelOptimizer
+from flux_engine.models.planning.plan import Preferences
+from flux_engine.models.tuning.quantisation import loading, quantisation_of, scheme_of_layer, torchao_config
+from flux_engine.settings import Quantisation
+from flux_engine.units import GIB
+
+SCHEMES: tuple[Quantisation, ...] = ("int8_weight_only", "int8_dynamic")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's compiler of torch
+def test_a_card_without_fp8_by_row_tries_it_by_tensor_and_then_int8() -> None:
+    plan = ModelOptimizer().plan(cpu_machine(total_bytes=16 * GIB), FLUX_TINY, Preferences(compile=True))
+    parts = tuple(
+        replace(part, quantisation="fp8_dynamic") if part.component == "transformer" else part for part in plan.parts
+    )
+    with torch._inductor.config.patch(torch._inductor.lite_mode_options):
+        how = loading(replace(plan, parts=parts), device="cpu")
+    assert how.quantisations["transformer"] == "int8_dynamic"
+    assert [one.wanted for one in how.fallbacks] == ["fp8_dynamic", "fp8_tensor"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_quantising_turns_on_no_search_in_the_compiler(scheme: Quantisation) -> None:
+    layer = torch.nn.Sequential(torch.nn.Linear(64, 64))
+    quantize_(layer, torchao_config(scheme))
+    assert quantisation_of(layer) == scheme
+    assert not torch._inductor.config.coordinate_descent_tuning
+    assert not torch._inductor.config.coordinate_descent_check_all_directions
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        ("transformer_blocks.0.attn.to_q", "fp8_dynamic"),
+        ("transformer_blocks.3.ff.net.0.proj", "fp8_dynamic"),
+        ("transformer_blocks.0.norm1.linear", "int8_weight_only"),  # one row a step
+        ("single_transformer_blocks.7.norm.linear", "int8_weight_only"),
+        ("double_stream_modulation_img.linear", "int8_weight_only"),
+        ("x_embedder", "int8_weight_only"),
+        ("proj_out", "int8_weight_only"),
+        ("single_transformer_blocks.7.proj_out", "fp8_dynamic"),
+    ],
+)
+def test_layers_that_meet_one_row_and_edges_keep_their_activations(layer: str, expected: Quantisation) -> None:
+    assert scheme_of_layer(layer, "fp8_dynamic") == expected
+    assert scheme_of_layer(layer, "int8_weight_only") == "int8_weight_only"
+    assert scheme_of_layer(layer, "none") == "none"
