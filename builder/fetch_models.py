@@ -44,11 +44,12 @@ from flux_engine.models.planning.device import read_device
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import PROFILES, Preferences
 from flux_engine.models.single_file.places import SUFFIXES
-from flux_engine.models.weights import REVISION_FILE, revision_of
+from flux_engine.models.weights import INDEXES, REVISION_FILE, revision_of
 from flux_engine.settings import Profile, Settings
 from flux_engine.units import GIB
 
-PATTERNS: Final = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model", "*/*.jinja", "LICENSE*")
+PATTERNS: Final = (*INDEXES, "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model", "*/*.jinja", "LICENSE*")
+UPSAMPLER_PATTERNS: Final = ("*.json", "*.safetensors", "*.txt", "*.jinja", "LICENSE*")  # transformers' own layout
 UPSCALERS: Final[dict[str, tuple[str, str]]] = {  # by name: repository and licence; the file is name.pth
     "RealESRGAN_x2": ("ai-forever/Real-ESRGAN", "BSD-3-Clause"),
     "RealESRGAN_x4": ("ai-forever/Real-ESRGAN", "BSD-3-Clause"),
@@ -88,20 +89,29 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def fetch(model: str, volume: Path, *, revision: str = "main", force: bool = False) -> Path:
-    """Download `model` and return its folder, or the file of an upscaler. Raises FetchError."""
+    """Download `model`, with its prompt upsampler where it has one, and return its folder, or the file of an upscaler.
+
+    Raises FetchError.
+    """
     if model in UPSCALERS:
         return _fetch_upscaler(model, volume, force=force)
     spec = catalog.find(model)
     repository = spec.id if spec is not None else model
     if repository.count("/") != 1:
         raise FetchError(f"{model} is neither in the catalogue (see --list) nor a Hugging Face id (owner/name)")
+    if spec is not None and spec.upsampler_id is not None:
+        _fetch(spec.upsampler_id, volume, "main", UPSAMPLER_PATTERNS, force=force)
+    return _fetch(repository, volume, revision, PATTERNS, force=force)
+
+
+def _fetch(repository: str, volume: Path, revision: str, patterns: Sequence[str], *, force: bool) -> Path:
     folder = volume / "models" / repository.replace("/", "--")
     if (folder / REVISION_FILE).is_file() and not force:
         return folder
-    files, commit = _files_of(repository, revision)
+    files, commit = _files_of(repository, revision, patterns)
     partial = folder.with_name(folder.name + ".partial")
     _check_space(partial, files)
-    _download(repository, commit, partial)
+    _download(repository, commit, partial, patterns)
     _check_files(partial, files)
     (partial / REVISION_FILE).write_text(commit + "\n")
     if folder.exists():
@@ -165,7 +175,7 @@ def _weight_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
 
 
-def _files_of(repository: str, revision: str) -> tuple[dict[str, Any], str]:
+def _files_of(repository: str, revision: str, patterns: Sequence[str]) -> tuple[dict[str, Any], str]:
     """What the hub says of the files that a pipeline is loaded from, by name, and the commit they belong to."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
@@ -179,8 +189,8 @@ def _files_of(repository: str, revision: str) -> tuple[dict[str, Any], str]:
             f"the hub does not answer ({type(error).__name__}); check the network and try again"
         ) from error
     files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-    wanted = {name for name in files if any(fnmatch.fnmatch(name, pattern) for pattern in PATTERNS)}
-    if "model_index.json" not in wanted:
+    wanted = {name for name in files if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
+    if patterns is PATTERNS and not wanted & set(INDEXES):
         raise FetchError(f"{repository} is not a diffusers repository: it has no model_index.json")
     return {name: files[name] for name in wanted}, str(info.sha)
 
@@ -207,7 +217,7 @@ def _check_space(partial: Path, files: dict[str, Any]) -> None:
         raise FetchError(f"{needed / GIB:.1f} GiB are needed and {free / GIB:.1f} GiB are free; enlarge the volume")
 
 
-def _download(repository: str, commit: str, partial: Path) -> None:
+def _download(repository: str, commit: str, partial: Path, patterns: Sequence[str]) -> None:
     from huggingface_hub import snapshot_download
 
     with _downloading(repository):
@@ -215,7 +225,7 @@ def _download(repository: str, commit: str, partial: Path) -> None:
             repository,
             revision=commit,
             local_dir=partial,
-            allow_patterns=list(PATTERNS),
+            allow_patterns=list(patterns),
             token=_token(),
             max_workers=8,
         )

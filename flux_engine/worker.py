@@ -247,6 +247,7 @@ class Worker:
         self, job: ImageJob | VideoJob, store: ResultStore, progress: Progress, clock: Clock, turn: Turn
     ) -> Run:
         """The job with its inputs, known by its fingerprint."""
+        job = self._served.equipped(job)
         model = await self._generator.identity(job)
         await self._tell(model)
         is_own_store = store is self._store
@@ -261,13 +262,15 @@ class Worker:
         if limits.image_use == "reference":
             check_references(pictures.looked_at())
         job = shaped_like(job, pictures.shape, limits, painted=pictures.painted)
+        revision = self._served.upsampler_revision(job)
+        upsampler = {} if revision is None else {"upsampler": revision}
         stamp = Stamp(self._marker, _statement(job, model, inputs))
         progress.preview_xmp = stamp.preview_xmp()
         return Run(
             job=job,
             inputs=inputs,
             model=model,
-            fingerprint=fingerprint(job.parameters(), model=model, inputs=inputs.content(job)),
+            fingerprint=fingerprint(job.parameters(), model=model, inputs=inputs.content(job) | upsampler),
             stamp=stamp,
             store=store,
             keeping=Keeping.of(job, is_own_store=is_own_store),
@@ -353,6 +356,7 @@ async def _encoded(run: Run, made: Made) -> ResultFiles:
         content=run.inputs.content(run.job),
         prefix=run.store.prefix,
         stamp=run.stamp,
+        enhanced_prompt=made.enhanced_prompt,
         warnings=made.warnings,
     )
     if isinstance(run.job, VideoJob):

@@ -39,7 +39,7 @@ class Offers:
             known = told.get(name.casefold()) or (told.get(spec.id.casefold()) if spec is not None else None)
             if known is not None or offer is not None:
                 return known
-            return spec.limits if spec is not None and not spec.is_modular else None
+            return spec.limits if spec is not None else None
 
         def find_default() -> ModelLimits:
             limits = find(default)
@@ -81,4 +81,4 @@ class Offers:
 def _catalogued(default: str) -> tuple[str, ...]:
     spec = catalog.find(default)
     first = spec.id if spec is not None else default
-    return tuple(dict.fromkeys([first, *(spec.id for spec in catalog.CATALOG if not spec.is_modular)]))
+    return tuple(dict.fromkeys([first, *(spec.id for spec in catalog.CATALOG)]))

@@ -54,6 +54,7 @@ class Made:
     pictures: tuple[Image, ...] = ()
     video: bytes = b""
     thumbnail: bytes = b""  # WebP
+    enhanced_prompt: str | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -142,13 +143,15 @@ class Generator:
         with interruptible(model, order.cancellation):
             made = self._film(model, job, order) if isinstance(job, VideoJob) else self._pictures(model, job, order)
         order.clock.spent_ms |= made.spent_ms()
+        read = made.prompt if isinstance(made, Generated) else None
         return Made(
             identity=model.identity,
             plan=model.tuned.applied.to_dict(),
             pictures=tuple(made.images) if isinstance(made, Generated) else (),
             video=made.data if isinstance(made, Film) else b"",
             thumbnail=made.thumbnail if isinstance(made, Film) else b"",
-            warnings=(*warnings, *truncation_warnings(model.pipeline, model.spec, job)),
+            enhanced_prompt=read.enhanced if read is not None else None,
+            warnings=(*warnings, *truncation_warnings(model.pipeline, model.spec, job, read=read)),
             notes=(NO_PREVIEW,) if isinstance(job, ImageJob) and job.preview and not can_preview(model) else (),
         )
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from flux_engine.generate.enlarge import enlarging_of
 from flux_engine.generate.gpu import Cancellation, settle
 from flux_engine.generate.preview import FlowPreview
+from flux_engine.generate.prompt import ReadPrompt, read_prompt
+from flux_engine.generate.references import looked_at
 from flux_engine.generate.sampling import Sampler, Spent
 from flux_engine.generate.start import Start, start_of
 from flux_engine.generate.text import Embeddings, PromptEncoder
@@ -33,6 +35,7 @@ class Generated:
 
     images: list[Image] = field(default_factory=list)
     spent: Spent = field(default_factory=Spent)
+    prompt: ReadPrompt | None = None  # once it is read
 
     def spent_ms(self) -> dict[str, float]:
         return self.spent.by_stage()
@@ -61,7 +64,9 @@ class ImageGenerator:
         progress.stage("text")
         began = time.perf_counter()
         start = start_of(model, job, inputs.pictures)
-        embeddings = self._prompts.encode(model, job, job.prompt)
+        prompt = read_prompt(model, job, looked_at(model.spec, inputs.pictures), check=cancellation.check)
+        made.prompt = prompt
+        embeddings = self._prompts.encode(model, job, prompt.text)
         settle()
         made.spent.text_ms = (time.perf_counter() - began) * 1000
         cancellation.check()

@@ -39,4 +39,6 @@ def interruptible(model: LoadedModel, cancellation: Cancellation) -> Iterator[No
 
 def _blocks(pipeline: Any) -> list[Any]:
     transformer = pipeline.transformer
-    return [*transformer.transformer_blocks, *transformer.single_transformer_blocks, *pipeline.vae.decoder.up_blocks]
+    repeated = getattr(transformer, "_orig_mod", transformer)._repeated_blocks
+    blocks = [module for module in transformer.modules() if type(module).__name__ in repeated]
+    return [*blocks, *pipeline.vae.decoder.up_blocks]

@@ -94,7 +94,7 @@ def sibling(pipeline: Any, class_name: str) -> Any:
     It gets a scheduler of its own: a shared one would keep the steps of the other pipeline. `from_pipe` is no
     alternative, since it casts the shared parts to float32.
     """
-    if type(pipeline).__name__ == class_name:
+    if class_name in (type(pipeline).__name__, getattr(pipeline, "class_name", None)):
         return pipeline
     import diffusers
 

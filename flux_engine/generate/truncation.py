@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from flux_engine.generate.prompt import ReadPrompt
 from flux_engine.job.base import Job
 from flux_engine.job.video import VideoJob
+from flux_engine.models.modular import ModularFlux
 from flux_engine.models.spec import ModelSpec
 
 SHOWN_CHARACTERS: Final = 300
 TEMPLATE_TOKENS: Final = 128  # at most, around a prompt in FLUX.2
 
 
-def truncation_warnings(pipeline: Any, spec: ModelSpec, job: Job) -> list[str]:
-    """A warning for each prompt of `job` whose end the model does not read."""
-    prompts = {"prompt": job.prompt}
+def truncation_warnings(pipeline: Any, spec: ModelSpec, job: Job, *, read: ReadPrompt | None = None) -> list[str]:
+    """A warning for each prompt of `job` whose end the model does not read; `read` is what it read for a picture."""
+    prompts = {"prompt": job.prompt if read is None else read.text}
     if isinstance(job, VideoJob):
         prompts = {f"keyframes[{i}].prompt": keyframe.prompt for i, keyframe in enumerate(job.keyframes)}
     if job.true_cfg_scale > 1 and job.negative_prompt:
@@ -55,9 +57,12 @@ def _read_up_to(pipeline: Any, prompt: str, limit: int) -> tuple[int, int]:
 
 def _chat(pipeline: Any, prompt: str) -> str:
     """`prompt` within the template that diffusers puts around it."""
-    if type(pipeline).__name__.startswith("Flux2Klein"):
+    if isinstance(pipeline, ModularFlux):
         messages = [{"role": "user", "content": prompt}]
-        options: dict[str, Any] = {"add_generation_prompt": True, "enable_thinking": False}
+        options: dict[str, Any] = {"add_generation_prompt": True}
+    elif type(pipeline).__name__.startswith("Flux2Klein"):
+        messages = [{"role": "user", "content": prompt}]
+        options = {"add_generation_prompt": True, "enable_thinking": False}
     else:
         from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 

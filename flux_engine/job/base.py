@@ -28,7 +28,7 @@ MAX_METADATA_BYTES: Final = 4096
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 MAX_VIDEO_WORK: Final = 2000.0  # frames x steps x megapixels
 DEFAULT_QUALITY: Final = 90
-NOT_ECHOED: Final = ("id", "metadata", "is_format_open", "is_size_open", "warnings")
+NOT_ECHOED: Final = ("id", "metadata", "is_format_open", "is_size_open", "is_enhancing_open", "warnings")
 SEED_TAKES: Final = (
     f"an integer from -1 to {MAX_SEED}, the largest that every JSON reader keeps exact (send a larger one modulo 2^53)"
 )

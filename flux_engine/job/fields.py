@@ -83,6 +83,7 @@ Picture = Annotated[str, Field(min_length=1)]  # its size is checked where it is
 MAX_REFERENCES: Final = 10  # of any model
 MAX_FEATHER: Final = 64  # pixels
 MAX_MASK_CROP: Final = 512  # pixels
+MAX_BOXES: Final = 32
 MAX_LORAS: Final = 4
 MAX_LORA_CHARACTERS: Final = 28_000_000  # base64 of the platform's largest job, 20 MB
 
@@ -96,6 +97,22 @@ class LoraItem(BaseModel):
         description="Where the LoRA comes from"
     )
     scale: Annotated[Number, Field(ge=-4, le=4)] | None = Field(None, description="Strength")
+
+
+Share = Annotated[Number, Field(ge=0, le=1)]
+PositiveShare = Annotated[Number, Field(gt=0, le=1)]
+
+
+class BoxItem(BaseModel):
+    """One item of `boxes`: what stands in a part of the picture, in shares of its sides from the upper left corner."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: Annotated[str, Field(min_length=1, max_length=1000)] = Field(description="What stands there")
+    x: Share = Field(description="Left edge, a share of the width")
+    y: Share = Field(description="Upper edge, a share of the height")
+    width: PositiveShare = Field(description="A share of the width")
+    height: PositiveShare = Field(description="A share of the height")
 
 
 class SharedFields(BaseModel):
@@ -125,7 +142,7 @@ class SharedFields(BaseModel):
     image: Picture | None = Field(None, description="Https URL, data URI or base64 of a picture to start from")
     output_quality: Annotated[Integer, Field(ge=1, le=100)] | None = Field(None, description="Quality of lossy formats")
     response_format: Literal["url", "b64_json"] | None = Field(None, description="A link, or the file itself")
-    max_sequence_length: Annotated[Integer, Field(ge=MIN_SEQUENCE_LENGTH, le=512)] | None = Field(
+    max_sequence_length: Annotated[Integer, Field(ge=MIN_SEQUENCE_LENGTH, le=8192)] | None = Field(
         None, description="Text tokens that the model reads"
     )
     preview: Boolean = Field(False, description="Progress carries small preview pictures")
@@ -140,6 +157,10 @@ class ImageFields(SharedFields):
     num_images: Annotated[Integer, Field(ge=1, le=4)] = Field(1, description="Image i has seed + i")
     images: tuple[Picture, ...] | None = Field(
         None, description='References in the order of "image 1", "image 2" in the prompt; in place of `image`'
+    )
+    enhance_prompt: Boolean | None = Field(None, description="The model's prompt upsampler writes the prompt out first")
+    boxes: tuple[BoxItem, ...] | None = Field(
+        None, description="List of `{prompt, x, y, width, height}`, shares of the sides"
     )
     mask: Picture | None = Field(None, description="As `image`; white is repainted")
     mask_feather: Annotated[Integer, Field(ge=0, le=MAX_FEATHER)] | None = Field(
@@ -182,6 +203,8 @@ def _flattened(extra: list[Any]) -> list[Any]:
 
 
 def _noun(annotation: object) -> str:
+    if get_origin(annotation) is tuple and get_args(annotation)[0] is BoxItem:
+        return f"a list of up to {MAX_BOXES} boxes"
     if get_origin(annotation) is tuple and get_args(annotation)[0] is not LoraItem:
         return f"a list of up to {MAX_REFERENCES} pictures"
     if get_origin(annotation) is tuple:

@@ -52,6 +52,8 @@ def made_from(parameters: Mapping[str, Any]) -> dict[str, Any]:
         effective.pop("output_quality", None)
     if (effective.get("true_cfg_scale") or 1) <= 1:
         effective.pop("negative_prompt", None)  # read only with classifier-free guidance
+    if not effective.get("enhance_prompt"):
+        effective.pop("enhance_prompt", None)  # as before there was such a field
     if "loras" in effective:
         effective["loras"] = [lora for lora in effective["loras"] if lora["scale"] != 0]
     return effective

@@ -9,7 +9,7 @@ from flux_engine.errors import InvalidInput
 from flux_engine.job.base import DEFAULT_QUALITY, Job, JsonObject, Parsing, model_limits, shared_values
 from flux_engine.job.edits.expand import Expand, expand_of
 from flux_engine.job.edits.upscale import check_result
-from flux_engine.job.fields import MAX_SEED, ImageFields, allowed_values
+from flux_engine.job.fields import MAX_SEED, BoxItem, ImageFields, allowed_values
 from flux_engine.job.formats import ONLY_OF_VIDEOS, ImageFormat
 from flux_engine.job.limits import ModelLimits
 from flux_engine.job.validation import shown
@@ -24,6 +24,9 @@ class ImageJob(Job):
 
     num_images: int
     images: tuple[str, ...] | None  # as `image`, each; references in the prompt's order
+    enhance_prompt: bool  # before the model reads it
+    is_enhancing_open: bool  # the client did not say whether
+    boxes: tuple[BoxItem, ...] | None
     mask: str | None  # as `image`
     mask_feather: int | None  # pixels; None where nothing is put back into a picture
     mask_crop: int | None
@@ -34,7 +37,14 @@ class ImageJob(Job):
 
     def parameters(self) -> JsonObject:
         """The effective parameters as they are echoed to the client."""
-        return {"type": "image"} | self.echoed() | {"expand": self.expand and asdict(self.expand)}
+        return (
+            {"type": "image"}
+            | self.echoed()
+            | {
+                "expand": self.expand and asdict(self.expand),
+                "boxes": self.boxes and [box.model_dump() for box in self.boxes],
+            }
+        )
 
     def seeds(self) -> list[int]:
         """The seed of each image: `seed` + i, wrapped into 0 to MAX_SEED."""
@@ -57,6 +67,9 @@ def image_job(parsing: Parsing) -> ImageJob:
     return ImageJob(
         num_images=given.num_images,
         images=given.images,
+        enhance_prompt=_enhances(given, limits, warnings),
+        is_enhancing_open=given.enhance_prompt is None,
+        boxes=_boxes(given, limits),
         mask=given.mask,
         mask_feather=_mask_feather(given, limits),
         mask_crop=given.mask_crop,
@@ -126,6 +139,20 @@ def _mask_feather(given: ImageFields, limits: ModelLimits) -> int | None:
     if not _is_put_back(given):
         return None
     return limits.mask_feather if given.mask_feather is None else given.mask_feather
+
+
+def _enhances(given: ImageFields, limits: ModelLimits, warnings: list[str]) -> bool:
+    if limits.enhances_prompt is None:
+        if given.enhance_prompt:
+            warnings.append(f"`enhance_prompt` has no effect with {limits.id}, which has no prompt upsampler")
+        return False
+    return limits.enhances_prompt if given.enhance_prompt is None else given.enhance_prompt
+
+
+def _boxes(given: ImageFields, limits: ModelLimits) -> tuple[BoxItem, ...] | None:
+    if given.boxes is not None and not limits.takes_boxes:
+        raise InvalidInput(f"{limits.id} takes no `boxes`; leave them out or send another `model`", field="boxes")
+    return given.boxes
 
 
 def _strength(given: ImageFields, limits: ModelLimits, warnings: list[str]) -> float | None:

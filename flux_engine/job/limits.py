@@ -41,6 +41,8 @@ class ModelLimits:
     image_use: ImageUse = "start"
     takes_mask: bool = True
     max_references: int = 0  # pictures in `images`
+    enhances_prompt: bool | None = None  # whether it does by default; None: it cannot
+    takes_boxes: bool = False
 
     @property
     def mask_feather(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flux_engine.errors import InputFetchFailed, LoraIncompatible, LoraInvalid
@@ -15,6 +15,7 @@ from flux_engine.models.lora.library import LoraLibrary
 from flux_engine.models.lora.manager import LoRAManager, ScaledLora
 from flux_engine.models.planning.plan import Plan
 from flux_engine.models.spec import ModelSpec
+from flux_engine.models.upsampler import Upsampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,10 @@ class LoadedModel:
     tuned: Tuned
     lora_library: LoraLibrary
     lora_manager: LoRAManager
-    phases_ms: Mapping[str, float]  # phases of the cold start: imports, weights, apply, warm_up
+    upsampler: Upsampler | None = None  # writes prompts out, where it is here
+    phases_ms: Mapping[str, float] = field(
+        default_factory=dict
+    )  # phases of the cold start: imports, weights, apply, warm_up
 
     @property
     def pipeline(self) -> Any:

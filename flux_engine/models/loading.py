@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from flux_engine.models.alignment import align
 from flux_engine.models.checkpoint import Snapshot, checkpoint_folder, mark_used
+from flux_engine.models.modular import component_class, modular_flux
 from flux_engine.models.planning.plan import Plan
 from flux_engine.models.read_ahead import WeightFiles, weight_files
 from flux_engine.models.single_file.components import load_component, suit_scheduler
@@ -103,7 +104,10 @@ def load_tuned(
         from_checkpoint = _from_checkpoint(one_by_one, checkpoint)
         is_from_checkpoint = from_checkpoint is not None
         loaded = from_checkpoint if from_checkpoint is not None else one_by_one.load()
-    pipeline = pipeline_class.from_pretrained(source.folder, use_safetensors=True, **_rest(how, loaded), **loaded)
+    if spec.is_modular:
+        pipeline = modular_flux(spec.pipeline_class, source.folder, loaded)
+    else:
+        pipeline = pipeline_class.from_pretrained(source.folder, use_safetensors=True, **_rest(how, loaded), **loaded)
     if source.file is not None:
         suit_scheduler(pipeline, source.file, base_has_guidance=has_guidance(source.folder))
     at_hand = time.perf_counter()
@@ -203,7 +207,7 @@ class _OneByOne:
         arguments: dict[str, Any] = {"dtype": self.how.arguments["dtype"], "use_safetensors": True}
         if config is not None and not is_quantised_yet:
             arguments["quantization_config"] = config
-        of_class, folder, file = _class_of(self.source.folder, name), self.source.folder, self.source.file
+        of_class, folder, file = _class_of(self.spec, self.source.folder, name), self.source.folder, self.source.file
         if file is not None and name in file.parts and not is_quantised_yet:
             component = load_component(file, name, of_class, folder=folder, device=where.load_on, arguments=arguments)
         else:
@@ -218,8 +222,10 @@ class _OneByOne:
         return component
 
 
-def _class_of(folder: Path, component: str) -> Any:
+def _class_of(spec: ModelSpec, folder: Path, component: str) -> Any:
     """The class that the folder's index names. Raises KeyError or ValueError for an index that names none."""
+    if spec.is_modular:
+        return component_class(spec.pipeline_class, component)
     library, name = json.loads((folder / INDEX).read_text())[component]
     if library not in ("diffusers", "transformers"):
         raise ValueError(f"{component} is of a class outside of diffusers and transformers")

@@ -35,6 +35,7 @@ from flux_engine.models.tuning.apply import AppliedPlan
 from flux_engine.models.tuning.compilation import cache_file
 from flux_engine.models.tuning.fallback import is_out_of_memory
 from flux_engine.models.tuning.libraries import import_torch
+from flux_engine.models.upsampler import upsampler_of
 from flux_engine.models.warm_up import WarmUp, warm_up
 from flux_engine.models.weights import Weights
 
@@ -263,6 +264,7 @@ class FluxModelManager:
             phases_ms=tuned.phases_ms(import_ms=torch_ms),
             lora_library=LoraLibrary(names, max_file_bytes=self._lora_max_bytes),
             lora_manager=loras,
+            upsampler=upsampler_of(spec, tuned.pipeline, self.served.upsampler_folder(spec)),
         )
 
     def _tuned(self, spec: ModelSpec, source: Source) -> Tuned:

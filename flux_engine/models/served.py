@@ -9,9 +9,11 @@ import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from flux_engine.errors import ModelUnavailable
+from flux_engine.job.base import Job
+from flux_engine.job.image import ImageJob
 from flux_engine.job.limits import ModelLimits
 from flux_engine.models import catalog
 from flux_engine.models.single_file.base import BasedFile
@@ -19,18 +21,21 @@ from flux_engine.models.single_file.model_file import ModelFile, read_model_file
 from flux_engine.models.single_file.shelf import FileShelf
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.weights import (
-    INDEX,
     Weights,
     candidate_folders,
     find_weights,
     has_guidance,
+    index_of,
     pipeline_class_of,
     revision_of,
 )
 from flux_engine.settings import SettingsError
 
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+UPSAMPLER_CONFIG: Final = "config.json"
 BUNDLED_ID: Final = "flux-tiny"
+
+AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 class ServedModels:
@@ -49,8 +54,6 @@ class ServedModels:
         self._is_file, file = self._looked_for_file()
         own = self._folder or file
         self._own_id = self._name if own is None or ":" in self._name else own.name or own.resolve().name
-        if self._default is not None and not _is_servable(self._default):
-            raise SettingsError(f"FLUX_MODEL: {self._default.name} is not served yet; see the README's table of models")
         if self._default is None and own is None and not self._is_file and not HUB_ID.fullmatch(self._name):
             raise SettingsError(
                 "FLUX_MODEL: names no model of the catalogue, no Hugging Face id (owner/name), no folder with a "
@@ -81,7 +84,7 @@ class ServedModels:
             return self.default()
         spec = catalog.find(name)
         if spec is not None:
-            return spec if _is_servable(spec) else None
+            return spec
         found = self._files.find(name)
         return found.spec if found is not None else None
 
@@ -95,7 +98,7 @@ class ServedModels:
     def ids(self) -> tuple[str, ...]:
         """What a job's `model` may say, the default first."""
         default = self._own_id if self._default is None else self._default.id
-        catalogued = (spec.id for spec in catalog.CATALOG if _is_servable(spec))
+        catalogued = (spec.id for spec in catalog.CATALOG)
         return tuple(dict.fromkeys([default, *catalogued, *self._files.names()]))
 
     def find_limits(self, name: str) -> ModelLimits | None:
@@ -106,7 +109,7 @@ class ServedModels:
         """Whether the weights of `spec` are here; a few `stat` calls."""
         if spec.id == BUNDLED_ID or spec.is_single_file or (self._folder is not None and spec.id == self._own_id):
             return True
-        return any((folder / INDEX).is_file() for folder in candidate_folders(spec.id, self._volume))
+        return any(index_of(folder) is not None for folder in candidate_folders(spec.id, self._volume))
 
     def weights(self, spec: ModelSpec) -> Weights:
         """Where the weights of `spec` are; of a single file, its base's. Raises ModelUnavailable.
@@ -167,28 +170,51 @@ class ServedModels:
             raise ModelUnavailable(f"{spec.id} is gone from the volume; fetch it again")
         return found
 
+    def upsampler_folder(self, spec: ModelSpec) -> Path | None:
+        """Where the prompt upsampler of `spec` is; None where it is missing, or none of weights of its own."""
+        if spec.upsampler_id is None:
+            return None
+        places = candidate_folders(spec.upsampler_id, self._volume)
+        return next((folder for folder in places if (folder / UPSAMPLER_CONFIG).is_file()), None)
+
+    def upsampler_revision(self, job: Job) -> str | None:
+        """By what the prompt of `job` is written out, for its fingerprint; None where it is not, or by the model."""
+        folder = self.upsampler_folder(self.named(job.model))
+        is_used = isinstance(job, ImageJob) and job.enhance_prompt
+        return revision_of(folder) if is_used and folder is not None else None
+
+    def equipped(self, job: AnyJob) -> AnyJob:
+        """`job` as it can be made here: without the upsampler where that is missing and was not asked for.
+
+        Raises ModelUnavailable where it was.
+        """
+        spec = self.named(job.model)
+        if not isinstance(job, ImageJob) or not job.enhance_prompt:
+            return job
+        if spec.upsampler_id is None or self.upsampler_folder(spec) is not None:
+            return job
+        missing = f"{spec.upsampler_id} is not on this endpoint's volume"
+        if not job.is_enhancing_open:
+            raise ModelUnavailable(
+                f"`enhance_prompt` needs the prompt upsampler: {missing}; put it there with "
+                f"`python builder/fetch_models.py {spec.name}`, or leave `enhance_prompt` out"
+            )
+        warning = f"the prompt was read as it is, which {spec.name} is not made for: its prompt upsampler {missing}"
+        return replace(job, enhance_prompt=False, warnings=(*job.warnings, warning))
+
 
 def _folder_of(name: str, volume: Path) -> Path | None:
     """FLUX_MODEL as a folder of its own or of the volume, if it is one."""
     places = (Path(name), volume / name)
     try:
-        return next((folder for folder in places if (folder / INDEX).is_file()), None)
+        return next((folder for folder in places if index_of(folder) is not None), None)
     except (OSError, ValueError):  # no path at all: too long, a null character
         return None
-
-
-def _is_servable(spec: ModelSpec) -> bool:
-    """Not those without a callback at each step: they could neither report progress nor be cancelled."""
-    return not spec.is_modular
 
 
 def _kind_of(folder: Path) -> ModelSpec | None:
     """The catalogue's model whose pipeline class `folder` names, and which takes guidance or not as it does."""
     pipeline_class, takes_guidance = pipeline_class_of(folder), has_guidance(folder)
-    kinds = [
-        spec
-        for spec in catalog.CATALOG
-        if spec.pipeline_class == pipeline_class and spec.id != BUNDLED_ID and _is_servable(spec)
-    ]
+    kinds = [spec for spec in catalog.CATALOG if spec.pipeline_class == pipeline_class and spec.id != BUNDLED_ID]
     alike = [spec for spec in kinds if (spec.limits.guidance_scale is not None) == takes_guidance]
     return next(iter([*alike, *kinds]), None)

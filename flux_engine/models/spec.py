@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from flux_engine.job.limits import ModelLimits
 
+USUAL_TEXT_TOKENS = 512
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
@@ -49,7 +51,8 @@ class ModelSpec:
     image_to_image_class: str | None
     inpaint_class: str | None
     reference_side: int | None = None  # pixels of the square in which a small Kontext sees each reference
-    is_modular: bool = False  # diffusers has it as a ModularPipeline only, without a callback at each step
+    is_modular: bool = False  # diffusers has it as a ModularPipeline only: see modular.py
+    upsampler_id: str | None = None  # Hugging Face id of its prompt upsampler, where that has weights of its own
     licence: str
     is_float16_safe: bool = True  # its blocks clip values that float16 cannot hold
     is_single_file: bool = False  # its transformer comes from one file, beside a base model's folder
@@ -66,6 +69,11 @@ class ModelSpec:
     def makes_videos(self) -> bool:
         """Whether its pipeline takes noise and text embeddings from outside, as FLUX.1's text-to-image does."""
         return self.pipeline_class == "FluxPipeline"
+
+    @property
+    def planned_text_tokens(self) -> int:
+        """Text tokens that plans reckon with: what it reads at most, but rarely does, would double the text."""
+        return min(self.limits.max_sequence_length, USUAL_TEXT_TOKENS)
 
     @property
     def components(self) -> tuple[Component, ...]:

@@ -19,6 +19,7 @@ from flux_engine.errors import ModelUnavailable
 BUNDLED_FOLDER: Final = Path(__file__).parent / "flux_tiny"
 REVISION_FILE: Final = "revision.txt"  # written by builder/fetch_models.py
 INDEX: Final = "model_index.json"
+INDEXES: Final = (INDEX, "modular_model_index.json")  # the latter of pipelines that are made of blocks
 SAMPLES: Final = 16  # blocks read per file, spread evenly: a merged LoRA changes every block of a transformer
 SAMPLE_BYTES: Final = 64 * 1024
 
@@ -40,7 +41,7 @@ def find_weights(model_id: str, volume: Path, *, bundled: bool = False) -> Weigh
     """
     places = [BUNDLED_FOLDER] if bundled else candidate_folders(model_id, volume)
     for folder in places:
-        if (folder / INDEX).is_file():
+        if index_of(folder) is not None:
             return Weights(folder, revision_of(folder))
     log.error("model not found", extra={"model": model_id, "detail": ", ".join(str(place) for place in places)})
     if bundled:
@@ -49,6 +50,11 @@ def find_weights(model_id: str, volume: Path, *, bundled: bool = False) -> Weigh
         f"{model_id} is not on this endpoint's volume; put it there with "
         f"`python builder/fetch_models.py {model_id}`, or choose it under the endpoint's Model setting"
     )
+
+
+def index_of(folder: Path) -> Path | None:
+    """The file that says what is in a folder of diffusers'; None where it is none."""
+    return next((path for name in INDEXES if (path := folder / name).is_file()), None)
 
 
 def candidate_folders(model_id: str, volume: Path) -> list[Path]:
@@ -93,7 +99,7 @@ def _samples(path: Path) -> Iterator[bytes]:
 def pipeline_class_of(folder: Path) -> str:
     """The pipeline class that `folder` names. Raises ModelUnavailable where its index is not readable."""
     try:
-        return str(json.loads((folder / INDEX).read_text())["_class_name"])
+        return str(json.loads((index_of(folder) or folder / INDEX).read_text())["_class_name"])
     except (OSError, ValueError, KeyError) as error:
         raise ModelUnavailable("the model's folder has no readable model_index.json; fetch the model again") from error
 

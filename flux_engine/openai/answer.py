@@ -60,5 +60,5 @@ def output_format(result: Mapping[str, Any]) -> str:
 
 def _image(image: Mapping[str, Any], result: Mapping[str, Any]) -> JsonObject:
     content: JsonObject = {name: image[name] for name in ("b64_json", "url") if name in image}
-    prompt = result.get("parameters", {}).get("enhanced_prompt")
+    prompt = result.get("enhanced_prompt")
     return content | {"seed": image["seed"]} | ({"revised_prompt": prompt} if prompt else {})

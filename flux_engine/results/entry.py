@@ -62,6 +62,7 @@ class CacheEntry(_Stored):
     fingerprint: Sha256
     files: Annotated[tuple[StoredFile, ...], Field(min_length=1, max_length=16)]
     thumbnail: StoredFile | None = None
+    enhanced_prompt: str | None = None  # what the model read in place of the job's
     warnings: tuple[str, ...] = ()
     marks: Annotated[str, Field(max_length=64)] = UNMARKED  # the `id` of their marker
     created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))

@@ -42,6 +42,7 @@ class Origin:
     content: JsonObject
     prefix: str
     stamp: Stamp = NO_STAMP
+    enhanced_prompt: str | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -74,6 +75,7 @@ async def picture_files(pixels: Sequence[Image.Image], job: ImageJob, origin: Or
     entry = CacheEntry(
         fingerprint=origin.fingerprint,
         files=tuple(facts for facts, _ in encoded),
+        enhanced_prompt=origin.enhanced_prompt,
         warnings=origin.warnings,
         marks=origin.stamp.marker.id,
     )

@@ -81,6 +81,7 @@ class Account:
     timings: JsonObject
     usage: JsonObject
     warnings: tuple[str, ...]
+    enhanced_prompt: str | None = None
 
 
 def account_of(
@@ -99,6 +100,7 @@ def account_of(
         timings=timings,
         usage=_usage(work_of(job) if clock.gpu_s else 0, clock.gpu_s, gpu_price_per_hour),
         warnings=tuple(said),
+        enhanced_prompt=finished.files.entry.enhanced_prompt,
     )
 
 
@@ -114,6 +116,8 @@ def result_of(job: ImageJob | VideoJob, delivery: Delivery, account: Account) ->
         "usage": account.usage,
         "warnings": list(account.warnings),
     }
+    if account.enhanced_prompt is not None:
+        facts["enhanced_prompt"] = account.enhanced_prompt
     if job.metadata is not None:
         facts["metadata"] = job.metadata
     return Result(facts=facts | _expiry(delivery), inline=delivery.inline)

@@ -123,3 +123,22 @@ def test_what_cannot_be_quantised_is_said(tmp_path: Path) -> None:
     done = fetch("http://127.0.0.1:9", tmp_path, "someone/fine-tune", "--quantize")
     assert done.returncode == 1
     assert "not in the catalogue" in done.stderr
+
+
+def test_flux_3_comes_with_its_prompt_upsampler(tmp_path: Path) -> None:
+    spec = find("FLUX.3-klein")
+    assert spec is not None
+    assert spec.upsampler_id is not None
+    chat_model = {"config.json": b"{}", "model.safetensors": os.urandom(100), "tokenizer.json": b"{}", "notes.md": b"x"}
+    with hub(spec.upsampler_id, chat_model) as url:
+        done = fetch(url, tmp_path, "FLUX.3-klein")
+    assert f"{spec.id} does not exist" in done.stderr  # on this hub
+    folder = tmp_path / "models" / spec.upsampler_id.replace("/", "--")
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == sorted(
+        [*list(chat_model)[:3], REVISION_FILE]
+    )
+    blocks = {name: data for name, data in FILES.items() if name != "model_index.json"}
+    blocks["modular_model_index.json"] = b'{"_class_name": "Flux3DistilledModularPipeline"}'
+    with hub(spec.id, blocks) as url:
+        assert fetch(url, tmp_path, "FLUX.3-klein").returncode == 0  # and the upsampler is not fetched again
+    assert find_weights(spec.id, tmp_path).revision == COMMIT

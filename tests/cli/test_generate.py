@@ -31,7 +31,7 @@ def test_a_video_asked_of_the_picture_command_is_told_the_other(name: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("BUCKET_ENDPOINT_URL", "nonsense"), ("FLUX_MODEL", "flux-3-klein"), ("WARMUP", "never")]
+    ("variable", "value"), [("BUCKET_ENDPOINT_URL", "nonsense"), ("FLUX_MODEL", "no-such-model"), ("WARMUP", "never")]
 )
 def test_an_invalid_setting_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv("BUCKET_ACCESS_KEY_ID", "key")

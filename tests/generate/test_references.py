@@ -12,6 +12,7 @@ from PIL import Image
 from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.image import ImageGenerator
 from flux_engine.generate.references import at_least, side_by_side
+from flux_engine.inputs.fetcher import JobInputs
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job
 from flux_engine.media.decode import Pictures
@@ -27,7 +28,7 @@ COLOURS = ("red", "lime", "blue", "white", "black", "yellow", "cyan", "magenta",
 SEEING = [  # Kontext's pipeline would enlarge a reference to a megapixel: minutes here
     replace(spec, reference_side=64) if spec.name == "FLUX.1-Kontext-dev" else spec
     for spec in CATALOG
-    if spec.limits.max_references and not spec.is_modular
+    if spec.limits.max_references
 ]
 COUNTS = [(spec, n) for spec in SEEING for n in (1, 2, 4, 10) if n <= spec.limits.max_references]
 
@@ -50,7 +51,7 @@ def painted(model: LoadedModel, references: Sequence[Image.Image], **given: Any)
     job = parse_job(Request(id="job", input=asked | {"seed": 3} | given), context_for(spec))
     assert isinstance(job, ImageJob)
     brought = Pictures(image=references[0]) if "image" in given else Pictures(references=tuple(references))
-    made = ImageGenerator().generate(model, job, Progress(None), Cancellation(), pictures=brought)
+    made = ImageGenerator().generate(model, job, Progress(None), Cancellation(), inputs=JobInputs(pictures=brought))
     assert made.images[0].size == (64, 64)
     return made.images[0].tobytes()
 

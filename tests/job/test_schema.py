@@ -17,7 +17,7 @@ from flux_engine.job.schema.forms import EXAMPLES, MASK, OF_VIDEOS, PICTURE
 from flux_engine.job.schema.jobs import Kind, Offer, job_schema
 from flux_engine.job.video_fields import VideoFields
 from flux_engine.job.written.aliases import ALIASES, WITHOUT_EFFECT
-from flux_engine.models.catalog import CATALOG, FLUX_2_DEV, FLUX_TINY
+from flux_engine.models.catalog import CATALOG, FLUX_2_DEV, FLUX_3_KLEIN, FLUX_TINY
 from flux_engine.models.spec import ModelSpec
 
 EPSILON = 0.1  # beyond a bound that numbers may not reach
@@ -205,7 +205,7 @@ def test_every_example_is_a_job(spec: ModelSpec, kind: Kind, context: ParseConte
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_field_has_an_example_and_a_description(kind: Kind, context: ParseContext) -> None:
-    specs = (FLUX_2_DEV, FLUX_TINY) if kind == "image" else (FLUX_TINY,)
+    specs = (FLUX_3_KLEIN, FLUX_TINY) if kind == "image" else (FLUX_TINY,)
     properties: dict[str, Any] = {}
     for spec in specs:
         properties |= job_schema(kind, offer_of(spec), context, volume_loras=["mosaic.safetensors"])["properties"]

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from flux_engine.errors import ModelUnavailable
+from flux_engine.job.image import ImageJob
+from flux_engine.job.parse import Request, parse_job
+from flux_engine.models.catalog import FLUX_3_KLEIN
 from flux_engine.models.served import ServedModels
 from flux_engine.settings import SettingsError
+from tests.conftest import context_for
 
 
 def model_folder(folder: Path, pipeline: str = "FluxPipeline") -> Path:
@@ -29,6 +33,7 @@ def served(configured: str | None, volume: Path) -> ServedModels:
     [
         (None, "flux-tiny"),
         ("schnell", "black-forest-labs/FLUX.1-schnell"),
+        ("flux-3-klein", "black-forest-labs/flux-3-image-klein"),
         ("black-forest-labs/flux.1-DEV", "black-forest-labs/FLUX.1-dev"),
         ("mine", "mine"),
         ("nested/mine", "mine"),
@@ -47,8 +52,6 @@ def test_the_default_is_what_flux_model_names(configured: str | None, identity: 
 @pytest.mark.parametrize(
     ("configured", "said"),
     [
-        ("flux-3-klein", "FLUX.3-klein is not served yet"),
-        ("black-forest-labs/flux-3-image-klein", "not served yet"),
         ("/no/such/folder", "no model of the catalogue"),
         ("no-such-model", "no model of the catalogue"),
         ("../mine", "no model of the catalogue"),
@@ -90,9 +93,49 @@ def test_a_job_does_not_look_at_the_folder_again(tmp_path: Path) -> None:
     assert models.default() == models.named("mine") == first
 
 
+def test_a_folder_of_blocks_is_a_model(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "mine", "Flux3DistilledModularPipeline")
+    (folder / "model_index.json").rename(folder / "modular_model_index.json")
+    spec = served("mine", tmp_path).default()
+    assert (spec.id, spec.pipeline_class) == ("mine", "Flux3DistilledModularPipeline")
+    assert served("mine", tmp_path).has_weights(spec)
+
+
+def flux_3_job(**fields: object) -> ImageJob:
+    asked = {"prompt": "a sun", **fields}
+    job = parse_job(Request(id="job-1", input=asked), context_for(FLUX_3_KLEIN))
+    assert isinstance(job, ImageJob)
+    return job
+
+
+def test_a_missing_upsampler_is_said_or_refused_where_it_was_asked_for(tmp_path: Path) -> None:
+    models = served(FLUX_3_KLEIN.id, tmp_path)
+    assert flux_3_job().enhance_prompt is True
+    without = models.equipped(flux_3_job())
+    assert without.enhance_prompt is False
+    assert "its prompt upsampler" in without.warnings[-1]
+    assert models.upsampler_revision(without) is None
+    assert models.equipped(flux_3_job(enhance_prompt=False)).warnings == ()
+    with pytest.raises(ModelUnavailable, match="fetch_models"):
+        models.equipped(flux_3_job(enhance_prompt=True))
+
+
+def test_an_upsampler_on_the_volume_is_used_and_part_of_the_fingerprint(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "black-forest-labs--flux-3-image-klein-pup"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    models = served(FLUX_3_KLEIN.id, tmp_path)
+    job = flux_3_job()
+    assert models.equipped(job) is job
+    assert models.upsampler_folder(FLUX_3_KLEIN) == folder
+    first = models.upsampler_revision(job)
+    (folder / "config.json").write_text('{"other": 1}')
+    assert None is not first != models.upsampler_revision(job)
+    assert models.upsampler_revision(flux_3_job(enhance_prompt=False)) is None
+
+
 def test_a_name_that_nothing_has_is_no_model(tmp_path: Path) -> None:
     models = served(None, tmp_path)
     assert models.find("sdxl") is None
-    assert models.find("flux-3-klein") is None
     with pytest.raises(ModelUnavailable):
         models.named("sdxl")

@@ -11,6 +11,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from flux_engine.models.catalog import ModelSpec
+from flux_engine.models.modular import ChatTokenizer, ModularFlux
+from flux_engine.models.upsampler import chat_processor
 from tests.models.tiny_flux import random_flux
 
 CHAT_TEMPLATE = (
@@ -27,7 +29,22 @@ TEXT_CONFIG = {
     "num_key_value_heads": 1,
     "head_dim": 16,
 }
+SEEING_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }} {% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endfor %}"
+)
 OUT_LAYERS = 3
+VISION_CONFIG = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "depth": 1,
+    "num_heads": 1,
+    "out_hidden_size": 32,
+    "deepstack_visual_indexes": [0],
+    "num_position_embeddings": 16,
+    "patch_size": 16,
+}
 
 
 def tiny_model(spec: ModelSpec) -> Any:
@@ -54,6 +71,8 @@ def tiny_model(spec: ModelSpec) -> Any:
             return diffusers.Flux2Pipeline(
                 **_flux_2_parts(guidance=True), text_encoder=_mistral_3(), tokenizer=_tokenizer()
             )
+        case "Flux3DistilledModularPipeline":
+            return ModularFlux(spec.pipeline_class, flux_3_parts())
         case other:
             raise ValueError(other)
 
@@ -96,6 +115,62 @@ def _flux_2_parts(*, guidance: bool) -> dict[str, Any]:
             guidance_embeds=guidance,
         ),
     }
+
+
+def flux_3_parts() -> dict[str, Any]:
+    """The parts of FLUX.3, small and random; each transformer of it has the same weights."""
+    torch.manual_seed(0)
+    layers = 33  # FLUX.3 takes the states of layers up to the last but one
+    text = TEXT_CONFIG | {
+        "num_hidden_layers": layers,
+        "rope_scaling": {"mrope_section": [2, 3, 3], "rope_type": "default"},
+    }
+    config = transformers.Qwen3VLConfig(text_config=text, vision_config=VISION_CONFIG)
+    return {
+        "transformer": diffusers.Flux3Transformer2DModel(
+            flow_map=True,
+            in_channels=16,
+            cond_in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=8 * TEXT_CONFIG["hidden_size"],
+            axes_dims_rope=(4, 4, 4, 4),
+        ),
+        "vae": _flux_2_parts(guidance=False)["vae"],
+        "text_encoder": transformers.Qwen3VLForConditionalGeneration(config),
+        "tokenizer": ChatTokenizer(_tokenizer()),
+    }
+
+
+def tiny_upsampler() -> tuple[Any, Any]:
+    """A random prompt upsampler of FLUX.3's classes, and its processor."""
+    torch.manual_seed(1)
+    text = {
+        "vocab_size": 262,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2,
+        "layer_types": ["linear_attention", "full_attention"],
+    }
+    tokenizer = _tokenizer()
+    words = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": words})
+    tokenizer.chat_template = SEEING_TEMPLATE
+    ids = tokenizer.convert_tokens_to_ids(words)
+    named = zip(("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"), ids, strict=True)
+    vision = VISION_CONFIG | {"spatial_merge_size": 2}
+    config = transformers.Qwen3_5Config(text_config=text, vision_config=vision, **dict(named))
+    pictures = transformers.Qwen2VLImageProcessor(patch_size=16, merge_size=2)
+    return transformers.Qwen3_5ForConditionalGeneration(config).eval(), chat_processor(pictures, tokenizer)
 
 
 def _qwen3() -> Any:

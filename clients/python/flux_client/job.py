@@ -23,6 +23,19 @@ class Expand(TypedDict, total=False):
     """Pixels added below"""
 
 
+class Box(TypedDict, total=False):
+    prompt: Required[str]
+    """What stands there"""
+    x: Required[float]
+    """Left edge, a share of the width"""
+    y: Required[float]
+    """Upper edge, a share of the height"""
+    width: Required[float]
+    """A share of the width"""
+    height: Required[float]
+    """A share of the height"""
+
+
 class Keyframe(TypedDict, total=False):
     frame: Required[int]
     """Frame, from 0"""
@@ -86,6 +99,8 @@ class ImageJob(TypedDict, total=False):
     """Kind of job"""
     num_images: int
     """Image i has seed + i"""
+    enhance_prompt: bool
+    """The model's prompt upsampler writes the prompt out first"""
     mask: str
     """As `image`; white is repainted"""
     mask_feather: int
@@ -102,6 +117,8 @@ class ImageJob(TypedDict, total=False):
     """File format"""
     images: list[str]
     """References in the order of "image 1", "image 2" in the prompt; in place of `image`"""
+    boxes: list[Box]
+    """List of `{prompt, x, y, width, height}`, shares of the sides"""
 
 
 class VideoJob(TypedDict, total=False):

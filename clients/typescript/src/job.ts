@@ -18,6 +18,19 @@ export interface Expand {
   bottom?: number;
 }
 
+export interface Box {
+  /** What stands there */
+  prompt: string;
+  /** Left edge, a share of the width */
+  x: number;
+  /** Upper edge, a share of the height */
+  y: number;
+  /** A share of the width */
+  width: number;
+  /** A share of the height */
+  height: number;
+}
+
 export interface Keyframe {
   /** Frame, from 0 */
   frame: number;
@@ -80,6 +93,8 @@ export interface ImageJob {
   type?: "image";
   /** Image i has seed + i */
   num_images?: number;
+  /** The model's prompt upsampler writes the prompt out first */
+  enhance_prompt?: boolean;
   /** As `image`; white is repainted */
   mask?: string;
   /** Pixels over which the seam is blended, inside the mask; needs `mask` or `expand` */
@@ -96,6 +111,8 @@ export interface ImageJob {
   output_format?: "png" | "jpg" | "webp" | "jpeg";
   /** References in the order of "image 1", "image 2" in the prompt; in place of `image` */
   images?: Array<string>;
+  /** List of `{prompt, x, y, width, height}`, shares of the sides */
+  boxes?: Array<Box>;
 }
 
 /** A job that makes a video. */

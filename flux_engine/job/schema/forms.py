@@ -40,6 +40,8 @@ EXAMPLES: Final[dict[str, list[Any]]] = {
     "mask_crop": [32],
     "expand": [{"right": 64}, {"left": 32, "right": 32, "top": 16, "bottom": 0}],
     "upscale": [2],
+    "enhance_prompt": [False],
+    "boxes": [[{"prompt": "a red sun", "x": 0.1, "y": 0.1, "width": 0.2, "height": 0.2}]],
     "strength": [0.6],
     "output_format": ["webp"],
     "output_quality": [80],

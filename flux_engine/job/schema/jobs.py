@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, Final, Literal
 
 from flux_engine.job.base import DEFAULT_QUALITY, ParseContext
-from flux_engine.job.fields import ImageFields, SharedFields
+from flux_engine.job.fields import MAX_BOXES, BoxItem, ImageFields, SharedFields
 from flux_engine.job.formats import SPELLINGS
 from flux_engine.job.image import DEFAULT_STRENGTH
 from flux_engine.job.limits import ModelLimits
@@ -198,6 +198,9 @@ def _of_model(kind: Kind, offer: Offer, context: ParseContext) -> dict[str, Json
     changes["output_format"]["enum"] = [*known[:-1], *spelt, None]
     if kind == "image":
         most = limits.max_references
+        changes["boxes"] = {"items": BoxItem.model_json_schema(), "maxItems": MAX_BOXES}
+        if limits.enhances_prompt is not None:
+            changes["enhance_prompt"] = {"default": limits.enhances_prompt}
         changes["images"] = {"maxItems": most, "examples": [e for e in EXAMPLES["images"] if len(e) <= most]}
     return changes
 
@@ -218,8 +221,12 @@ def _untaken(kind: Kind, limits: ModelLimits) -> tuple[str, ...]:
     """The fields that every job with this model is refused for."""
     if kind == "video":
         return ()
-    edits = () if limits.takes_mask else ("mask", "mask_feather", "mask_crop", "expand")
-    return (*edits, *(() if limits.max_references else ("images",)))
+    takes = {
+        **dict.fromkeys(("mask", "mask_feather", "mask_crop", "expand"), limits.takes_mask),
+        "images": limits.max_references > 0,
+        "boxes": limits.takes_boxes,
+    }
+    return tuple(name for name, is_taken in takes.items() if not is_taken)
 
 
 def _needed(kind: Kind, offer: Offer) -> list[list[str]]:

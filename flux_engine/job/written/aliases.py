@@ -14,6 +14,7 @@ from flux_engine.job.size import SIZE_ALIASES, require_both_sides, written_size
 from flux_engine.job.timeline import written_keyframes
 from flux_engine.job.validation import is_same, shown, shown_name
 from flux_engine.job.video_fields import VideoFields
+from flux_engine.job.written.boxes import box_items
 from flux_engine.job.written.loras import lora_items
 from flux_engine.job.written.misplaced import depth_fault
 from flux_engine.job.written.pictures import ONE_PICTURE, one_picture, reference_pictures, with_numbered_pictures
@@ -54,6 +55,7 @@ ALIASES: Final[dict[str, str]] = {
     "mask_blur": "mask_feather",
     "padding_mask_crop": "mask_crop",
     "outpaint": "expand",
+    "prompt_upsampling": "enhance_prompt",
 }
 WITHOUT_EFFECT: Final = ("go_fast", "acceleration", "scheduler")
 ONLY_VIDEOS_HAVE: Final = frozenset(VideoFields.model_fields) - frozenset(ImageFields.model_fields)
@@ -127,6 +129,8 @@ def _targets(name: str, value: object) -> list[tuple[str, object]]:
     if canonical == "loras":
         value = lora_items(name, value)
     if canonical == "images" and (value := reference_pictures(name, value)) is None:
+        return []
+    if canonical == "boxes" and (value := box_items(name, value)) is None:
         return []
     if canonical in ONE_PICTURE:
         value = one_picture(name, value)

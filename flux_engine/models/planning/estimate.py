@@ -141,7 +141,7 @@ def _layer_bytes(model: ModelSpec, way: Way) -> int:
 
 
 def _block_bytes(model: ModelSpec, way: Way, *, seen_pixels: int, batch: int) -> int:
-    tokens = seen_pixels // PIXELS_OF_TOKEN + model.limits.max_sequence_length
+    tokens = seen_pixels // PIXELS_OF_TOKEN + model.planned_text_tokens
     values = model.shape.block_values * (INT32_FACTOR if way.transformer == "int8_dynamic" else 1)
     return batch * tokens * model.shape.width * values * BYTES_OF_DTYPE[way.dtype]
 

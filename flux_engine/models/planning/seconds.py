@@ -55,7 +55,7 @@ class PictureTime:
 def step_flop(model: ModelSpec, *, pixels: int) -> tuple[float, float]:
     """FLOP of one denoising step: of the Linear layers (2 W S), and of attention (4 S^2 d L). `pixels` are those that
     the transformer sees: of the picture and of references."""
-    tokens = pixels // PIXELS_OF_TOKEN + model.limits.max_sequence_length
+    tokens = pixels // PIXELS_OF_TOKEN + model.planned_text_tokens
     return 2 * model.shape.token_weights * tokens, 4 * tokens**2 * model.shape.width * model.shape.blocks
 
 
@@ -74,7 +74,7 @@ def picture_time(
     rate = _eager_rate(speed, way)
     step = step_seconds(model, speed, way, pixels=pixels + seen_pixels)
     step = max(step, parts[0].bytes / (speed.bandwidth_gb_s * 1e9))
-    text = sum(2 * part.parameters * model.limits.max_sequence_length for part in model.text_encoders)
+    text = sum(2 * part.parameters * model.planned_text_tokens for part in model.text_encoders)
     text_s = text / (rate * TEXT_SHARE) * (WEIGHT_ONLY_SLOWDOWN if way.text != "none" else 1.0)
     moving = 0.0
     largest = max(parts[1:-1], key=lambda part: part.bytes)
@@ -128,7 +128,7 @@ def step_seconds(model: ModelSpec, speed: Speed, way: Way, *, pixels: int) -> fl
 
 def slot_seconds(model: ModelSpec, speed: Speed, *, pixels: int) -> float:
     """What the LoRA slot adds to a step: it moves bytes, its arithmetic is small."""
-    tokens = pixels // PIXELS_OF_TOKEN + model.limits.max_sequence_length
+    tokens = pixels // PIXELS_OF_TOKEN + model.planned_text_tokens
     moved = SLOT_TRAFFIC * tokens * model.shape.linear_sides * BYTES_OF_DTYPE["bfloat16"]
     return moved / (speed.bandwidth_gb_s * 1e9)
 

@@ -139,12 +139,17 @@ class _Axes:
         possible = [
             offload
             for offload in OFFLOADS
-            if (offload != "balanced" or (self.gpu.count > 1 and not self.model.is_single_file))
+            if (offload != "balanced" or (self.gpu.count > 1 and not self._is_put_together))
             and (not self.gpu.is_cpu or offload in ("none", "text", "group"))
         ]
         if self.wishes.offload in possible:
             return (self.wishes.offload,)
         return ("none",) if self.gpu.is_cpu else tuple(possible)
+
+    @property
+    def _is_put_together(self) -> bool:
+        """Whether the pipeline is made of parts, which diffusers cannot spread over several GPUs."""
+        return self.model.is_single_file or self.model.is_modular
 
     def _compilations(self, transformer: Quantisation, offload: Offload) -> tuple[bool, ...]:
         if not self.gpu.is_cpu and not self.gpu.has_capability(7, 0):
