@@ -216,7 +216,7 @@ def _woken_by_events(base: type[Any], making: int, deliveries: Deliveries) -> ty
 
         def _room(self) -> int:
             in_hand = int(self.current_occupancy())
-            return min(self.current_concurrency - in_hand, making - (in_hand - len(deliveries)))
+            return min(int(self.current_concurrency) - in_hand, making - (in_hand - len(deliveries)))
 
         async def run_jobs(self, session: Any) -> None:
             """Begin jobs as they come, up to the concurrency, until the worker ends; then let the running ones end."""

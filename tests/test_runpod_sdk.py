@@ -80,7 +80,7 @@ async def test_a_job_is_taken_once_the_gpu_has_done_with_the_one_before(monkeypa
     told, asked_for = list[str](), list[int]()
     made = {name: asyncio.Event() for name in ("first", "second")}
     taken = {name: asyncio.Event() for name in ("first", "second", "nothing")}
-    waiting = [{"id": name, "input": {}} for name in made]
+    waiting: list[dict[str, Any]] = [{"id": name, "input": {}} for name in made]
     delivered = asyncio.Event()
 
     async def take(_session: Any, count: int) -> list[dict[str, Any]]:
