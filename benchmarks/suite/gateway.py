@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import os
 import statistics
 import sys
@@ -25,12 +27,26 @@ from tests.servers import RedisProcess, free_port
 TASKS: Final = 60
 CLIENTS: Final = 6
 ROUNDS: Final = 3
-PICTURE: Final = "iVBORw0KGgo" * 4_000  # 44 kB of base64
+FILE: Final = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 128  # 33 kB
 LOOK_S: Final = 0.02
 RESULT: Final = {
-    "images": [{"b64_json": PICTURE, "content_type": "image/png", "width": 64, "height": 64, "seed": 1}],
+    "images": [
+        {
+            "b64_json": base64.b64encode(FILE).decode(),
+            "content_type": "image/png",
+            "width": 64,
+            "height": 64,
+            "seed": 1,
+            "sha256": hashlib.sha256(FILE).hexdigest(),
+            "bytes": len(FILE),
+        }
+    ],
     "seed": 1,
+    "model": {"id": "flux-tiny", "revision": "1", "precision": "float32"},
+    "parameters": {},
     "cached": False,
+    "timings": {"total_ms": 1},
+    "warnings": [],
 }
 
 
@@ -53,7 +69,7 @@ async def measure(*, rounds: int = ROUNDS) -> dict[str, Any]:
             async with (
                 Platform() as platform,
                 _workers(platform),
-                _ours(platform, redis.url) as ours,
+                _ours(platform, redis.url, Path(name) / "results") as ours,
                 _plain(platform) as plain,
             ):
                 two = {"ours": ours, "plain": plain}
@@ -78,11 +94,11 @@ async def _tasks(gateway: Behind, *, count: int = TASKS) -> Figures:
             accepted.append(time.perf_counter() - began)
             task_id = answer.json()["task_id"]
             while True:
-                said = (await gateway.http.get(gateway.look.format(task_id))).json()["status"]
-                if said == "completed":
+                said = (await gateway.http.get(gateway.look.format(task_id))).json()
+                if said["status"] == "completed":
                     break
-                if said == "failed":
-                    raise SystemExit("a task failed at the gateway")
+                if said["status"] == "failed":
+                    raise SystemExit(f"a task failed at the gateway: {str(said)[:500]}")
                 await asyncio.sleep(LOOK_S)
             done.append(time.perf_counter() - began)
 
@@ -118,13 +134,13 @@ async def _workers(platform: Platform) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _ours(platform: Platform, redis_url: str) -> AsyncIterator[Behind]:
+async def _ours(platform: Platform, redis_url: str, folder: Path) -> AsyncIterator[Behind]:
     settings = {**_endpoint(platform), "QUEUE": "runpod", "REDIS_URL": redis_url, "CACHE_NAMESPACE": "suite"}
-    settings |= {"USER_CONCURRENT_TASKS": "100", "RATE_LIMIT_PER_MINUTE": "1000000"}
+    settings |= {"MAX_REQUESTS_PER_MINUTE": "1000000", "GATEWAY_DATA": str(folder)}
+    headers = {"Authorization": f"Bearer {await new_key(settings)}"}  # before the gateway, which demands one
     gateway = await GatewayProcess.start(settings)
     try:
         await gateway.until_ready()
-        headers = {"Authorization": f"Bearer {await new_key(settings)}"}
         async with httpx2.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False, timeout=60) as http:
             yield Behind(http, "generate-image", "task/{}/status", gateway.process.pid)
     finally:
