@@ -1,16 +1,18 @@
-"""What takes the page's system a minute: its programs, each run as pasted, and pictures before and after a restart."""
+"""What takes the page's system a minute: programs, each run as pasted, fields that few models have, and a restart."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from tests.gateway.page.conftest import WIDE, Served, made, opened, sign_in
+from tests.gateway.page.conftest import WIDE, Served, ask_for, made, opened, sign_in
 
 pytestmark = pytest.mark.slow
 COMMANDS = {
@@ -41,6 +43,37 @@ def test_copied_programs_run_as_pasted(browser: Browser, served: Served, tmp_pat
         picture = tmp_path / "flux.png"
         assert picture.read_bytes().startswith(b"\x89PNG"), language
         picture.unlink()
+
+
+def test_the_canvas_is_extended(browser: Browser, served: Served, tmp_path: Path) -> None:
+    Image.new("RGB", (192, 192), "navy").save(tmp_path / "own.png")
+    with opened(browser, WIDE) as page:
+        sign_in(page, served)
+        page.get_by_role("button", name="Edit", exact=True).click()
+        page.get_by_label("Picture", exact=True).set_input_files(tmp_path / "own.png")
+        page.get_by_role("group", name="Extend the canvas").get_by_label("Right").fill("64")
+        with page.expect_request("**/generate-image") as asked:
+            ask_for(page, "a lake goes on", Steps="4")
+        assert json.loads(asked.value.post_data or "{}")["expand"] == {"right": 64}
+        image = page.get_by_role("button", name="Open “a lake goes on”").locator("img")
+        expect(image).to_be_visible()
+        assert image.evaluate("one => [one.naturalWidth, one.naturalHeight]") == [256, 192]
+
+
+def test_references_where_the_model_takes_them(browser: Browser, served: Served, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "navy").save(tmp_path / "own.png")
+    with opened(browser, WIDE) as page:
+        sign_in(page, served)
+        page.get_by_role("button", name="Edit", exact=True).click()
+        expect(page.get_by_text("Reference pictures")).to_have_count(0)
+        page.get_by_label("Model").select_option("black-forest-labs/FLUX.2-klein-4B")
+        for number in (1, 2):
+            page.get_by_label(f"Reference {number}", exact=True).set_input_files(tmp_path / "own.png")
+        with page.expect_request("**/generate-image") as asked:
+            ask_for(page, "image 1 beside image 2")
+        job = json.loads(asked.value.post_data or "{}")
+        assert len(job["images"]) == 2
+        assert "image" not in job
 
 
 def test_pictures_are_made_again_after_a_restart(browser: Browser, served: Served) -> None:

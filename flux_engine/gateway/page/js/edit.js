@@ -2,12 +2,10 @@
 import { html, useEffect, useState } from "./ui.js";
 import { AnyField, NumberField, Toggle } from "./controls.js";
 import { setField } from "./draft.js";
-import { fieldOf } from "./fields.js";
+import { fieldOf, partsOf } from "./fields.js";
 import { MaskPainter } from "./mask.js";
 import { PictureInput, isAddress, sizeOf } from "./picture.js";
 import { t } from "./texts.js";
-
-const SIDES = ["left", "right", "top", "bottom"];
 
 export function Edit({ schema, fields, errors }) {
   const [size, setSize] = useState(null);
@@ -39,12 +37,13 @@ export function Edit({ schema, fields, errors }) {
     ${errors.mask && html`<p class="error wide" role="alert">${errors.mask}</p>`}
     ${one("strength")}
     ${wantsMask && [one("mask_feather"), one("mask_crop")]}
-    ${fieldOf(schema, "expand") && html`<${Expand} value=${fields.expand} error=${errors.expand} />`}
+    ${fieldOf(schema, "expand") && html`<${Expand} sides=${partsOf(schema, "expand")} value=${fields.expand}
+      errors=${errors} />`}
     ${fieldOf(schema, "images") && html`<${References} field=${fieldOf(schema, "images")} value=${fields.images}
       errors=${errors} />`}`;
 }
 
-function Expand({ value, error }) {
+function Expand({ sides, value, errors }) {
   const change = (side, pixels) => {
     const next = { ...value, [side]: pixels };
     if (!pixels) delete next[side];
@@ -52,10 +51,10 @@ function Expand({ value, error }) {
   };
   return html`<fieldset class="row wide">
     <legend>${t("edit.expand")}</legend>
-    ${SIDES.map((side) => html`<${NumberField} key=${side} label=${t(`edit.expand.${side}`)} hint=""
-      field=${{ name: side, low: 0, high: null, step: 16, fallback: 0 }} value=${value?.[side]}
+    ${Object.keys(sides.properties).map((side) => html`<${NumberField} key=${side} label=${t(`edit.expand.${side}`)} hint=""
+      field=${fieldOf(sides, side)} value=${value?.[side]} error=${errors[`expand.${side}`]}
       onChange=${(pixels) => change(side, pixels)} />`)}
-    ${error && html`<p class="error" role="alert">${error}</p>`}
+    ${errors.expand && html`<p class="error" role="alert">${errors.expand}</p>`}
   </fieldset>`;
 }
 
@@ -69,5 +68,6 @@ function References({ field, value = [], errors }) {
     <legend>${t("edit.references")}</legend>
     ${shown.map((source, index) => html`<${PictureInput} key=${index} label=${t("edit.reference", { n: index + 1 })}
       value=${source} error=${errors[`images[${index}]`]} onChange=${(next) => put(index, next)} />`)}
+    ${errors.images && html`<p class="error" role="alert">${errors.images}</p>`}
   </fieldset>`;
 }

@@ -19,6 +19,9 @@ export const modelNamed = (offered, id) =>
 // The schema of one kind of job with `model`, or null where it makes none: {properties: {prompt: {...}}}.
 export const schemaOf = (offered, model, kind) => (model && offered.schemas[kind]?.[model.id]) ?? null;
 
+// The fields within the object `name`, as a schema of their own.
+export const partsOf = (schema, name) => ({ ...schema, properties: plain(schema, schema.properties[name]).properties ?? {} });
+
 // One field as the page's controls take it, or null where the model does not have it.
 export function fieldOf(schema, name) {
   const said = schema?.properties?.[name];
