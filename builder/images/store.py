@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 ISOLATION: Final = ("--isolation", "chroot")
+SHELL: Final = "/bin/sh"
+AROUND: Final = re.compile(r"^(\|\d+ .*?)?/bin/sh -c (#\(nop\) )?")
+DIGEST: Final = re.compile(r"\b(dir|file|multi):[0-9a-f]{64}")
 
 
 class BuildFailed(Exception):
@@ -94,5 +98,7 @@ class Store:
 
 def _instruction(step: Mapping[str, Any]) -> str:
     """As the Dockerfile has it, without what buildah writes around it."""
-    text = str(step.get("created_by", "")).removeprefix("/bin/sh -c ").removeprefix("#(nop) ")
-    return " ".join(text.split())
+    text = " ".join(str(step.get("created_by", "")).split())
+    if text == SHELL:
+        return "base"
+    return DIGEST.sub(r"\1", AROUND.sub("", text))
