@@ -71,7 +71,7 @@ def main(device: str, file: Path, flags: Sequence[str]) -> None:
 
     def warm_up_all() -> None:
         for _ in loras.variants(pipeline):
-            warm_up(bench, pipeline)
+            warm_up(bench, pipeline, bench.scale.blob_sides)
 
     with compiler_of(bench.scale):
         seconds, _ = seconds_of(warm_up_all)

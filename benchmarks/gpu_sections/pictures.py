@@ -6,7 +6,6 @@ measured by the section `offload`.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -81,16 +80,13 @@ def _ours(bench: Bench, name: str, wishes: Preferences) -> None:
 def settle(bench: Bench) -> None:
     """What a look at the clock in each step costs, and what guards cost that torch evaluates for each block."""
     scale = bench.scale
-    pipeline, applied = tuned_pipeline(bench, scale.fastest)
+    pipeline, applied = tuned_pipeline(bench, scale.step_way)
     warm_up(bench, pipeline)
-    for name, settles, skips in (
-        ("settled each step", True, False),
-        ("settled at the end", False, False),
-        ("guards skipped", True, True),
-    ):
-        guards = torch.compiler.set_stance(skip_guard_eval_unsafe=True) if skips else nullcontext()
-        with guards if applied.is_compiled else nullcontext():
-            bench.row(name, timed_picture(scale, pipeline, settles=settles).step_ms, "ms a step")
+    for name, settles in (("settled each step", True), ("settled at the end", False)):
+        bench.row(name, timed_picture(scale, pipeline, settles=settles).step_ms, "ms a step")
+    if applied.is_compiled:
+        with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
+            bench.row("guards skipped", timed_picture(scale, pipeline).step_ms, "ms a step")
 
 
 def gemm(bench: Bench) -> None:
@@ -130,7 +126,7 @@ def numbers(bench: Bench) -> None:
 def cache(bench: Bench) -> None:
     """A computed step beside one that is taken from the step cache. How many there are, random weights do not tell."""
     scale = bench.scale
-    wishes = replace(scale.fastest, step_cache=True, num_inference_steps=MIN_CACHED_STEPS)
+    wishes = replace(scale.step_way, step_cache=True, num_inference_steps=MIN_CACHED_STEPS)
     plan = replace(plan_for(bench, wishes), step_cache_threshold=ALWAYS_CACHED)
     pipeline, applied = tuned_pipeline(bench, wishes, plan=plan)
     steps = WARMUP_STEPS + 4
@@ -160,9 +156,9 @@ def plan_for(bench: Bench, wishes: Preferences) -> Plan:
     return replace(plan, parts=parts, offload="none")
 
 
-def warm_up(bench: Bench, pipeline: Any) -> None:
+def warm_up(bench: Bench, pipeline: Any, sides: tuple[int, ...] = ()) -> None:
     """As a worker warms up: the second size makes shapes dynamic."""
-    for side in (bench.scale.side, bench.scale.other_sides[0]):
+    for side in sides or (bench.scale.side, bench.scale.other_sides[0]):
         painted(bench.scale, pipeline, side=side, steps=2)
 
 

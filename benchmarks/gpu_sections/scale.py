@@ -27,6 +27,8 @@ class Scale:
     gemm_rows: int
     gemm_widths: tuple[int, ...]
     ways: tuple[tuple[str, Preferences], ...]  # by name: what plans are made with
+    step_way: Preferences  # of sections that are about steps and not about how they are compiled
+    blob_sides: tuple[int, ...]  # pictures that a worker of the section `blob` warms up with
 
     @property
     def dtype(self) -> DType:
@@ -58,6 +60,8 @@ ON_A_GPU: Final = Scale(
         ("speed", _wishes(profile="speed")),
         ("int8", _wishes(profile="speed", quantisation="int8_dynamic")),
     ),
+    step_way=_wishes(profile="speed"),
+    blob_sides=(1024, 512),
 )
 ON_A_CPU: Final = Scale(
     device="cpu",
@@ -71,4 +75,6 @@ ON_A_CPU: Final = Scale(
     gemm_rows=96,
     gemm_widths=(128, 512),
     ways=(("speed", _wishes(profile="speed", quantisation="int8_weight_only", compile=True)),),
+    step_way=_wishes(profile="speed", quantisation="int8_weight_only", compile=False),
+    blob_sides=(64,),
 )
