@@ -33,6 +33,9 @@ return redis.call('PUBLISH', ARGV[4], ARGV[1])
 """
 SET_OFFER: Final = "return redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])"
 SET_IDENTITY: Final = """
+for _, other in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  if not string.find(other, ARGV[5], 1, true) then redis.call('ZREM', KEYS[1], other) end
+end
 redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -ARGV[3] - 1)
 redis.call('EXPIRE', KEYS[1], ARGV[4])
@@ -114,11 +117,13 @@ class Notices:
                 await self._link.eval(SET_OFFER, [f"{self._root}:offer"], [offer.to_json(), IDENTITY_LASTS_S])
 
     async def makes(self, identity: ModelIdentity) -> None:
-        """This worker makes results by `identity`."""
+        """This worker makes results by `identity`; what was told of other weights of that name is over."""
         if self._is_news(identity):
             text = json.dumps(asdict(identity), sort_keys=True)
+            revision = json.dumps({"revision": identity.revision})[1:-1]
+            bounds: tuple[int, ...] = (IDENTITIES_KEPT, IDENTITY_LASTS_S)
             with suppress(CacheAway):
-                arguments: list[str | bytes | int] = [round(time.time()), text, IDENTITIES_KEPT, IDENTITY_LASTS_S]
+                arguments: list[str | bytes | int] = [round(time.time()), text, *bounds, revision]
                 await self._link.eval(SET_IDENTITY, [self._identities(identity.id)], arguments)
 
     # ------------------------------------------------------------------------------------- readers

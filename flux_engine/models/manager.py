@@ -283,10 +283,8 @@ class FluxModelManager:
             if is_out_of_memory(error):
                 raise
             log.exception("model broken", extra={"model": spec.id})
-            raise ModelUnavailable(
-                f"{spec.id} is on the volume but cannot be loaded; fetch it again with "
-                f"`python builder/fetch_models.py {spec.id} --force`"
-            ) from error
+            again = "" if spec.is_single_file else f" with `python builder/fetch_models.py {spec.id} --force`"
+            raise ModelUnavailable(f"{spec.id} is on the volume but cannot be loaded; fetch it again{again}") from error
         finally:
             reading.stop()
             self._reading = None

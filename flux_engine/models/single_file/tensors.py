@@ -66,6 +66,9 @@ class ComponentTensors:
         """All rows of a tensor or some, as floats. Raises ValueError where the file has become shorter."""
         import torch
 
+        if entry.dtype in PACKED_IN_GGUF and len(entry.shape) < 2:  # one row, of which no part can be read
+            numbers = _widened(self._read(entry.start, entry.end - entry.start).to(self._device), entry.dtype).flatten()
+            return numbers if rows is None else numbers[slice(*rows)]
         count = entry.shape[0] if entry.shape else 1
         first, last = rows or (0, count)
         shape = (last - first, *entry.shape[1:]) if entry.shape else ()
@@ -73,7 +76,7 @@ class ComponentTensors:
         raw = self._read(entry.start + first * row_bytes, (last - first) * row_bytes)
         if entry.dtype in PACKED_IN_GGUF:
             return _widened(raw.to(self._device), entry.dtype).reshape(shape)
-        numbers: Tensor = raw.view(getattr(torch, TORCH[entry.dtype])).reshape(shape)
+        numbers = raw.view(getattr(torch, TORCH[entry.dtype])).reshape(shape)
         return self._scaled(name, numbers.to(self._device).float(), rows) if entry.dtype in NARROW else numbers
 
     def _read(self, start: int, num_bytes: int) -> Tensor:

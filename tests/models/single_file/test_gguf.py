@@ -113,3 +113,15 @@ def test_rows_of_a_packed_layer_that_is_fused(state: dict[str, torch.Tensor], tm
         made = tensors.read(f"single_transformer_blocks.0.{layer}.weight").numpy()
         assert np.array_equal(made, fused[number * width : (number + 1) * width])
     assert np.array_equal(tensors.read("single_transformer_blocks.0.proj_mlp.weight").numpy(), fused[3 * width :])
+
+
+def test_a_packed_bias_is_read_whole(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    name = "double_blocks.0.img_attn.qkv.bias"
+    path = written(tmp_path / "mine.gguf", state, {name: "Q8_0"})
+    tensors = ComponentTensors(read_model_file(path, name="mine.gguf"), "transformer", device="cpu")
+    of_ggml = GGMLQuantizationType.Q8_0
+    fused = dequantize(packed(state[name], of_ggml), of_ggml)
+    third = fused.size // 3
+    for number, layer in enumerate(("to_q", "to_k", "to_v")):
+        made = tensors.read(f"transformer_blocks.0.attn.{layer}.bias").numpy()
+        assert np.array_equal(made, fused[number * third : (number + 1) * third])
