@@ -28,13 +28,17 @@ from flux_engine.gateway.security.secret import gateway_secret
 from flux_engine.gateway.security.terms import SecurityTerms
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.gateway.task import Task
+from flux_engine.gateway.tasks.endings import Endings
 from flux_engine.gateway.tasks.events import EventHub
 from flux_engine.gateway.tasks.hits import Hits
 from flux_engine.gateway.tasks.intake import Intake
-from flux_engine.gateway.tasks.ledger import Ledger
+from flux_engine.gateway.tasks.kept import KeptInputs
+from flux_engine.gateway.tasks.ledger.ledger import Ledger
 from flux_engine.gateway.tasks.named import NamedInputs
+from flux_engine.gateway.tasks.pace import Pace
 from flux_engine.gateway.tasks.results import Results
-from flux_engine.gateway.tasks.sweep import Pace, Sweep
+from flux_engine.gateway.tasks.submit import Dispatcher
+from flux_engine.gateway.tasks.sweep import Sweep
 from flux_engine.gateway.watching.metrics import GatewayMetrics
 from flux_engine.gateway.watching.tracing import tracer_provider
 from flux_engine.gateway.webhooks.delivery_log import DeliveryLog
@@ -127,21 +131,17 @@ def _assembled(settings: GatewaySettings, opened: _Opened, pace: Pace | None) ->
     ledger = Ledger(opened.redis, namespace=settings.namespace, keep_s=settings.task_ttl_seconds)
     offers = Offers(cache.notices, settings)
     hits = Hits(cache, cache.notices, offers=offers, results=results)
-    rooms: dict[str, Any] = {"hits": hits, "line": line, "limits": limits}
-    sweep = Sweep(
-        ledger,
-        opened.queue,
-        cache=cache,
-        results=results,
-        webhooks=webhooks,
-        settings=settings,
-        capacity=capacity,
-        on_end=metrics.task_changed,
-        pace=pace,
-        **rooms,
-    )
-    rooms |= {"offers": offers, "sweep": sweep, "named": NamedInputs(Fetcher())}
-    intake = Intake(ledger, store_has_urls=settings.shared.has_bucket, **rooms)
+    kept, pace = KeptInputs(results.store), pace or Pace()
+    closing: dict[str, Any] = {"results": results, "webhooks": webhooks}
+    endings = Endings(ledger, limits=limits, line=line, kept=kept, on_end=metrics.task_changed, **closing)
+    handing: dict[str, Any] = {"finish": endings.finish, "kept": kept, "first_look_s": pace.running}
+    dispatcher = Dispatcher(ledger, line, opened.queue, settings, **handing)
+    endings.on_freed = dispatcher.kick
+    looking: dict[str, Any] = {"cache": cache, "hits": hits, "line": line, "settings": settings, "capacity": capacity}
+    sweep = Sweep(ledger, opened.queue, dispatcher=dispatcher, endings=endings, pace=pace, **closing, **looking)
+    checking: dict[str, Any] = {"offers": offers, "hits": hits, "named": NamedInputs(Fetcher()), "limits": limits}
+    has_urls = settings.shared.has_bucket
+    intake = Intake(ledger, kept=kept, line=line, sweep=sweep, store_has_urls=has_urls, **checking)
     return Gateway(
         settings=settings,
         redis=opened.redis,

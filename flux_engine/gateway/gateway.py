@@ -31,7 +31,7 @@ from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.events import EventHub
 from flux_engine.gateway.tasks.intake import Intake
-from flux_engine.gateway.tasks.ledger import Ledger
+from flux_engine.gateway.tasks.ledger.ledger import Ledger
 from flux_engine.gateway.tasks.results import Results
 from flux_engine.gateway.tasks.sweep import Sweep
 from flux_engine.gateway.watching.metrics import GatewayMetrics

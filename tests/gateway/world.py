@@ -32,7 +32,7 @@ from flux_engine.gateway.seams import Scope
 from flux_engine.gateway.security.key_store import KeyStore
 from flux_engine.gateway.security.keys import mint
 from flux_engine.gateway.settings import GatewaySettings
-from flux_engine.gateway.tasks.sweep import Pace
+from flux_engine.gateway.tasks.pace import Pace
 from local_platform.job import Job
 from local_platform.server import API_KEY, Platform
 

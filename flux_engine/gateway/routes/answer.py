@@ -9,7 +9,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from flux_engine.gateway.gateway import Gateway
-from flux_engine.gateway.problems import Problem
+from flux_engine.gateway.problems import Gone, Problem, Refused
 from flux_engine.gateway.routes.request import base_url, gateway_of, request_id
 from flux_engine.gateway.task import Task, utc
 
@@ -80,3 +80,13 @@ def snapshot_body(gateway: Gateway, task: Task, base: str) -> dict[str, Any]:
 
 def _facts(file: Mapping[str, Any]) -> dict[str, Any]:
     return {name: file[name] for name in FACTS if name in file}
+
+
+def problem_of(task: Task) -> Problem:
+    """What a failed or cancelled task answers in place of its result."""
+    if task.status == "cancelled":
+        return Gone("this task was cancelled", code="cancelled")
+    if task.error is None:
+        return Refused.described("internal", "this task failed", retryable=True)
+    error = task.error
+    return Refused.described(error.code, error.message, field=error.field, retryable=error.retryable)

@@ -30,7 +30,7 @@ from flux_engine.gateway.routes.request import (
     wished_wait,
 )
 from flux_engine.gateway.task import Kind
-from flux_engine.gateway.tasks.intake import Accepted, Wanted
+from flux_engine.gateway.tasks.wanted import Accepted, Wanted
 
 router: Final = APIRouter(tags=["create"])
 ANSWERS: Final[dict[int | str, dict[str, Any]]] = {

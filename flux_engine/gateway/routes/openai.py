@@ -11,20 +11,20 @@ import base64
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from redis.exceptions import RedisError
-from starlette.datastructures import FormData, UploadFile
 
-from flux_engine.errors import FluxError, StorageFailed
+from flux_engine.errors import StorageFailed
 from flux_engine.gateway.gateway import Gateway
-from flux_engine.gateway.problems import Gone, Malformed, NotFound, Problem, Refused, Unavailable
-from flux_engine.gateway.routes.answer import limit_headers, result_of
+from flux_engine.gateway.problems import Gone, NotFound, Problem, Refused, Unavailable
+from flux_engine.gateway.routes.answer import limit_headers, problem_of, result_of
 from flux_engine.gateway.routes.document import IDEMPOTENCY_KEY, answer, header_parameters, json_request, problems
+from flux_engine.gateway.routes.openai_form import as_openai, form_of, is_form, openai_errors
 from flux_engine.gateway.routes.request import (
     base_url,
     caller,
@@ -38,12 +38,10 @@ from flux_engine.gateway.routes.request import (
 from flux_engine.gateway.seams import Principal
 from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.events import Event
-from flux_engine.gateway.tasks.intake import Accepted, Wanted, problem_of
 from flux_engine.gateway.tasks.sweep import ORPHANED_S
+from flux_engine.gateway.tasks.wanted import Accepted, Wanted
 from flux_engine.openai.answer import images_body, model_body, models_body
-from flux_engine.openai.error import error_body, status_of
 from flux_engine.openai.events import PartialImages, as_text, completed_events, error_event
-from flux_engine.openai.form import form_body
 from flux_engine.openai.request import Asked, edit_job, generation_job
 
 router: Final = APIRouter(prefix="/v1", tags=["openai"])
@@ -89,7 +87,7 @@ async def generations(request: Request) -> Response:
     principal = await caller(request, "generate")
     body = await json_body(request)
     context = await gateway_of(request).offers.context()
-    with _openai_errors():
+    with openai_errors():
         asked = generation_job(body, context)
     return await _answered(request, principal, asked, route="generations")
 
@@ -98,9 +96,9 @@ async def generations(request: Request) -> Response:
 async def edits(request: Request) -> Response:
     """A picture repainted, as OpenAI's `images.edit`; the mask's transparent part is repainted."""
     principal = await caller(request, "generate")
-    body = await _form(request) if _is_form(request) else await json_body(request)
+    body = await form_of(request) if is_form(request) else await json_body(request)
     context = await gateway_of(request).offers.context()
-    with _openai_errors():
+    with openai_errors():
         asked = await asyncio.to_thread(edit_job, body, context)
     return await _answered(request, principal, asked, route="edits")
 
@@ -139,7 +137,7 @@ async def _answered(request: Request, principal: Principal, asked: Asked, *, rou
     try:
         accepted = await gateway.intake.accept(wanted)
     except Refused as refused:
-        raise _as_openai(refused) from None
+        raise as_openai(refused) from None
     task = accepted.task
     if accepted.is_replayed and not task.is_final:
         await gateway.ledger.adopt(task)
@@ -169,7 +167,7 @@ async def _images(gateway: Gateway, task: Task, asked: Asked, principal: Princip
     """ImagesResponse of an ended task. Raises Problem."""
     if task.status != "completed":
         problem = problem_of(task)
-        raise _as_openai(problem) if isinstance(problem, Refused) else problem
+        raise as_openai(problem) if isinstance(problem, Refused) else problem
     result = result_of(task, base)
     if asked.wishes.response_format == "url":
         for index, image in enumerate(result["images"]):
@@ -226,53 +224,6 @@ def _update(event: Event) -> Mapping[str, Any]:
     return held if isinstance(held, dict) else {}
 
 
-@contextmanager
-def _openai_errors() -> Iterator[None]:
-    """Within, what OpenAI's client did wrong is a problem of OpenAI's status."""
-    try:
-        yield
-    except FluxError as error:
-        raise _as_openai(Refused.of(error)) from None
-
-
-def _as_openai(problem: Refused) -> Problem:
-    """`problem` with the status that makes the openai client raise its own class, and the request's name of a field."""
-    error = {
-        "code": problem.code,
-        "message": problem.detail,
-        "field": problem.field,
-        "retryable": problem.retryable,
-    }
-    said = error_body(error)["error"]
-    made = Refused(problem.detail, field=problem.field, retryable=problem.retryable, extra={"error": said})
-    made.code, made.status = problem.code, status_of(error)
-    return made
-
-
 def _headers(request: Request, accepted: Accepted) -> dict[str, str]:
     headers = limit_headers(request) | dict(accepted.headers) | {"X-Task-ID": accepted.task.id}
     return headers | ({"Idempotency-Replayed": "true"} if accepted.is_replayed else {})
-
-
-def _is_form(request: Request) -> bool:
-    return request.headers.get("content-type", "").startswith(
-        ("multipart/form-data", "application/x-www-form-urlencoded")
-    )
-
-
-async def _form(request: Request) -> dict[str, Any]:
-    """The JSON body that a form says. Raises Malformed and Refused."""
-    limit = gateway_of(request).settings.gateway_max_body_bytes
-    try:
-        async with request.form(max_files=32, max_fields=256, max_part_size=limit) as form:
-            parts = await _parts(form)
-    except (ValueError, KeyError) as error:
-        raise Malformed("the form cannot be read") from error
-    with _openai_errors():
-        return await asyncio.to_thread(form_body, parts)
-
-
-async def _parts(form: FormData) -> list[tuple[str, str | bytes]]:
-    return [
-        (name, await value.read() if isinstance(value, UploadFile) else value) for name, value in form.multi_items()
-    ]

@@ -13,7 +13,7 @@ from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.problems import Malformed, NotFound, Refused, WrongMedia
 from flux_engine.gateway.seams import Principal, Scope
 from flux_engine.gateway.task import Task
-from flux_engine.gateway.tasks.intake import Extras
+from flux_engine.gateway.tasks.wanted import Extras
 from flux_engine.gateway.watching.timing import phase
 
 MAX_WAIT_S: Final = 60

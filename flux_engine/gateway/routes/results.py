@@ -13,14 +13,13 @@ from fastapi.responses import Response
 
 from flux_engine.errors import StorageFailed
 from flux_engine.gateway.problems import Gone, NotFound, NotReady, RangeRefused
-from flux_engine.gateway.routes.answer import limit_headers
+from flux_engine.gateway.routes.answer import limit_headers, problem_of
 from flux_engine.gateway.routes.document import problems
 from flux_engine.gateway.routes.request import MAX_WAIT_S, caller, gateway_of, own_task
 from flux_engine.gateway.routes.tasks import TaskId
 from flux_engine.gateway.seams import Principal
 from flux_engine.gateway.security.signed_paths import SIGNATURE
 from flux_engine.gateway.task import Task
-from flux_engine.gateway.tasks.intake import problem_of
 from flux_engine.job.formats import CONTENT_TYPES
 
 router: Final = APIRouter(tags=["results"])

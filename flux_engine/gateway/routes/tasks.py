@@ -28,7 +28,7 @@ from flux_engine.gateway.routes.request import (
     traceparent,
 )
 from flux_engine.gateway.task import Kind, Status, Task
-from flux_engine.gateway.tasks.intake import Wanted
+from flux_engine.gateway.tasks.wanted import Wanted
 
 router: Final = APIRouter(tags=["tasks"])
 TaskId = Annotated[str, Path(description="As it was answered when the task was made")]
@@ -151,7 +151,7 @@ async def _purge(request: Request, task: Task) -> None:
         if not task.is_final:
             return  # the sweep does it at the end; where that came in between, it is done here
     try:
-        await gateway.sweep.purge(task)
+        await gateway.sweep.endings.purge(task)
     except StorageFailed as error:
         raise Unavailable("the files could not be deleted now; send it again") from error
 

@@ -1,8 +1,16 @@
 """Tasks: what was asked for, how far it is, and how it ends.
 
-task      one task, as a value, and as clients see it
-ledger    all of them, in Redis: written before the queue is asked
-events    telling those who watch
-submit    a task's way to the queue
-sweep     the watchdog: every accepted task ends in one truthful state
+wanted     one request for a task, and what became of it
+intake     from a request to a task: checked, answered from the cache, or in line
+named      what a job names, refused where a worker would refuse it
+kept       what a task was made from, long parts in the store
+hits       tasks that the cache answers
+ledger/    all of them, in Redis: written before the queue is asked
+submit     a task's way to the queue
+sweep      the watchdog: every accepted task ends in one truthful state
+reports    what the queue's word means for a task
+endings    the end of a task, and what follows from it
+results    the files of finished tasks
+events     telling those who watch
+pace       how often the sweep looks
 """

@@ -23,7 +23,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from flux_engine.gateway.task import FINAL, Task
-from flux_engine.gateway.tasks.ledger import Ledger, quoted_user
+from flux_engine.gateway.tasks.ledger.keys import quoted_user
+from flux_engine.gateway.tasks.ledger.ledger import Ledger
 
 Kind = Literal["status", "preview", "completed", "failed", "cancelled"]
 RECONNECT_S: Final = 0.2
@@ -135,7 +136,7 @@ class EventHub:
 
     async def replay(self, *, task: Task | None = None, user: str = "", after: str, at_most: int = 1000) -> list[Event]:
         """The events of a task, or of all of `user`'s, after the id `after`, oldest first."""
-        key = self._ledger.events_key(task.id) if task is not None else self._ledger.user_events_key(user)
+        key = self._ledger.keys.events(task.id) if task is not None else self._ledger.keys.user_events(user)
         found = cast(
             list[tuple[str, dict[str, str]]],
             await self._redis.xrange(key, min=f"({after}", max="+", count=at_most),
@@ -148,14 +149,14 @@ class EventHub:
     async def snapshot(self, task_id: str) -> tuple[str, Task | None]:
         """A task as it stands, and the id of the last event that it reflects, read in one moment."""
         async with self._redis.pipeline(transaction=True) as calls:
-            calls.xrevrange(self._ledger.events_key(task_id), count=1)
-            calls.hgetall(self._ledger.task_key(task_id))
+            calls.xrevrange(self._ledger.keys.events(task_id), count=1)
+            calls.hgetall(self._ledger.keys.task(task_id))
             last, held = await calls.execute()
         task = Task.from_hash(held) if "status" in held else None
         return (last[0][0] if last else "0-0"), task
 
     async def last_id(self, user: str) -> str:
-        last = await self._redis.xrevrange(self._ledger.user_events_key(user), count=1)
+        last = await self._redis.xrevrange(self._ledger.keys.user_events(user), count=1)
         return str(last[0][0]) if last else "0-0"
 
     async def _with_preview(self, event: Event) -> Event:
@@ -165,7 +166,7 @@ class EventHub:
 
     async def _listen(self) -> None:
         async with self._redis.pubsub() as messages:
-            await messages.subscribe(self._ledger.channel)
+            await messages.subscribe(self._ledger.keys.channel)
             while True:
                 message = await messages.get_message(timeout=LISTEN_S)
                 if message is None:

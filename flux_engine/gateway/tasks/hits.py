@@ -16,7 +16,7 @@ from flux_engine.cache.notices import Notices
 from flux_engine.errors import FluxError
 from flux_engine.gateway.offer import Offers
 from flux_engine.gateway.task import Task
-from flux_engine.gateway.tasks.ledger import Ending
+from flux_engine.gateway.tasks.ledger.news import Ending
 from flux_engine.gateway.tasks.results import Adopted, Results, files_json
 from flux_engine.job.fingerprint import ModelIdentity, fingerprint
 from flux_engine.job.image import ImageJob

@@ -17,8 +17,8 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from dataclasses import replace
+from typing import Any, Final
 
 from redis.exceptions import RedisError
 
@@ -26,12 +26,15 @@ from flux_engine.cache.redis_link import CacheAway
 from flux_engine.errors import FluxError
 from flux_engine.gateway.offer import Offers
 from flux_engine.gateway.problems import Gone, KeyReused, Problem, Refused
-from flux_engine.gateway.seams import Limits, Line, Principal
+from flux_engine.gateway.seams import Limits, Line
 from flux_engine.gateway.task import Kind, Task
 from flux_engine.gateway.tasks.hits import Hits
-from flux_engine.gateway.tasks.ledger import Ending, Known, Ledger, new_task
+from flux_engine.gateway.tasks.kept import KeptInputs
+from flux_engine.gateway.tasks.ledger.ledger import Ledger
+from flux_engine.gateway.tasks.ledger.news import Ending, Known, new_task
 from flux_engine.gateway.tasks.named import NamedInputs
 from flux_engine.gateway.tasks.sweep import Sweep
+from flux_engine.gateway.tasks.wanted import Accepted, Wanted
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job
 from flux_engine.job.video import VideoJob
@@ -44,41 +47,6 @@ LARGE_BODY: Final = 100_000
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extras:
-    """What a client wishes of the gateway itself."""
-
-    webhook: Mapping[str, Any] | None = None
-    priority: Literal["normal", "low"] = "normal"
-    deadline_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """One request for a task. `body` is a job's input; `kind` None: as its fields say."""
-
-    principal: Principal
-    body: Mapping[str, Any] = field(repr=False)
-    kind: Kind | None = None
-    extras: Extras = field(default_factory=Extras)
-    key: str | None = None  # Idempotency-Key
-    is_repeat: bool = False  # the openai client says so itself
-    route: str = ""
-    request_id: str = ""
-    traceparent: str = ""
-    again_of: str | None = None
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """`headers` are those of the limits."""
-
-    task: Task
-    is_replayed: bool = False
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
 class Intake:
     """See the module."""
 
@@ -89,6 +57,7 @@ class Intake:
         offers: Offers,
         hits: Hits,
         named: NamedInputs,
+        kept: KeptInputs,
         limits: Limits,
         line: Line,
         sweep: Sweep,
@@ -99,6 +68,7 @@ class Intake:
         self._offers = offers
         self._hits = hits
         self._named = named
+        self._kept = kept
         self._limits = limits
         self._line = line
         self._sweep = sweep
@@ -120,7 +90,7 @@ class Intake:
             return await self._answered(task, ending, job, wanted, body_hash)
         reservation = await self._limits.reserve(user, task_id, task.work)
         try:
-            job_input = await self._job_input(wanted.body, job)
+            job_input = await self._job_input(task_id, wanted.body, job)
             known = await self._ledger.create(task, job_input, body_hash=body_hash, key=wanted.key)
         except BaseException:
             await self._give_back(task_id)  # the task may be there all the same: its end charges what it used
@@ -154,7 +124,8 @@ class Intake:
 
     async def again(self, task: Task, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """The input that made `task`, with `overrides`. Raises Problem."""
-        base = await self._ledger.input(task.id)
+        held = await self._ledger.input(task.id)
+        base = await self._kept.unpacked(held) if held is not None else None
         if base is None:
             raise Gone("what this task was made from has expired or was purged", code="expired")
         try:
@@ -212,12 +183,12 @@ class Intake:
     ) -> Accepted:
         """A hit: the task begins and ends here."""
         finished = ended(task, ending)
-        job_input = await self._job_input(wanted.body, job)
+        job_input = await self._job_input(task.id, wanted.body, job)
         known = await self._ledger.create(finished, job_input, body_hash=body_hash, key=wanted.key)
         if known is not None:
             return await self._replayed(known, body_hash)
         with suppress(CacheAway, RedisError):  # the sweep settles it again
-            await self._sweep.settle_new(finished)
+            await self._sweep.endings.settle_new(finished)
         return Accepted(finished)
 
     def _task(self, task_id: str, job: ImageJob | VideoJob, wanted: Wanted) -> Task:
@@ -242,8 +213,9 @@ class Intake:
             again_of=wanted.again_of,
         )
 
-    async def _job_input(self, body: Mapping[str, Any], job: ImageJob | VideoJob) -> dict[str, Any]:
-        """What the worker is sent: the client's words, with what must not change when the job is submitted again."""
+    async def _job_input(self, task_id: str, body: Mapping[str, Any], job: ImageJob | VideoJob) -> dict[str, Any]:
+        """What the worker is sent, packed for the ledger: the client's words, with what must not change when the job is
+        submitted again. Raises StorageFailed."""
         links = self._store_has_urls and await self._offers.has_urls()
         fixed = {
             "type": "video" if isinstance(job, VideoJob) else "image",
@@ -251,7 +223,7 @@ class Intake:
             "response_format": "url" if links else "b64_json",
         }
         kept = {name: value for name, value in body.items() if value is not None and name not in ("task", *fixed)}
-        return kept | fixed
+        return await self._kept.packed(task_id, kept | fixed)
 
 
 def _canonical(fields: Mapping[Any, Any]) -> dict[str, Any]:
@@ -274,13 +246,3 @@ def ended(task: Task, ending: Ending) -> Task:
         fingerprint=ending.fingerprint,
         warnings=tuple(dict.fromkeys((*task.warnings, *ending.warnings))),
     )
-
-
-def problem_of(task: Task) -> Problem:
-    """What a failed or cancelled task answers in place of its result."""
-    if task.status == "cancelled":
-        return Gone("this task was cancelled", code="cancelled")
-    if task.error is None:
-        return Refused.described("internal", "this task failed", retryable=True)
-    error = task.error
-    return Refused.described(error.code, error.message, field=error.field, retryable=error.retryable)

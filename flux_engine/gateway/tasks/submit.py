@@ -20,7 +20,9 @@ from flux_engine.cache.redis_link import CacheAway
 from flux_engine.gateway.seams import Line
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.gateway.task import Task, TaskError
-from flux_engine.gateway.tasks.ledger import Ending, Ledger
+from flux_engine.gateway.tasks.kept import KeptInputs
+from flux_engine.gateway.tasks.ledger.ledger import Ledger
+from flux_engine.gateway.tasks.ledger.news import Ending
 from flux_engine.queues.job_queue import JobQueue, QueueAway, QueuedJob, QueueRefused
 
 AT_ONCE: Final = 32
@@ -43,6 +45,7 @@ class Dispatcher:
         settings: GatewaySettings,
         *,
         finish: Finish,
+        kept: KeptInputs,
         first_look_s: float,
     ) -> None:
         self._ledger = ledger
@@ -50,6 +53,7 @@ class Dispatcher:
         self._queue = queue
         self._settings = settings
         self._finish = finish
+        self._kept = kept
         self._first_look_s = first_look_s
         self._wake = asyncio.Event()
         self._free = asyncio.Semaphore(AT_ONCE)
@@ -78,11 +82,12 @@ class Dispatcher:
 
     async def submit(self, task_id: str) -> None:
         """Hand `task_id` to the queue, unless another replica is at it, it is there already, or it has ended."""
-        if not await self._ledger.begin_submit(task_id):
+        if not await self._ledger.agenda.begin_submit(task_id):
             return
-        task, job_input = await self._ledger.get(task_id), await self._ledger.input(task_id)
+        task, held = await self._ledger.get(task_id), await self._ledger.input(task_id)
         if task is None:
             return
+        job_input = await self._kept.unpacked(held) if held is not None else None
         if job_input is None:
             await self._finish(task, _failed("internal", "what this task was made from is gone; send it again"))
             return
@@ -93,14 +98,14 @@ class Dispatcher:
             ticket = await self._queue.submit(self._job(task, job_input))
         except QueueAway as error:
             log.warning("queue unreachable", extra={"job_id": task_id, "detail": str(error)})
-            await self._ledger.end_submit(task_id, look_at=time.time() + error.retry_after_s)
+            await self._ledger.agenda.end_submit(task_id, look_at=time.time() + error.retry_after_s)
             return
         except QueueRefused as error:
             log.error(REFUSED_LOGGED, extra={"job_id": task_id, "detail": str(error)})
             message = "the queue does not take this task; its operator finds the reason in the gateway's log"
             await self._finish(task, _failed("internal", message))
             return
-        became = await self._ledger.set_ticket(task_id, ticket, look_at=time.time() + self._first_look_s)
+        became = await self._ledger.agenda.set_ticket(task_id, ticket, look_at=time.time() + self._first_look_s)
         log.info("task submitted", extra={"job_id": task_id, "detail": f"attempt {task.attempt + 1}"})
         if became != "kept":
             await self._queue.cancel(ticket)

@@ -9,12 +9,11 @@ Nothing stays `processing` for ever.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, TypeGuard
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
 
 from redis.exceptions import RedisError
 
@@ -22,12 +21,17 @@ from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.redis_link import CacheAway
 from flux_engine.errors import FluxError, StorageFailed
 from flux_engine.gateway.capacity import Capacity
-from flux_engine.gateway.seams import Limits, Line, Webhooks
+from flux_engine.gateway.seams import Line, Webhooks
 from flux_engine.gateway.settings import GatewaySettings
-from flux_engine.gateway.task import COUNTS, Task, TaskError
+from flux_engine.gateway.task import Task, TaskError
+from flux_engine.gateway.tasks.endings import Endings
 from flux_engine.gateway.tasks.hits import Hits
-from flux_engine.gateway.tasks.ledger import Advance, Ending, Ledger
-from flux_engine.gateway.tasks.results import Results, files_json
+from flux_engine.gateway.tasks.kept import is_whole
+from flux_engine.gateway.tasks.ledger.ledger import Ledger
+from flux_engine.gateway.tasks.ledger.news import Ending
+from flux_engine.gateway.tasks.pace import Pace
+from flux_engine.gateway.tasks.reports import completed, failed, found_again, lost, news_of, refused
+from flux_engine.gateway.tasks.results import Results
 from flux_engine.gateway.tasks.submit import Dispatcher
 from flux_engine.queues.job_queue import JobQueue, QueueAway, QueueRefused, Report
 
@@ -35,24 +39,6 @@ RESERVATIONS_EVERY_S: Final = 10.0
 ORPHANED_S: Final = 30.0  # until a task that nobody waits for is cancelled
 LOG_AWAY: Final = "sweep interrupted"
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """Seconds between two looks at one task."""
-
-    tick: float = 0.25
-    running: float = 1.0
-    queued: float = 15.0
-    queued_while_few: float = 1.0  # up to `few` tasks at once
-    few: int = 50
-    ending: float = 0.2  # its worker has said that it is done, and the result is on its way
-    told: float = 60.0  # while its worker tells progress through Redis
-    told_within: float = 20.0
-    in_line: float = 5.0
-    after_error: float = 2.0
-    unknown_again: float = 3.0  # a job that has just been submitted may not be known at once
-    at_once: int = 32
 
 
 class Sweep:
@@ -63,32 +49,29 @@ class Sweep:
         ledger: Ledger,
         queue: JobQueue,
         *,
+        dispatcher: Dispatcher,
+        endings: Endings,
         cache: CacheManager,
         results: Results,
         hits: Hits,
         line: Line,
-        limits: Limits,
         webhooks: Webhooks,
         settings: GatewaySettings,
         capacity: Capacity,
-        on_end: Callable[[Task], None] = lambda task: None,
-        pace: Pace | None = None,
+        pace: Pace,
     ) -> None:
-        self._pace = pace or Pace()
-        self.dispatcher: Final = Dispatcher(
-            ledger, line, queue, settings, finish=self.finish, first_look_s=self._pace.running
-        )
+        self.dispatcher: Final = dispatcher
+        self.endings: Final = endings
+        self._pace = pace
         self._ledger = ledger
         self._queue = queue
         self._cache = cache
         self._results = results
         self._hits = hits
         self._line = line
-        self._limits = limits
         self._webhooks = webhooks
         self._settings = settings
         self._capacity = capacity
-        self._on_end = on_end
         self._wake = asyncio.Event()
         self._looking: set[asyncio.Task[None]] = set()
         self._due = 0
@@ -96,7 +79,7 @@ class Sweep:
 
     async def nudge(self, task_id: str) -> None:
         """Somebody heard that `task_id` has changed: look at once."""
-        await self._ledger.look_at(task_id, time.time())
+        await self._ledger.agenda.look_at(task_id, time.time())
         self._wake.set()
 
     async def run(self) -> None:
@@ -122,59 +105,13 @@ class Sweep:
                 look.cancel()
             await asyncio.gather(*self._looking, return_exceptions=True)
 
-    async def finish(self, task: Task, ending: Ending) -> Task:
-        """End `task`, once, and do what follows; whoever ended it before has the last word."""
-        ended = await self._ledger.finish(task, ending)
-        if ended is None:
-            known = await self._ledger.get(task.id)
-            if known is None or not known.is_final:
-                return task
-            ended = known
-        else:
-            self._on_end(ended)
-            code = ended.error.code if ended.error is not None else None
-            log.info(f"task {ended.status}", extra={"job_id": ended.id, "code": code})
-        await self.settle(ended)
-        return ended
-
-    async def settle_new(self, task: Task) -> None:
-        """A task that began and ended at once, and is in the ledger."""
-        self._on_end(task)
-        await self.settle(task)
-
-    async def settle(self, task: Task) -> None:
-        """What follows from the end of `task`. May be repeated."""
-        await self._charge(task)
-        await self._line.leave(task.user, task.id)
-        await self._webhooks.task_changed(task)
-        if task.is_purge_wished and not task.is_purged:
-            await self.purge(task)
-        await self._ledger.settle(task)
-        self.dispatcher.kick()
-
-    async def _charge(self, task: Task) -> None:
-        if task.status == "completed":
-            used = task.work_used if task.work_used is not None else task.work
-            await self._limits.settle(task.id, used, user=task.user, at=task.created_at)
-        else:
-            await self._limits.give_back(task.id)
-
-    async def check_reservations(self) -> None:
-        """Close what was reserved for tasks that never were, or that ended as their gateway died."""
-        for task_id in await self._limits.left_open():
-            task = await self._ledger.get(task_id)
-            if task is None:
-                await self._limits.give_back(task_id)
-            elif task.is_final:
-                await self._charge(task)
-
     async def cancel(self, task: Task) -> Task:
         """Take `task` back: it is cancelled at once where no worker has begun with it, and else as soon as its worker
         has stopped."""
         if not await self._ledger.wish_cancelled(task):
             return await self._ledger.get(task.id) or task
         task = await self._ledger.get(task.id) or task
-        if task.ticket is None and not await self._ledger.begin_submit(task.id):
+        if task.ticket is None and not await self._ledger.agenda.begin_submit(task.id):
             return task  # on its way to the queue: whoever submits it sees the wish
         is_queued = task.status == "queued"
         if task.ticket is not None:
@@ -185,22 +122,15 @@ class Sweep:
                 return task  # the sweep goes on trying
             if report.state not in ("cancelled", "unknown") or not is_queued:
                 return task
-        return await self.finish(task, Ending(status="cancelled"))
-
-    async def purge(self, task: Task) -> None:
-        """Delete the files of a task that has ended, but for those that another task has as well. Raises
-        StorageFailed."""
-        for key in await self._ledger.release_files(task):
-            await self._results.forget(key)
-        await self._ledger.purge(task)
+        return await self.endings.finish(task, Ending(status="cancelled"))
 
     async def look(self, task_id: str) -> None:
         """One look at one task."""
         task = await self._ledger.get(task_id)
         if task is None:
-            await self._ledger.look_at(task_id, time.time())  # which drops what is not there
+            await self._ledger.agenda.look_at(task_id, time.time())  # which drops what is not there
         elif task.is_final:
-            await self.settle(task)
+            await self.endings.settle(task)
         elif self._is_overdue(task):
             await self._give_up(task)
         elif task.orphaned_at is not None and not task.cancelling and time.time() - task.orphaned_at > ORPHANED_S:
@@ -218,7 +148,7 @@ class Sweep:
         if update is not None:
             await self._advance(task, update, is_told=True)
         else:
-            await self._ledger.set_ended(task_id, look_at=time.time() + self._pace.ending / 2)
+            await self._ledger.agenda.set_ended(task_id, look_at=time.time() + self._pace.ending / 2)
             self._wake.set()
 
     # ------------------------------------------------------------------------------------- looking
@@ -226,7 +156,7 @@ class Sweep:
     async def _check_reservations_in_time(self) -> None:
         if time.monotonic() >= self._next_check:
             self._next_check = time.monotonic() + RESERVATIONS_EVERY_S
-            await self.check_reservations()
+            await self.endings.check_reservations()
 
     async def _look_at_due(self) -> None:
         while True:
@@ -235,8 +165,8 @@ class Sweep:
                 await asyncio.wait(self._looking, return_when=asyncio.FIRST_COMPLETED)
                 continue
             rate = self._queue.rates.status
-            due = await self._ledger.claim_due(at_most=free, rate=rate, burst=rate)
-            self._due = await self._ledger.count_due() if due else self._due
+            due = await self._ledger.agenda.claim_due(at_most=free, rate=rate, burst=rate)
+            self._due = await self._ledger.agenda.count_due() if due else self._due
             for task_id in due:
                 look = asyncio.create_task(self._guarded_look(task_id), name=f"look at {task_id}")
                 self._looking.add(look)
@@ -265,17 +195,17 @@ class Sweep:
         is_deadline = task.deadline_at is not None and time.time() > task.deadline_at
         reason = "`deadline_seconds` passed" if is_deadline else "no worker finished this task in time; send it again"
         error = TaskError(code="internal", message=reason, retryable=not is_deadline)
-        await self.finish(task, Ending(status="cancelled" if task.cancelling else "failed", error=error))
+        await self.endings.finish(task, Ending(status="cancelled" if task.cancelling else "failed", error=error))
 
     async def _look_before_queue(self, task: Task) -> None:
         if task.cancelling:
-            await self.finish(task, Ending(status="cancelled"))
+            await self.endings.finish(task, Ending(status="cancelled"))
         elif await self._waits_in_line(task):
-            await self._ledger.look_at(task.id, time.time() + self._pace.in_line)
+            await self._ledger.agenda.look_at(task.id, time.time() + self._pace.in_line)
         elif task.attempt >= self._settings.task_max_attempts:
-            await self.finish(task, _lost(task))
+            await self.endings.finish(task, lost(task))
         else:
-            await self._ledger.look_at(task.id, time.time() + self._pace.after_error)
+            await self._ledger.agenda.look_at(task.id, time.time() + self._pace.after_error)
             await self.dispatcher.submit(task.id)
 
     async def _waits_in_line(self, task: Task) -> bool:
@@ -292,7 +222,7 @@ class Sweep:
         if task.cancelling:
             report = await self._queue.cancel(ticket)
             if report.state in ("cancelled", "unknown"):
-                await self.finish(task, Ending(status="cancelled"))
+                await self.endings.finish(task, Ending(status="cancelled"))
                 return
         report = await self._queue.status(ticket)
         match report.state:
@@ -303,9 +233,9 @@ class Sweep:
             case "completed":
                 await self._completed(task, report)
             case "failed" | "timed_out":
-                await self.finish(task, _failed(report))
+                await self.endings.finish(task, failed(report))
             case "cancelled" if task.cancelling:
-                await self.finish(task, Ending(status="cancelled"))
+                await self.endings.finish(task, Ending(status="cancelled"))
             case _:
                 await self._lost_by_queue(task)
 
@@ -314,7 +244,9 @@ class Sweep:
         if waiting_for != task.waiting_for:
             await self._ledger.note(task, waiting_for=waiting_for)
         few = self._due <= self._pace.few
-        await self._ledger.look_at(task.id, time.time() + (self._pace.queued_while_few if few else self._pace.queued))
+        await self._ledger.agenda.look_at(
+            task.id, time.time() + (self._pace.queued_while_few if few else self._pace.queued)
+        )
 
     async def _still_running(self, task: Task, report: Report) -> None:
         if report.progress is not None:
@@ -323,7 +255,7 @@ class Sweep:
             begun = replace(task, status="processing", started_at=time.time(), waiting_for=None)
             await self._ledger.note(task, status=begun.status, started_at=begun.started_at, waiting_for=None)
             await self._webhooks.task_changed(begun)
-        await self._ledger.look_at(task.id, time.time() + self._until_next(task, report))
+        await self._ledger.agenda.look_at(task.id, time.time() + self._until_next(task, report))
 
     def _until_next(self, task: Task, report: Report) -> float:
         if task.ended_at is not None and time.time() - task.ended_at < self._pace.told_within:
@@ -341,46 +273,29 @@ class Sweep:
         except StorageFailed:
             raise  # another look may find the store well again
         except FluxError as error:
-            await self.finish(task, Ending(status="failed", error=_task_error(error)))
+            await self.endings.finish(task, refused(error))
             return
-        job_input = await self._ledger.input(task.id)
-        if job_input is not None:
-            await self._hits.remember(task, job_input, adopted)
-        result = dict(adopted.result)
-        usage = result.get("usage")
-        used = usage.get("work") if isinstance(usage, dict) else None
-        cached = bool(result.get("cached", False))
-        ending = Ending(
-            status="completed",
-            result=result,
-            files=adopted.as_json(),
-            work_used=float(used) if isinstance(used, int | float) else 0.0 if cached else task.work,
-            cached=cached,
-            warnings=tuple(str(warning) for warning in result.pop("warnings", ())),
-        )
-        await self.finish(task, ending)
+        held = await self._ledger.input(task.id)
+        if held is not None and is_whole(held):
+            await self._hits.remember(task, held.get("given", held), adopted)
+        await self.endings.finish(task, completed(task, adopted))
 
     async def _lost_by_queue(self, task: Task) -> None:
         """The queue knows nothing of it: its result may be in the store all the same, else it is submitted again."""
         known = await self._cache.task_status(task.id)
         entry = known.result if known is not None and known.status == "completed" else None
         if entry is not None and await self._results.has(entry):
-            files = files_json(entry.files, entry.thumbnail)
-            result = {"seed": task.seed, "model": {"id": task.model}, "timings": {}}
-            ending = Ending(
-                status="completed", result=result, files=files, work_used=task.work, warnings=entry.warnings
-            )
-            await self.finish(task, ending)
+            await self.endings.finish(task, found_again(task, entry))
         elif task.submitted_at is not None and time.time() - task.submitted_at < self._pace.unknown_again:
-            await self._ledger.look_at(task.id, time.time() + self._pace.unknown_again)
+            await self._ledger.agenda.look_at(task.id, time.time() + self._pace.unknown_again)
         elif task.attempt >= self._settings.task_max_attempts:
-            await self.finish(task, _lost(task))
-        elif await self._ledger.lose_ticket(task):
+            await self.endings.finish(task, lost(task))
+        elif await self._ledger.agenda.lose_ticket(task):
             log.warning("task lost by the queue", extra={"job_id": task.id, "detail": f"attempt {task.attempt}"})
             await self.dispatcher.submit(task.id)
 
     async def _advance(self, task: Task, update: Mapping[str, Any], *, is_told: bool = False) -> None:
-        news = _news(update)
+        news = news_of(update)
         if news is not None:
             is_news = await self._ledger.advance(task, news, is_told=is_told)
             if is_news and task.status == "queued":
@@ -391,51 +306,3 @@ class Sweep:
             await self._queue.cancel(ticket)
         except (QueueAway, QueueRefused) as error:
             log.warning("task not cancelled in the queue", extra={"detail": str(error)})
-
-
-def _news(update: Mapping[str, Any]) -> Advance | None:
-    """Progress as a worker sends it; None for what is no progress."""
-    progress, seq, eta, preview = (update.get(name) for name in ("progress", "seq", "eta_seconds", "preview"))
-    if not _is_number(progress) or not isinstance(seq, int):
-        return None
-    counts = {name: value for name in COUNTS if isinstance(value := update.get(name), int)}
-    stage = update.get("stage")
-    return Advance(
-        stage=stage if isinstance(stage, str) else None,
-        progress=min(max(float(progress), 0.0), 1.0),
-        seq=seq,
-        eta_seconds=float(eta) if _is_number(eta) else None,
-        counts=counts,
-        preview=preview if isinstance(preview, str) else None,
-    )
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _failed(report: Report) -> Ending:
-    """The worker's own error, or what the platform did."""
-    if report.state == "timed_out":
-        message = "the platform ended this task after its time limit; ask for less, or raise `deadline_seconds`"
-        return Ending(status="failed", error=TaskError(code="internal", message=message, retryable=False))
-    try:
-        held = json.loads(report.error or "")
-        error = TaskError(
-            code=str(held["code"]),
-            message=str(held["message"]),
-            retryable=bool(held.get("retryable", False)),
-            field=held.get("field"),
-        )
-    except (ValueError, KeyError, TypeError):
-        error = TaskError(code="internal", message="the worker failed; send the task again", retryable=True)
-    return Ending(status="failed", error=error)
-
-
-def _lost(task: Task) -> Ending:
-    message = f"the queue lost this task {task.attempt} times; send it again"
-    return Ending(status="failed", error=TaskError(code="internal", message=message, retryable=True))
-
-
-def _task_error(error: FluxError) -> TaskError:
-    return TaskError(code=error.code, message=error.message, retryable=error.retryable, field=error.field)

@@ -15,8 +15,8 @@ import pytest
 from flux_engine.cache.notices import Offer
 from flux_engine.cache.redis_link import RedisLink, RemoteServer
 from flux_engine.gateway.limits.manager import LEFT_OPEN_S, LimitsManager, LimitTerms
-from flux_engine.gateway.tasks.ledger import Ending
-from flux_engine.gateway.tasks.sweep import Pace
+from flux_engine.gateway.tasks.ledger.news import Ending
+from flux_engine.gateway.tasks.pace import Pace
 from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.models.spec import ModelSpec
 from local_platform.job import Job, Limits
@@ -103,7 +103,7 @@ async def test_nothing_is_processing_for_ever(shared_redis: RedisProcess, tmp_pa
         await gw.until(made["task_id"], "processing")
         task = await gw.gateway.ledger.get(made["task_id"])
         assert task is not None
-        await gw.gateway.redis.hset(gw.gateway.ledger.task_key(task.id), "submitted_at", str(task.created_at - 11))
+        await gw.gateway.redis.hset(gw.gateway.ledger.keys.task(task.id), "submitted_at", str(task.created_at - 11))
         done = await gw.until(made["task_id"], "completed", "failed")
         assert (done["status"], done["error"]["retryable"]) == ("failed", True)
 
@@ -149,7 +149,7 @@ async def test_what_a_gateway_reserved_and_died_over_is_closed(gw: World) -> Non
     died = LimitsManager(link, terms, root=settings.redis_root, clock=lambda: time.time() - 2 * LEFT_OPEN_S)
     await died.reserve("ada", "00000000-0000-4000-8000-00000000000b", 40)
     assert await _left_of_work(gw) == pytest.approx(quota - spent - 40)
-    await gw.gateway.sweep.check_reservations()
+    await gw.gateway.sweep.endings.check_reservations()
     assert await _left_of_work(gw) == pytest.approx(quota - spent)
     await link.close()
 

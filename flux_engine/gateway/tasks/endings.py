@@ -1,0 +1,98 @@
+"""The end of a task, and what follows from it: its charge, its place in the line, its webhooks, its files.
+
+Each step may be repeated, so that another replica goes on where one has died.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from flux_engine.gateway.seams import Limits, Line, Webhooks
+from flux_engine.gateway.task import Task
+from flux_engine.gateway.tasks.kept import KeptInputs
+from flux_engine.gateway.tasks.ledger.ledger import Ledger
+from flux_engine.gateway.tasks.ledger.news import Ending
+from flux_engine.gateway.tasks.results import Results
+
+log = logging.getLogger(__name__)
+
+
+class Endings:
+    """See the module. `on_freed` is called when a place in the line may have become free."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        limits: Limits,
+        line: Line,
+        webhooks: Webhooks,
+        results: Results,
+        kept: KeptInputs,
+        on_end: Callable[[Task], None],
+    ) -> None:
+        self._ledger = ledger
+        self._limits = limits
+        self._line = line
+        self._webhooks = webhooks
+        self._results = results
+        self._kept = kept
+        self._on_end = on_end
+        self.on_freed: Callable[[], None] = lambda: None
+
+    async def finish(self, task: Task, ending: Ending) -> Task:
+        """End `task`, once, and do what follows; whoever ended it before has the last word."""
+        ended = await self._ledger.finish(task, ending)
+        if ended is None:
+            known = await self._ledger.get(task.id)
+            if known is None or not known.is_final:
+                return task
+            ended = known
+        else:
+            self._on_end(ended)
+            code = ended.error.code if ended.error is not None else None
+            log.info(f"task {ended.status}", extra={"job_id": ended.id, "code": code})
+        await self.settle(ended)
+        return ended
+
+    async def settle_new(self, task: Task) -> None:
+        """A task that began and ended at once, and is in the ledger."""
+        self._on_end(task)
+        await self.settle(task)
+
+    async def settle(self, task: Task) -> None:
+        """What follows from the end of `task`. May be repeated."""
+        await self._charge(task)
+        await self._line.leave(task.user, task.id)
+        await self._webhooks.task_changed(task)
+        if task.is_purge_wished and not task.is_purged:
+            await self.purge(task)
+        await self._ledger.settle(task)
+        self.on_freed()
+
+    async def _charge(self, task: Task) -> None:
+        if task.status == "completed":
+            used = task.work_used if task.work_used is not None else task.work
+            await self._limits.settle(task.id, used, user=task.user, at=task.created_at)
+        else:
+            await self._limits.give_back(task.id)
+
+    async def check_reservations(self) -> None:
+        """Close what was reserved for tasks that never were, or that ended as their gateway died."""
+        for task_id in await self._limits.left_open():
+            task = await self._ledger.get(task_id)
+            if task is None:
+                await self._limits.give_back(task_id)
+            elif task.is_final:
+                await self._charge(task)
+
+    async def purge(self, task: Task) -> None:
+        """Delete the files of a task that has ended, but for those that another task has as well. Raises
+        StorageFailed."""
+        for key in await self._ledger.holders.release(task):
+            await self._results.forget(key)
+        held = await self._ledger.input(task.id)
+        if held is not None:
+            await self._kept.forget(held)
+        await self._ledger.purge(task)

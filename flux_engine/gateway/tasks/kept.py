@@ -1,0 +1,97 @@
+"""What a task was made from, in two parts: its words in Redis, and what is long, such as pictures, in the store.
+
+    held = await kept.packed(task_id, job_input)     # what the ledger keeps
+    job_input = await kept.unpacked(held)            # None where a part of it is gone
+    await kept.forget(held)
+
+So Redis holds a few kilobytes of a task however large its pictures are. A stored part belongs to one task alone and
+can be deleted with it; a folder lets go of what was used longest ago, and a bucket by its own rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any, Final
+
+from flux_engine.errors import StorageFailed
+from flux_engine.results.store import ResultStore, object_key
+
+LONG: Final = 16_384  # characters that Redis does not keep
+DEPTH: Final = 4  # of a job's fields: control -> first -> image
+GIVEN: Final = "given"
+APART: Final = "apart"
+
+Path = tuple[str | int, ...]
+
+
+class KeptInputs:
+    """See the module."""
+
+    def __init__(self, store: ResultStore) -> None:
+        self._store = store
+
+    async def packed(self, task_id: str, job_input: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises StorageFailed."""
+        long = list(_long(job_input, ()))
+        if not long:
+            return {GIVEN: dict(job_input), APART: []}
+        given = deepcopy(dict(job_input))
+        apart = []
+        for path, text in long:
+            _put(given, path, None)
+            apart.append({"at": list(path), **await self._stored(task_id, text)})
+        return {GIVEN: given, APART: apart}
+
+    async def unpacked(self, held: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The job's input as it was packed."""
+        given: dict[str, Any] = dict(held.get(GIVEN, held))  # a version before this one kept it as it is
+        try:
+            for part in _apart(held):
+                data = await self._store.get(part["key"], size=part["bytes"], sha256=part["sha256"])
+                _put(given, tuple(part["at"]), data.decode())
+        except StorageFailed:
+            return None
+        return given
+
+    async def forget(self, held: Mapping[str, Any]) -> None:
+        """Raises StorageFailed."""
+        for part in _apart(held):
+            await self._store.delete(part["key"])
+
+    async def _stored(self, task_id: str, text: str) -> dict[str, Any]:
+        data = text.encode()
+        sha256 = (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()
+        own = hashlib.sha256(f"{task_id} {sha256}".encode()).hexdigest()
+        key = object_key(self._store.prefix, own, "txt")
+        await self._store.put(data, key=key, content_type="text/plain")
+        return {"key": key, "bytes": len(data), "sha256": sha256}
+
+
+def is_whole(held: Mapping[str, Any]) -> bool:
+    """Whether nothing of it lies apart."""
+    return not _apart(held)
+
+
+def _apart(held: Mapping[str, Any]) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = held.get(APART, [])
+    return parts
+
+
+def _long(value: object, path: Path) -> Iterator[tuple[Path, str]]:
+    """The long texts within `value`, and where they stand."""
+    if isinstance(value, str):
+        if len(value) > LONG:
+            yield path, value
+    elif len(path) < DEPTH:
+        items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        for name, item in items:
+            yield from _long(item, (*path, name))
+
+
+def _put(within: Any, path: Path, value: str | None) -> None:
+    for name in path[:-1]:
+        within = within[name]
+    within[path[-1]] = value

@@ -1,0 +1,7 @@
+"""Every accepted task, in Redis, written before the queue is asked.
+
+ledger     tasks made, changed and ended               reader     one task, many, a user's newest
+agenda     which task to look at next, who submits it   holders    which tasks have a file
+news       what the ledger is told, and watchers hear   keys       the names of its keys
+lua        its atomic steps                             scripts    how they are run
+"""

@@ -1,0 +1,63 @@
+"""The names of the ledger's keys in Redis, with users' names quoted so that no user reaches another's."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from urllib.parse import quote
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerKeys:
+    """All under `root`; what each holds stands in ledger.py."""
+
+    root: str
+
+    @classmethod
+    def of(cls, namespace: str) -> LedgerKeys:
+        return cls(f"flux:{quote(namespace, safe='', errors='backslashreplace')}:gateway")
+
+    @property
+    def channel(self) -> str:
+        return f"{self.root}:changes"
+
+    @property
+    def due(self) -> str:
+        return f"{self.root}:due"
+
+    @property
+    def looks(self) -> str:
+        """How many looks the queue takes now."""
+        return f"{self.root}:looks"
+
+    def task(self, task_id: str) -> str:
+        return f"{self.root}:task:{task_id}"
+
+    def input(self, task_id: str) -> str:
+        return f"{self.root}:input:{task_id}"
+
+    def events(self, task_id: str) -> str:
+        return f"{self.root}:events:{task_id}"
+
+    def preview(self, task_id: str) -> str:
+        return f"{self.root}:preview:{task_id}"
+
+    def index(self, user: str) -> str:
+        return f"{self.root}:index:{quoted_user(user)}"
+
+    def user_events(self, user: str) -> str:
+        return f"{self.root}:user:{quoted_user(user)}"
+
+    def holders(self, file_key: str) -> str:
+        return f"{self.root}:file:{file_key}"
+
+    def idempotency(self, user: str, key: str) -> str:
+        return f"{self.root}:key:{quoted_user(user)}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+    def join(self, user: str, body_hash: str) -> str:
+        return f"{self.root}:join:{quoted_user(user)}:{body_hash}"
+
+
+def quoted_user(user: str) -> str:
+    """`user` as it stands in keys and on the channel."""
+    return quote(user, safe="", errors="backslashreplace")

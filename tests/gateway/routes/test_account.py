@@ -1,0 +1,95 @@
+"""Tokens, usage and numbers, as their reader sees them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.world import SUN, World, world
+from tests.servers import RedisProcess
+
+
+async def test_a_token_does_what_its_key_may_and_no_more(gw: World) -> None:
+    reader = await gw.key_of("report", frozenset(("read",)))
+    answer = await gw.post("/auth/token", headers=reader)
+    said = answer.json()
+    assert (answer.status_code, said["token_type"], said["scope"]) == (200, "Bearer", "read")
+    assert 0 < said["expires_in"] <= 900
+    assert answer.headers["cache-control"] == "no-store"
+    token = {"Authorization": f"Bearer {said['access_token']}"}
+    assert (await gw.get("/tasks", headers=token)).status_code == 200
+    refused = await gw.post("/generate-image", json=SUN, headers=token)
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert (await gw.post("/auth/token", headers=token)).status_code == 403  # a token makes no token
+
+
+async def test_usage_follows_a_task(gw: World) -> None:
+    async def minute() -> tuple[float, float]:
+        said = (await gw.get("/usage")).json()
+        window = next(window for window in said["work"] if window["name"] == "work-minute")
+        assert said["user"] == "ada"
+        assert window["used"] + window["remaining"] == pytest.approx(window["quota"])
+        return window["used"], said["tasks"]["in_flight"]
+
+    assert await minute() == (0, 0)
+    made = await gw.create()
+    job = await gw.hand.take()
+    used, in_flight = await minute()
+    assert used == pytest.approx(made["work"], abs=0.001)
+    assert in_flight == 1
+    gw.hand.finish(job)
+    done = await gw.until(made["task_id"], "completed")
+    used, in_flight = await minute()
+    assert used == pytest.approx(done["work_used"], abs=0.001)
+    assert in_flight == 0
+
+
+async def test_another_users_usage_is_ones_own(gw: World) -> None:
+    await gw.create()
+    said = (await gw.get("/usage", headers=await gw.key_of("eve"))).json()
+    assert said["user"] == "eve"
+    assert all(window["used"] == 0 for window in said["work"])
+
+
+async def test_metrics_count_tasks_and_name_nobody(gw: World) -> None:
+    made = await gw.create()
+    gw.hand.finish(await gw.hand.take())
+    await gw.until(made["task_id"], "completed")
+    answer = await gw.client.get("/metrics", headers={"Authorization": ""})
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    page = answer.text
+    assert 'flux_gateway_tasks_total{status="completed",type="image"} 1.0' in page
+    assert 'flux_gateway_requests_total{method="POST",route="/generate-image",status="202"} 1.0' in page
+    for name in ("redis", "queue", "storage"):
+        assert f'flux_gateway_dependency_up{{name="{name}"}} 1.0' in page
+    assert re.search(r"^flux_gateway_work_total\{type=\"image\"\} 0\.03", page, re.MULTILINE)
+    assert "ada" not in page
+    assert made["task_id"] not in page
+
+
+@pytest.mark.parametrize(("setting", "stranger", "user", "admin"), [("admin", 401, 403, 200), ("off", 404, 404, 404)])
+async def test_who_may_read_metrics(
+    setting: str, stranger: int, user: int, admin: int, shared_redis: RedisProcess, tmp_path: Path
+) -> None:
+    async with world(shared_redis.url, tmp_path, GATEWAY_METRICS=setting) as gw:
+        headers = ({"Authorization": ""}, gw.headers, await gw.key_of("root", frozenset(("admin",))))
+        found = [(await gw.client.get("/metrics", headers=one)).status_code for one in headers]
+        assert found == [stranger, user, admin]
+
+
+async def test_ready_says_which_part_is_missing(redis: RedisProcess, tmp_path: Path) -> None:
+    async with world(redis.url, tmp_path) as gw:
+        ready = await gw.get("/readyz")
+        assert (ready.status_code, ready.json()) == (
+            200,
+            {"ready": True, "checks": {"redis": "ok", "queue": "ok", "storage": "ok"}},
+        )
+        redis.kill()
+        missing = await gw.get("/readyz")
+        assert (missing.status_code, missing.json()["checks"]["redis"]) == (503, "does not answer")
+        assert (await gw.get("/healthz")).status_code == 200
+        refused = await gw.post("/generate-image", json=SUN)
+        assert (refused.status_code, refused.json()["code"], refused.json()["retryable"]) == (503, "unavailable", True)
+        redis.start()
