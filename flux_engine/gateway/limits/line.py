@@ -5,11 +5,13 @@
     ROOT:line:tasks                  hash: waiting task -> priority and user
     ROOT:line:flight                 hash: task in flight -> user
     ROOT:line:flight:USER            set: that user's tasks in flight
+    ROOT:line:last                   sorted set: users by their last turn
     ROOT:line:tick, served           count arrivals and turns, and turns alone
 
-Users are served in turn, one task each, so that whoever has 500 tasks waiting delays another's first by one. A user
-with as many tasks in flight as allowed keeps the place in the ring and is passed over. Tasks of low priority come when
-no other waits, and every eighth turn, so that they come at all. Every method may raise CacheAway.
+Users are served in turn, one task each: first those with the fewest tasks in flight, of these whoever had no turn for
+longest. So whoever has 500 tasks waiting delays another's first by one. A user with as many in flight as allowed keeps
+the place in the ring and is passed over. Tasks of low priority come when no other waits, and every eighth turn, so that
+they come at all. Every method may raise CacheAway.
 
 A step that is sent twice is done once, but `next`: a task that its answer was lost for is in flight without having been
 submitted, which the sweep of tasks sees.
@@ -27,8 +29,9 @@ from flux_engine.gateway.limits.policy import never
 from flux_engine.gateway.seams import Priority
 
 LOW_EVERY: Final = 8
+REMEMBERED: Final = 10_000  # users whose last turn is known
 
-# KEYS: tasks, flight, ring, the user's waiting tasks, tick, the user's of the other priority.
+# KEYS: tasks, flight, ring, the user's waiting tasks, tick, the user's of the other priority, last.
 # ARGV: user, task, priority, most that may wait. 1 entered, 0 was there, -1 too many.
 ENTER: Final = """
 if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 1 or redis.call('HEXISTS', KEYS[2], ARGV[2]) == 1 then return 0 end
@@ -36,32 +39,46 @@ if redis.call('ZCARD', KEYS[4]) + redis.call('ZCARD', KEYS[6]) >= tonumber(ARGV[
 local tick = redis.call('INCR', KEYS[5])
 redis.call('ZADD', KEYS[4], tick, ARGV[2])
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3] .. ' ' .. ARGV[1])
-redis.call('ZADD', KEYS[3], 'NX', tick, ARGV[1])
+redis.call('ZADD', KEYS[3], 'NX', redis.call('ZSCORE', KEYS[7], ARGV[1]) or tick - 1e15, ARGV[1])
 return 1
 """
 
-# KEYS: tasks, flight, tick, served. ARGV: root, most in flight a user, most in flight, how often low is first.
+# KEYS: tasks, flight, tick, served, last. ARGV: root, most in flight a user, most in flight, how often low is first,
+# how many users are remembered.
 NEXT: Final = """
 local root = ARGV[1]
 if redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[3]) then return false end
 local order = {'normal', 'low'}
 if (tonumber(redis.call('GET', KEYS[4]) or 0) + 1) % tonumber(ARGV[4]) == 0 then order = {'low', 'normal'} end
+-- Of those who may have one more in flight, the user with the fewest, and of several the one whose turn comes first.
+local function chosen(ring)
+  local user, least = nil, tonumber(ARGV[2])
+  for _, name in ipairs(redis.call('ZRANGE', ring, 0, -1)) do
+    local count = redis.call('SCARD', root .. ':flight:' .. name)
+    if count < least then user, least = name, count end
+    if least == 0 then break end
+  end
+  return user
+end
 for _, priority in ipairs(order) do
   local ring = root .. ':ring:' .. priority
-  for _, user in ipairs(redis.call('ZRANGE', ring, 0, -1)) do
-    local flight, waiting = root .. ':flight:' .. user, root .. ':wait:' .. priority .. ':' .. user
-    if redis.call('SCARD', flight) < tonumber(ARGV[2]) then
-      local first = redis.call('ZPOPMIN', waiting)
-      if redis.call('EXISTS', waiting) == 1 then redis.call('ZADD', ring, redis.call('INCR', KEYS[3]), user)
-      else redis.call('ZREM', ring, user) end
-      if first[1] then
-        redis.call('HDEL', KEYS[1], first[1])
-        redis.call('HSET', KEYS[2], first[1], user)
-        redis.call('SADD', flight, first[1])
-        redis.call('INCR', KEYS[4])
-        return {user, first[1]}
-      end
+  local user = chosen(ring)
+  while user do
+    local waiting = root .. ':wait:' .. priority .. ':' .. user
+    local first = redis.call('ZPOPMIN', waiting)
+    local tick = redis.call('INCR', KEYS[3])
+    if redis.call('EXISTS', waiting) == 1 then redis.call('ZADD', ring, tick, user)
+    else redis.call('ZREM', ring, user) end
+    if first[1] then
+      redis.call('ZADD', KEYS[5], tick, user)
+      redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -1 - tonumber(ARGV[5]))
+      redis.call('HDEL', KEYS[1], first[1])
+      redis.call('HSET', KEYS[2], first[1], user)
+      redis.call('SADD', root .. ':flight:' .. user, first[1])
+      redis.call('INCR', KEYS[4])
+      return {user, first[1]}
     end
+    user = chosen(ring)
   end
 end
 return false
@@ -76,7 +93,7 @@ if user then
   redis.call('SREM', root .. ':flight:' .. user, task)
   if ARGV[3] == 'back' then
     redis.call('ZADD', root .. ':wait:normal:' .. user, 0, task)
-    redis.call('ZADD', root .. ':ring:normal', 0, user)
+    redis.call('ZADD', root .. ':ring:normal', -2e15, user)
     redis.call('HSET', KEYS[1], task, 'normal ' .. user)
   end
   return 1
@@ -157,7 +174,7 @@ class FairLine:
         """Let a task wait, unless it does or is in flight. Raises TooMany where too many of this user wait."""
         name = quote(user, safe="")
         other = "low" if priority == "normal" else "normal"
-        places = (f"ring:{priority}", f"wait:{priority}:{name}", "tick", f"wait:{other}:{name}")
+        places = (f"ring:{priority}", f"wait:{priority}:{name}", "tick", f"wait:{other}:{name}", "last")
         keys = self._keys("tasks", "flight", *places)
         arguments: list[str | int] = [name, task_id, priority, self._terms.waiting_per_user]
         entered = await self._link.eval(ENTER, keys, arguments)
@@ -170,8 +187,9 @@ class FairLine:
 
     async def next(self) -> tuple[str, str] | None:
         """The user and task whose turn it is, in flight from now on; None while the bounds allow none."""
-        bounds: list[str | int] = [self._root, self._terms.in_flight_per_user, self._terms.in_flight(), LOW_EVERY]
-        answer = await self._link.eval(NEXT, self._keys("tasks", "flight", "tick", "served"), bounds)
+        terms, keys = self._terms, self._keys("tasks", "flight", "tick", "served", "last")
+        bounds: list[str | int] = [self._root, terms.in_flight_per_user, terms.in_flight(), LOW_EVERY, REMEMBERED]
+        answer = await self._link.eval(NEXT, keys, bounds)
         return (unquote(answer[0].decode()), answer[1].decode()) if answer else None
 
     async def leave(self, user: str, task_id: str) -> None:
