@@ -50,6 +50,7 @@ PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 OPENAPI: Final = ROOT / "docs" / "openapi.json"
 FORMS: Final = {  # of fields that are parsed apart
     "keyframes": f"a list of up to {MAX_KEYFRAMES}, or an object",
+    "control": "an object of `type` (canny, depth, pose, tile), `image`, `strength`, `end`, or a list of two",
     "expand": f"an object of `left`, `right`, `top`, `bottom`, each an integer from 0 to {MAX_ADDED}",
     "motion": "an object; each value a number or a list of `[frame, value]`",
     "strength": "a number above 0 and up to 1; for a video also a list of `[frame, value]`",

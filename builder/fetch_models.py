@@ -6,6 +6,7 @@
     python builder/fetch_models.py civitai:VERSION_ID                  # of Civitai
     python builder/fetch_models.py https://huggingface.co/owner/repo/resolve/main/file.safetensors
     python builder/fetch_models.py RealESRGAN_x4                      # an upscaler, for `upscale`
+    python builder/fetch_models.py FLUX.1-ControlNet-Union-Pro        # a ControlNet, for `control`
     python builder/fetch_models.py --list
 
 The download resumes where it was interrupted, every file's size is checked against the hub's and large files by
@@ -37,6 +38,7 @@ from builder.fetch_file import FetchError, fetch_file, means_file
 from flux_engine.inputs.lora_sites import LoraSites
 from flux_engine.inputs.upscalers import UPSCALER_FOLDER
 from flux_engine.models import catalog
+from flux_engine.models.beside.controlnets import CONTROLNET_FOLDER
 from flux_engine.models.catalog import ModelSpec
 from flux_engine.models.checkpoint import Snapshot, write_checkpoint
 from flux_engine.models.loading import Source, load_tuned
@@ -55,6 +57,10 @@ UPSCALERS: Final[dict[str, tuple[str, str]]] = {  # by name: repository and lice
     "RealESRGAN_x4": ("ai-forever/Real-ESRGAN", "BSD-3-Clause"),
     "4x-UltraSharp": ("Kim2091/UltraSharp", "CC BY-NC-SA 4.0, non-commercial"),
 }
+CONTROLNETS: Final[dict[str, tuple[str, str]]] = {  # by name: repository and licence
+    "FLUX.1-ControlNet-Union-Pro": ("Shakker-Labs/FLUX.1-dev-ControlNet-Union-Pro", "FLUX.1-dev non-commercial"),
+}
+CONTROLNET_FILES: Final = ("config.json", "diffusion_pytorch_model.safetensors")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -93,6 +99,8 @@ def fetch(model: str, volume: Path, *, revision: str = "main", force: bool = Fal
 
     Raises FetchError.
     """
+    if model in CONTROLNETS:
+        return _fetch_controlnet(model, volume, force=force)
     if model in UPSCALERS:
         return _fetch_upscaler(model, volume, force=force)
     spec = catalog.find(model)
@@ -118,6 +126,23 @@ def _fetch(repository: str, volume: Path, revision: str, patterns: Sequence[str]
         for path in folder.iterdir():
             if path.suffix in SUFFIXES:
                 path.rename(partial / path.name)  # a single file of the repository, fetched by its name
+        shutil.rmtree(folder)
+    os.replace(partial, folder)
+    return folder
+
+
+def _fetch_controlnet(name: str, volume: Path, *, force: bool) -> Path:
+    repository, folder = CONTROLNETS[name][0], volume / CONTROLNET_FOLDER / name
+    if folder.is_dir() and not force:
+        return folder
+    partial = folder.with_name(f".{name}.partial")
+    with _downloading(repository):
+        from huggingface_hub import hf_hub_download
+
+        for file in CONTROLNET_FILES:
+            hf_hub_download(repository, file, local_dir=partial, token=_token())
+    shutil.rmtree(partial / ".cache", ignore_errors=True)
+    if folder.is_dir():
         shutil.rmtree(folder)
     os.replace(partial, folder)
     return folder
@@ -265,6 +290,9 @@ def _print_catalogue(volume: Path) -> None:
         is_there = (volume / "models" / spec.id.replace("/", "--") / REVISION_FILE).is_file()
         gib = spec.parameters * 2 / GIB
         sys.stdout.write(f"{spec.id:42} {gib:6.1f} GiB  {_state(spec, is_there)}\n")
+    for name, (_, licence) in CONTROLNETS.items():
+        is_there = (volume / CONTROLNET_FOLDER / name).is_dir()
+        sys.stdout.write(f"{name:42} ControlNet  {'on the volume' if is_there else licence}\n")
     for name, (_, licence) in UPSCALERS.items():
         is_there = (volume / UPSCALER_FOLDER / f"{name}.pth").is_file()
         sys.stdout.write(f"{name:42} upscaler    {'on the volume' if is_there else licence}\n")

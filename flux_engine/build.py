@@ -20,6 +20,7 @@ from flux_engine.inputs.pictures import MAX_BYTES, PictureSource
 from flux_engine.inputs.upscalers import UPSCALER_FOLDER, Upscalers
 from flux_engine.media.decode import MAX_PIXELS
 from flux_engine.media.marks.marker import Marker, Marks, Unmarked
+from flux_engine.models.beside.controlnets import CONTROLNET_FOLDER, ControlNets
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.device import has_gpu, read_device, read_driver
 from flux_engine.models.planning.plan import Preferences
@@ -66,7 +67,7 @@ def build_worker(
     )
     cache = CacheManager.from_settings(settings, cache_folder=cache_folder)
     return Worker(
-        Generator(models, gpu or GpuThread()),
+        Generator(models, gpu or GpuThread(), controlnets=ControlNets(settings.model_volume / CONTROLNET_FOLDER)),
         served=models.served,
         cache=cache,
         store=build_store(settings, cache_folder=cache_folder, is_local=is_local),

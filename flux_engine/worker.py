@@ -263,14 +263,14 @@ class Worker:
             check_references(pictures.looked_at())
         job = shaped_like(job, pictures.shape, limits, painted=pictures.painted)
         revision = self._served.upsampler_revision(job)
-        upsampler = {} if revision is None else {"upsampler": revision}
+        beside = self._generator.content(job) | ({} if revision is None else {"upsampler": revision})
         stamp = Stamp(self._marker, _statement(job, model, inputs))
         progress.preview_xmp = stamp.preview_xmp()
         return Run(
             job=job,
             inputs=inputs,
             model=model,
-            fingerprint=fingerprint(job.parameters(), model=model, inputs=inputs.content(job) | upsampler),
+            fingerprint=fingerprint(job.parameters(), model=model, inputs=inputs.content(job) | beside),
             stamp=stamp,
             store=store,
             keeping=Keeping.of(job, is_own_store=is_own_store),

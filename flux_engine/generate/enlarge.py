@@ -20,7 +20,7 @@ from flux_engine.job.limits import ModelLimits
 from flux_engine.job.work import steps_run
 from flux_engine.media.decode import Pictures
 from flux_engine.media.mosaic import Box, Mosaic, Sides, tiles_of
-from flux_engine.models.upscaler import LoadedUpscaler, load_upscaler
+from flux_engine.models.beside.upscaler import LoadedUpscaler, load_upscaler
 
 if TYPE_CHECKING:
     from PIL.Image import Image

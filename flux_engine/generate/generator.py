@@ -25,9 +25,11 @@ from flux_engine.generate.turns import Turn
 from flux_engine.generate.video.film import Film, film
 from flux_engine.generate.video.generator import VideoGenerator, check_model
 from flux_engine.inputs.fetcher import JobInputs
+from flux_engine.job.base import JsonObject
 from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.job.image import ImageJob
 from flux_engine.job.video import VideoJob
+from flux_engine.models.beside.controlnets import ControlNet, ControlNets
 from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.manager import NO_DEMAND, FluxModelManager
 from flux_engine.models.planning.estimate import reference_pixels
@@ -62,8 +64,9 @@ class Made:
 class Generator:
     """Makes what jobs ask for, one at a time, in the order of their turns."""
 
-    def __init__(self, models: FluxModelManager, gpu: GpuThread) -> None:
+    def __init__(self, models: FluxModelManager, gpu: GpuThread, *, controlnets: ControlNets) -> None:
         self._models = models
+        self._controlnets = controlnets
         self._gpu = gpu
         self._looking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="look")  # one at a time; begins when used
         self._looked_at: set[str] = set()  # models whose identity needs no look at the GPU or the volume any more
@@ -83,7 +86,7 @@ class Generator:
         spec = self._models.served.named(job.model)
         if isinstance(job, VideoJob):
             check_model(spec)
-        demand = _demand(spec, job)
+        demand = _demand(spec, job, beside=self._controlnet(job, spec))
         if spec.id in self._looked_at and self._models.can_identify(spec):
             return self._models.identity(spec, demand)
         identity = await self._looked(spec, demand)
@@ -103,6 +106,11 @@ class Generator:
                 return self._loaded_and_made(_Order(job, inputs, progress, clock, cancellation))
 
         return await self._gpu.run(on_gpu_thread, turn=turn)
+
+    def content(self, job: ImageJob | VideoJob) -> JsonObject:
+        """What of the volume makes the result of `job` beside the model, for its fingerprint. Raises as `identity`."""
+        found = self._controlnet(job, self._models.served.named(job.model))
+        return {} if found is None else {"controlnet": found.revision}
 
     async def warm(self) -> ModelIdentity:
         """Load the default model before the first job asks for it; by what its results will be made. Raises as
@@ -133,7 +141,8 @@ class Generator:
                 order.clock.cold_start_ms |= model.phases_ms
             return self._made_by(model, order)
 
-        return self._models.use(spec, with_model, demand=_demand(spec, order.job, order.inputs))
+        beside = self._controlnet(order.job, spec)
+        return self._models.use(spec, with_model, demand=_demand(spec, order.job, order.inputs, beside=beside))
 
     def _made_by(self, model: LoadedModel, order: _Order) -> Made:
         job = order.job
@@ -156,14 +165,23 @@ class Generator:
         )
 
     def _pictures(self, model: LoadedModel, job: ImageJob, order: _Order) -> Generated:
-        return self._images.generate(model, job, order.progress, order.cancellation, inputs=order.inputs)
+        found = self._controlnet(job, model.spec)
+        return self._images.generate(
+            model, job, order.progress, order.cancellation, inputs=order.inputs, controlnet=found
+        )
+
+    def _controlnet(self, job: ImageJob | VideoJob, spec: ModelSpec) -> ControlNet | None:
+        """The one that `job` needs. Raises ModelUnavailable where it is not on the volume."""
+        return self._controlnets.needed(spec) if isinstance(job, ImageJob) and job.control else None
 
     def _film(self, model: LoadedModel, job: VideoJob, order: _Order) -> Film:
         first_frame = order.inputs.pictures.image
         return film(self._videos, model, job, order.progress, order.cancellation, first_frame=first_frame)
 
 
-def _demand(spec: ModelSpec, job: ImageJob | VideoJob, inputs: JobInputs | None = None) -> Demand:
+def _demand(
+    spec: ModelSpec, job: ImageJob | VideoJob, inputs: JobInputs | None = None, *, beside: ControlNet | None
+) -> Demand:
     """What the job needs of the device beside the model, whose plan has room for one reference. LoRAs that are gone by
     now are reported when they are read."""
     files = [lora.path for lora in inputs.loras] if inputs is not None else []
@@ -171,6 +189,7 @@ def _demand(spec: ModelSpec, job: ImageJob | VideoJob, inputs: JobInputs | None 
     return Demand(
         pixels=job.width * job.height + reference_pixels(spec, count=max(0, references - 1)),
         lora_bytes=sum(path.stat().st_size for path in files if path.is_file()),
+        beside_bytes=beside.bytes if beside is not None else 0,
     )
 
 

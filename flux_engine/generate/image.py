@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from flux_engine.generate.control import Controls
 from flux_engine.generate.enlarge import enlarging_of
 from flux_engine.generate.gpu import Cancellation, settle
 from flux_engine.generate.preview import FlowPreview
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from flux_engine.models.beside.controlnets import ControlNet
     from flux_engine.models.loaded import LoadedModel
 
 
@@ -46,6 +48,7 @@ class ImageGenerator:
 
     def __init__(self) -> None:
         self._prompts = PromptEncoder()
+        self._controls = Controls()
 
     def generate(
         self,
@@ -55,6 +58,7 @@ class ImageGenerator:
         cancellation: Cancellation,
         *,
         inputs: JobInputs | None = None,
+        controlnet: ControlNet | None = None,
     ) -> Generated:
         """Make the job's images; `inputs` hold the pictures that it brings, of any size, and what enlarges its own.
 
@@ -62,27 +66,28 @@ class ImageGenerator:
         """
         made, inputs = Generated(), inputs or JobInputs()
         progress.stage("text")
-        began = time.perf_counter()
-        start = start_of(model, job, inputs.pictures)
-        prompt = read_prompt(model, job, looked_at(model.spec, inputs.pictures), check=cancellation.check)
-        made.prompt = prompt
-        embeddings = self._prompts.encode(model, job, prompt.text)
-        settle()
-        made.spent.text_ms = (time.perf_counter() - began) * 1000
-        cancellation.check()
-        size = start.size_of(job)
-        enlarging = enlarging_of(model, job, embeddings, size=size, upscaler=inputs.upscaler, spent=made.spent)
-        progress.stage("denoising")
-        sampler = Sampler(model, job, made.spent)
-        of_one = start.num_steps + (enlarging.num_steps if enlarging is not None else 0)
-        for index, seed in enumerate(job.seeds()):
-            steps = _Steps(index * of_one, job.num_images * of_one, progress, cancellation)
-            drawn = _Drawn(start.pipeline, steps, _preview(model, job, progress))
-            picture = start.finished(_one_image(sampler, start, seed, embeddings, drawn))
-            if enlarging is not None:
-                cancellation.check()
-                picture = enlarging.enlarged(picture, seed, on_step=steps.after(start.num_steps).report)
-            made.images.append(picture)
+        with self._controls.start(model, job, inputs.pictures.maps, controlnet) as controlled:
+            began = time.perf_counter()
+            start = controlled or start_of(model, job, inputs.pictures)
+            prompt = read_prompt(model, job, looked_at(model.spec, inputs.pictures), check=cancellation.check)
+            made.prompt = prompt
+            embeddings = self._prompts.encode(model, job, prompt.text)
+            settle()
+            made.spent.text_ms = (time.perf_counter() - began) * 1000
+            cancellation.check()
+            size = start.size_of(job)
+            enlarging = enlarging_of(model, job, embeddings, size=size, upscaler=inputs.upscaler, spent=made.spent)
+            progress.stage("denoising")
+            sampler = Sampler(model, job, made.spent)
+            of_one = start.num_steps + (enlarging.num_steps if enlarging is not None else 0)
+            for index, seed in enumerate(job.seeds()):
+                steps = _Steps(index * of_one, job.num_images * of_one, progress, cancellation)
+                drawn = _Drawn(start.pipeline, steps, _preview(model, job, progress))
+                picture = start.finished(_one_image(sampler, start, seed, embeddings, drawn))
+                if enlarging is not None:
+                    cancellation.check()
+                    picture = enlarging.enlarged(picture, seed, on_step=steps.after(start.num_steps).report)
+                made.images.append(picture)
         return made
 
 

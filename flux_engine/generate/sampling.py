@@ -88,8 +88,9 @@ class Sampler:
         return images
 
 
-def sibling(pipeline: Any, class_name: str) -> Any:
-    """A pipeline of diffusers' class `class_name` made of the parts of `pipeline`, or `pipeline` if it is one.
+def sibling(pipeline: Any, class_name: str, **parts: Any) -> Any:
+    """A pipeline of diffusers' class `class_name` made of the parts of `pipeline` and further `parts`, or `pipeline` if
+    it is one.
 
     It gets a scheduler of its own: a shared one would keep the steps of the other pipeline. `from_pipe` is no
     alternative, since it casts the shared parts to float32.
@@ -99,7 +100,7 @@ def sibling(pipeline: Any, class_name: str) -> Any:
     import diffusers
 
     made_by = getattr(diffusers, class_name)
-    given = dict(pipeline.config) | pipeline.components
+    given = dict(pipeline.config) | pipeline.components | parts
     given["scheduler"] = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
     made = made_by(**{name: given[name] for name in inspect.signature(made_by).parameters if name in given})
     made.set_progress_bar_config(disable=True)

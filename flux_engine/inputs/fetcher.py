@@ -16,7 +16,7 @@ from flux_engine.inputs.lora_store import LoraStore
 from flux_engine.inputs.lora_volume import StoredLora
 from flux_engine.inputs.pictures import PictureSource, PictureSum
 from flux_engine.inputs.upscalers import Upscaler, Upscalers
-from flux_engine.job.base import REFERENCES, SOURCES, Job, JsonObject
+from flux_engine.job.base import CONTROL, REFERENCES, SOURCES, Job, JsonObject
 from flux_engine.job.image import ImageJob
 from flux_engine.media.decode import Decoded, Pictures, decode_picture
 from flux_engine.media.mask import Mask, as_large_as, decode_mask
@@ -44,6 +44,9 @@ class JobInputs:
         if self.loras:
             pairs = zip(self.loras, job.loras, strict=True)
             named["loras"] = [{"sha256": stored.sha256, "scale": asked.scale} for stored, asked in pairs]
+        if isinstance(job, ImageJob) and job.control is not None:
+            pairs_of_maps = zip(job.control, self.picture_hashes[CONTROL], strict=True)
+            named[CONTROL] = [control.shown() | {"image": sha256} for control, sha256 in pairs_of_maps]
         if isinstance(job, ImageJob) and job.upscale is not None:
             named["upscaler"] = BY_THE_MODEL if self.upscaler is None else self.upscaler.sha256
         return named
@@ -130,9 +133,12 @@ def _put_together(loras: tuple[StoredLora, ...], read: Mapping[str, _Read]) -> J
     image = read["image"].content.picture if "image" in read else None
     mask = read["mask"].content if "mask" in read else None
     references = [each for name, each in read.items() if name.startswith(f"{REFERENCES}[")]
+    maps = [each for name, each in read.items() if name.startswith(f"{CONTROL}[")]
     hashes: dict[str, str | tuple[str, ...]] = {name: each.identity for name, each in read.items() if name in SOURCES}
     if references:
         hashes[REFERENCES] = tuple(each.identity for each in references)
+    if maps:
+        hashes[CONTROL] = tuple(each.identity for each in maps)
     if image is not None and isinstance(mask, Mask):
         mask = as_large_as(mask, image.size)
     return JobInputs(
@@ -141,6 +147,7 @@ def _put_together(loras: tuple[StoredLora, ...], read: Mapping[str, _Read]) -> J
             image=image,
             mask=mask.picture if mask is not None else None,
             references=tuple(each.content.picture for each in references),
+            maps=tuple(each.content.picture for each in maps),
         ),
         picture_hashes=hashes,
         warnings=mask.warnings if isinstance(mask, Mask) else (),

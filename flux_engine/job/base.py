@@ -34,6 +34,7 @@ SEED_TAKES: Final = (
 )
 SOURCES: Final = ("image", "mask")  # fetched later; echoed without the parts that may be secret
 REFERENCES: Final = "images"  # as SOURCES, several
+CONTROL: Final = "control"  # each of which has an `image`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,8 @@ class Job:
         }
         if echoed.get(REFERENCES) is not None:
             sources[REFERENCES] = [shown_picture(value) for value in echoed[REFERENCES]]
+        if echoed.get(CONTROL) is not None:
+            sources[CONTROL] = [control.shown() for control in echoed[CONTROL]]
         return echoed | sources | {"loras": [lora.shown() for lora in self.loras]}
 
     @property
@@ -84,7 +87,12 @@ class Job:
         base64."""
         single = {name: value for name in SOURCES if (value := getattr(self, name, None)) is not None}
         references = getattr(self, REFERENCES, None) or ()
-        return single | {f"{REFERENCES}[{index}]": value for index, value in enumerate(references)}
+        maps = getattr(self, CONTROL, None) or ()
+        return (
+            single
+            | {f"{REFERENCES}[{index}]": value for index, value in enumerate(references)}
+            | {f"{CONTROL}[{index}].image": control.image for index, control in enumerate(maps)}
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,7 @@ class ImageFields(SharedFields):
     upscale: Annotated[Literal[2, 4], BeforeValidator(_integer)] | None = Field(
         None, description="How many times the finished picture is enlarged"
     )
+    control: Any = Field(None, description="A map that the picture follows, or two, by a ControlNet on the volume")
     strength: Annotated[Number, Field(gt=0, le=1)] | None = Field(None, description="How much of `image` is redrawn")
     output_format: ImageFormat | None = Field(None, description="File format")
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from flux_engine.errors import InvalidInput
 from flux_engine.job.base import DEFAULT_QUALITY, Job, JsonObject, Parsing, model_limits, shared_values
+from flux_engine.job.edits.control import Control, controls_of
 from flux_engine.job.edits.expand import Expand, expand_of
 from flux_engine.job.edits.upscale import check_result
 from flux_engine.job.fields import MAX_SEED, BoxItem, ImageFields, allowed_values
@@ -32,6 +33,7 @@ class ImageJob(Job):
     mask_crop: int | None
     expand: Expand | None
     upscale: int | None  # 2 or 4
+    control: tuple[Control, ...] | None
     strength: float | None  # above 0 to 1; None where the model does not redraw `image`
     output_format: ImageFormat
 
@@ -60,7 +62,8 @@ def image_job(parsing: Parsing) -> ImageJob:
     shared = shared_values(given, parsing)
     limits = model_limits(given.model, parsing.context)
     _check_references(given, limits)
-    expand = expand_of(given.expand)
+    expand, control = expand_of(given.expand), controls_of(given.control)
+    _check_control(given, limits)
     _check_images(given, limits)
     if given.image is None or not shared["is_size_open"]:
         check_result((shared["width"], shared["height"]), given.upscale)
@@ -75,6 +78,7 @@ def image_job(parsing: Parsing) -> ImageJob:
         mask_crop=given.mask_crop,
         expand=expand,
         upscale=given.upscale,
+        control=control,
         strength=_strength(given, limits, warnings),
         output_format=given.output_format or DEFAULT_FORMAT,
         is_format_open=given.output_format is None,
@@ -128,6 +132,17 @@ def _check_references(given: ImageFields, limits: ModelLimits) -> None:
         raise InvalidInput(
             f"{limits.id} takes up to {limits.max_references} `images`; got {len(given.images)}", field="images"
         )
+
+
+def _check_control(given: ImageFields, limits: ModelLimits) -> None:
+    """Raise InvalidInput where `control` stands beside what it excludes, or the model follows no maps."""
+    if given.control is None:
+        return
+    if not limits.takes_control:
+        raise InvalidInput(f"{limits.id} takes no `control`; leave it out or send another `model`", field="control")
+    for name in ("image", "images"):
+        if getattr(given, name) is not None:
+            raise InvalidInput(f"`control` and `{name}` exclude one another; send one of them", field=name)
 
 
 def _is_put_back(given: ImageFields) -> bool:

@@ -40,6 +40,7 @@ class ModelLimits:
     takes_true_cfg: bool = True  # classifier-free guidance, with a negative prompt
     image_use: ImageUse = "start"
     takes_mask: bool = True
+    takes_control: bool = False  # of ControlNets, which are made for one architecture
     max_references: int = 0  # pictures in `images`
     enhances_prompt: bool | None = None  # whether it does by default; None: it cannot
     takes_boxes: bool = False

@@ -60,6 +60,7 @@ class Pictures:
     image: Image.Image | None = None
     mask: Image.Image | None = None
     references: tuple[Image.Image, ...] = ()
+    maps: tuple[Image.Image, ...] = ()  # of `control`, in the order of the job
 
     @property
     def shape(self) -> tuple[int, int] | None:

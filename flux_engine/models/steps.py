@@ -17,14 +17,21 @@ PATIENCE_JOBS: Final = 8  # run by a leaner plan before the better one is tried 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What a job needs of the device beside the model: pixels in one call, and bytes of LoRAs."""
+    """What a job needs of the device beside the model: pixels in one call, bytes of LoRAs, and bytes of networks that
+    stand beside it while the job runs."""
 
     pixels: int = 0
     lora_bytes: int = 0
+    beside_bytes: int = 0
 
     def is_less_than(self, other: Demand) -> bool:
         """Whether it needs less of something, and more of nothing."""
-        return self != other and self.pixels <= other.pixels and self.lora_bytes <= other.lora_bytes
+        return (
+            self != other
+            and self.pixels <= other.pixels
+            and self.lora_bytes <= other.lora_bytes
+            and self.beside_bytes <= other.beside_bytes
+        )
 
 
 class PlanSteps:
@@ -69,10 +76,11 @@ class PlanSteps:
         self._plans = [plan.uncompiled(why) for plan in self._plans]
 
     def _index_for(self, demand: Demand) -> int:
-        if self._jobs_left <= 0:
+        if self._jobs_left <= 0 and not demand.beside_bytes:
             return 0
-        for index in range(len(self._plans)):
+        for index, plan in enumerate(self._plans):
             ran_out = self._ran_out.get(index)
-            if ran_out is None or demand.is_less_than(ran_out):
+            has_room = demand.beside_bytes <= max(0, plan.limit_bytes - plan.peak_bytes)
+            if has_room and (ran_out is None or demand.is_less_than(ran_out)):
                 return index
         return len(self._plans) - 1

@@ -135,6 +135,8 @@ def test_effective_values(context: ParseContext, fields: dict[str, Any], feather
 NO_FEATHER: tuple[object, ...] = (-1, 65, 2.5, "4", True, [4], math.nan)
 NO_CROP: tuple[object, ...] = (-1, 513, 0.5, "32", False, {}, math.inf)
 NO_FACTOR: tuple[object, ...] = (0, 1, 3, 8, -2, 2.5, "2", "4x", True, [2], {"factor": 2}, math.nan)
+MAP: dict[str, Any] = {"type": "canny", "image": "QUFB"}
+NO_CONTROL: tuple[object, ...] = (5, "canny", True, [], [MAP, MAP, MAP], 0.5)
 BAD: list[tuple[dict[str, Any], str]] = [
     *(({**EDIT, "mask_feather": value}, "mask_feather") for value in NO_FEATHER),
     *(({**EDIT, "mask_crop": value}, "mask_crop") for value in NO_CROP),
@@ -165,6 +167,23 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"upscale": 4, "model": "dev", "size": "2048x1024"}, "upscale"),
     ({"upscale": 4, "model": "klein", "aspect_ratio": "1:1", "megapixels": 4}, "upscale"),
     ({"upscale": 2, "num_frames": 4}, "upscale"),
+    *(({"control": value}, "control") for value in NO_CONTROL),
+    *(({"control": MAP | {"strength": value}}, "control.strength") for value in (-0.1, 2.1, "1", True, math.nan)),
+    *(({"control": [MAP | {"end": value}]}, "control[0].end") for value in (-0.1, 1.1, "1", False, math.inf)),
+    ({"control": MAP | {"type": "scribble"}}, "control.type"),
+    ({"control": {"type": "canny"}}, "control.image"),
+    ({"control": {"image": "QUFB"}}, "control.type"),
+    ({"control": MAP | {"image": 5}}, "control.image"),
+    ({"control": MAP | {"image": ""}}, "control.image"),
+    ({"control": MAP | {"weight": 1}}, "control"),
+    ({"control": [MAP, 5]}, "control[1]"),
+    ({"control": MAP, "controlnets": MAP | {"end": 0.5}}, "controlnets"),
+    ({"control": MAP, "image": "QUFB"}, "image"),
+    ({"control": MAP, **EDIT}, "image"),
+    ({"control": MAP, "model": "klein"}, "control"),
+    ({"control": MAP, "model": "kontext"}, "control"),
+    ({"control": MAP, "model": "fill"}, "control"),
+    ({"control": MAP, "num_frames": 4}, "control"),
 ]
 
 
@@ -190,3 +209,15 @@ def test_a_canvas_beyond_all_bounds_is_refused() -> None:
     with pytest.raises(InvalidInput, match="5096x4896") as refusal:
         shaped("FLUX.1-dev", PICTURE, None, image="QUFB", expand=added)
     assert refusal.value.field == "expand"
+
+
+def test_a_map_has_its_own_effective_values(context: ParseContext) -> None:
+    job = parse(
+        context, control=[MAP, {"type": "pose", "image": "https://example.com/a.png?key=1", "end": 1, "strength": 0}]
+    )
+    assert job.parameters()["control"] == [
+        {"type": "canny", "image": "base64 of 4 characters", "strength": 0.7, "end": 0.8},
+        {"type": "pose", "image": "https://example.com/a.png", "strength": 0.0, "end": 1.0},
+    ]
+    assert list(job.sources()) == ["control[0].image", "control[1].image"]
+    assert parse(context, controlnets=MAP).control == parse(context, control=[MAP]).control

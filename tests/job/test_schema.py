@@ -123,6 +123,13 @@ def nested(name: str, schema: Mapping[str, Any]) -> Iterator[Case]:
             yield from (({part: value}, is_taken) for value, is_taken in schedules(schedule))
     elif name == "images":
         yield from references(schema)
+    elif name == "control":
+        item, listed = schema["anyOf"][:2]
+        for part, form in item["properties"].items():
+            whole = {"type": "canny", "image": PICTURE}
+            yield from ((whole | {part: value}, is_taken) for value, is_taken in values(form))
+        many = [{"type": "pose", "image": PICTURE}] * (listed["maxItems"] + 1)
+        yield from [(many[:-1], True), (many, False), ([], False), ({"type": "pose"}, False), ("canny", False)]
     elif name == "expand":
         for part, form in schema["properties"].items():
             yield from (({"left": 1, "top": 1, part: value}, is_taken) for value, is_taken in values(form))

@@ -80,3 +80,16 @@ def test_nothing_is_compiled_where_compiled_code_does_not_run() -> None:
     assert "no kernel" in steps.current.reasons["compile"]
     steps.step_down(LARGE)
     assert steps.plan_for(LARGE).compile is False
+
+
+def test_a_controlnet_beside_the_model_takes_a_plan_with_room_for_it() -> None:
+    """FLUX.1 with all its weights in bf16 leaves an L40S no room for 6.6 GB; the next plan does."""
+    card = find_card("L40S")
+    assert card is not None
+    plan = ModelOptimizer().plan(card, FLUX_1_DEV)
+    steps = PlanSteps(plan)
+    needed = plan.limit_bytes - plan.peak_bytes + 1
+    beside = steps.plan_for(Demand(beside_bytes=needed))
+    assert steps.plan_for(Demand(beside_bytes=needed - 1)) is plan
+    assert beside.peak_bytes + needed <= beside.limit_bytes
+    assert steps.plan_for(Demand()) is plan

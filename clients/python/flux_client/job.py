@@ -23,6 +23,17 @@ class Expand(TypedDict, total=False):
     """Pixels added below"""
 
 
+class Control(TypedDict, total=False):
+    type: Required[Literal["canny", "depth", "pose", "tile"]]
+    """What the picture shows"""
+    image: Required[str]
+    """The map itself; for canny any picture. Https URL, data URI or base64"""
+    strength: float
+    """How closely it is followed"""
+    end: float
+    """Share of the steps that follow it"""
+
+
 class Box(TypedDict, total=False):
     prompt: Required[str]
     """What stands there"""
@@ -111,6 +122,8 @@ class ImageJob(TypedDict, total=False):
     """Pixels added to each side of `image` and painted"""
     upscale: Literal[2, 4]
     """How many times the finished picture is enlarged"""
+    control: Control | list[Control]
+    """A map that the picture follows, or two, by a ControlNet on the volume"""
     strength: float
     """How much of `image` is redrawn"""
     output_format: Literal["png", "jpg", "webp", "jpeg"]

@@ -18,6 +18,17 @@ export interface Expand {
   bottom?: number;
 }
 
+export interface Control {
+  /** What the picture shows */
+  type: "canny" | "depth" | "pose" | "tile";
+  /** The map itself; for canny any picture. Https URL, data URI or base64 */
+  image: string;
+  /** How closely it is followed */
+  strength?: number;
+  /** Share of the steps that follow it */
+  end?: number;
+}
+
 export interface Box {
   /** What stands there */
   prompt: string;
@@ -105,6 +116,8 @@ export interface ImageJob {
   expand?: Expand;
   /** How many times the finished picture is enlarged */
   upscale?: 2 | 4;
+  /** A map that the picture follows, or two, by a ControlNet on the volume */
+  control?: Control | Array<Control>;
   /** How much of `image` is redrawn */
   strength?: number;
   /** File format */

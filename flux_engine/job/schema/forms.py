@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from flux_engine.job.edits.control import MAX_CONTROLS, ControlFields
 from flux_engine.job.edits.expand import ExpandFields
 from flux_engine.job.fields import MAX_LORAS, SIDE_BOUNDS, LoraItem
 from flux_engine.job.size import IMAGE_SIZE_PRESETS
@@ -42,6 +43,10 @@ EXAMPLES: Final[dict[str, list[Any]]] = {
     "upscale": [2],
     "enhance_prompt": [False],
     "boxes": [[{"prompt": "a red sun", "x": 0.1, "y": 0.1, "width": 0.2, "height": 0.2}]],
+    "control": [
+        {"type": "canny", "image": PICTURE},
+        [{"type": "depth", "image": PICTURE, "strength": 0.5, "end": 0.6}],
+    ],
     "strength": [0.6],
     "output_format": ["webp"],
     "output_quality": [80],
@@ -79,8 +84,14 @@ def schedule(name: str) -> JsonSchema:
 
 def forms_of_images() -> dict[str, JsonSchema]:
     """The fields of a picture that are parsed apart."""
-    expand = ExpandFields.model_json_schema()
-    return {"expand": {name: part for name, part in expand.items() if name != "description"} | {"minProperties": 1}}
+    expand, control = (_undescribed(fields.model_json_schema()) for fields in (ExpandFields, ControlFields))
+    listed = {"type": "array", "items": control, "minItems": 1, "maxItems": MAX_CONTROLS}
+    return {"expand": expand | {"minProperties": 1}, "control": {"anyOf": [control, listed]}}
+
+
+def _undescribed(schema: JsonSchema) -> JsonSchema:
+    """Without what the declaration says of itself: the field has a description of its own."""
+    return {name: part for name, part in schema.items() if name != "description"}
 
 
 def forms_of_videos() -> dict[str, JsonSchema]:

@@ -225,6 +225,7 @@ def _untaken(kind: Kind, limits: ModelLimits) -> tuple[str, ...]:
         **dict.fromkeys(("mask", "mask_feather", "mask_crop", "expand"), limits.takes_mask),
         "images": limits.max_references > 0,
         "boxes": limits.takes_boxes,
+        "control": limits.takes_control,
     }
     return tuple(name for name, is_taken in takes.items() if not is_taken)
 

@@ -56,6 +56,7 @@ ALIASES: Final[dict[str, str]] = {
     "padding_mask_crop": "mask_crop",
     "outpaint": "expand",
     "prompt_upsampling": "enhance_prompt",
+    "controlnets": "control",
 }
 WITHOUT_EFFECT: Final = ("go_fast", "acceleration", "scheduler")
 ONLY_VIDEOS_HAVE: Final = frozenset(VideoFields.model_fields) - frozenset(ImageFields.model_fields)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from flux_engine.errors import ModelUnavailable
 from flux_engine.inputs.upscalers import Upscalers, factor_of
-from flux_engine.models.upscaler import import_spandrel, load_upscaler
+from flux_engine.models.beside.upscaler import import_spandrel, load_upscaler
 
 PICTURE = Image.effect_noise((80, 56), 60).convert("RGB")
 

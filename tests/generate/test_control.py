@@ -1,0 +1,108 @@
+"""Maps that a picture follows, with a small random ControlNet Union of the real class beside the bundled model."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import FluxControlNetModel
+from PIL import Image, ImageDraw
+
+from flux_engine.build import build_worker
+from flux_engine.generate.gpu import GpuThread
+from flux_engine.models.beside.controlnets import ignore_diffusers_warning
+from flux_engine.models.manager import FluxModelManager
+from flux_engine.settings import Settings
+from flux_engine.worker import Worker
+
+JOB = {"prompt": "a red sun", "seed": 7, "size": "64x64", "num_inference_steps": 2, "cache": False}
+
+
+def a_map(corner: int = 10) -> str:
+    picture = Image.new("RGB", (96, 64), "black")
+    ImageDraw.Draw(picture).ellipse((corner, corner, 60, 50), fill="white")
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def save_controlnet(folder: Path) -> None:
+    torch.manual_seed(3)
+    ignore_diffusers_warning()
+    network = FluxControlNetModel(
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=32,
+        num_attention_heads=4,
+        joint_attention_dim=96,
+        pooled_projection_dim=64,
+        guidance_embeds=True,
+        axes_dims_rope=[4, 14, 14],
+        num_mode=10,
+    )
+    for part in (network.controlnet_blocks, network.controlnet_single_blocks, network.controlnet_x_embedder):
+        for weight in part.parameters():  # they begin at zero, where no map makes a difference
+            torch.nn.init.normal_(weight, std=0.3)
+    network.save_pretrained(folder)
+
+
+@pytest.fixture
+async def controlled(warm: tuple[FluxModelManager, GpuThread], tmp_path: Path) -> AsyncIterator[Worker]:
+    """A worker with a ControlNet on its volume."""
+    save_controlnet(tmp_path / "volume" / "controlnets" / "union")
+    settings = Settings.from_environment({"MODEL_VOLUME": str(tmp_path / "volume")})
+    models, gpu = warm
+    worker = build_worker(settings, is_local=False, cache_folder=tmp_path / "cache", models=models, gpu=gpu)
+    yield worker
+    await worker.close()
+
+
+async def pixels_of(worker: Worker, **fields: Any) -> bytes:
+    result = await worker.run({"id": "control", "input": JOB | fields})
+    assert "error" not in result, result
+    return Image.open(io.BytesIO(base64.b64decode(result["images"][0]["b64_json"]))).tobytes()
+
+
+async def test_a_picture_follows_its_map(controlled: Worker) -> None:
+    canny = {"type": "canny", "image": a_map()}
+    first = await pixels_of(controlled, control=canny)
+    assert await pixels_of(controlled, control=[canny]) == first
+    others = [
+        await pixels_of(controlled, control=control)
+        for control in (
+            {"type": "depth", "image": a_map()},
+            {"type": "depth", "image": a_map(25)},
+            canny | {"strength": 0.2},
+            canny | {"end": 0.4},
+            [canny, {"type": "pose", "image": a_map(25)}],
+        )
+    ]
+    assert len({first, *others}) == 6
+    without = [await pixels_of(controlled, control=canny | part) for part in ({"strength": 0}, {"end": 0})]
+    assert without[0] == without[1] != first  # a map that is not followed leaves no trace
+
+
+async def test_it_goes_with_other_fields_and_is_made_once(controlled: Worker, tmp_path: Path) -> None:
+    job = JOB | {"control": {"type": "tile", "image": a_map()}, "num_images": 2, "upscale": 2, "cache": True}
+    first, again = [await controlled.run({"id": "control", "input": job}) for _ in range(2)]
+    assert [result.get("cached") for result in (first, again)] == [False, True], first
+    assert [(image["width"], image["seed"]) for image in first["images"]] == [(128, 7), (128, 8)]
+    assert await pixels_of(controlled) == await pixels_of(controlled)  # a prompt alone is as before
+    shutil.rmtree(tmp_path / "volume" / "controlnets")
+    gone = await controlled.run({"id": "control", "input": job})
+    assert '"model_unavailable"' in gone["error"]
+    assert "fetch_models.py" in gone["error"]
+
+
+async def test_a_broken_controlnet_says_so(controlled: Worker, tmp_path: Path) -> None:
+    (weights,) = (tmp_path / "volume" / "controlnets" / "union").glob("*.safetensors")
+    weights.write_bytes(b"broken")
+    result = await controlled.run({"id": "control", "input": JOB | {"control": {"type": "pose", "image": a_map()}}})
+    assert '"model_unavailable"' in result["error"]
+    assert "fetch it again" in result["error"]
