@@ -138,7 +138,29 @@ def _cold_start(data: dict[str, Any]) -> str:
         f"{_compared(data['figures'])}\n![Cold start by phase]({IMAGES}/cold_start.svg)\n\n"
         f"Where ours goes:\n\n{table(('phase', 'ms, median'), rows)}\n"
         "Imports run while the weights are read; nothing of torch is imported for a job that the cache answers.\n\n"
-        f"{table(('imported by then', 'modules'), data['modules'].items())}"
+        f"{_imports(data['imports'])}"
+    )
+
+
+def _imports(counted: dict[str, dict[str, Any]]) -> str:
+    counts = [
+        (name, of["modules"], "" if of["system calls"] is None else f"{of['system calls']:,}", f"{of['ms of all']:.0f}")
+        for name, of in counted.items()
+    ]
+    libraries = dict.fromkeys(library for of in counted.values() for library in of["ms by library"])
+    shares = (
+        (
+            library,
+            *(
+                f"{of['ms by library'][library]:.0f}" if library in of["ms by library"] else ""
+                for of in counted.values()
+            ),
+        )
+        for library in libraries
+    )
+    return (
+        f"{table(('imported by then', 'modules', 'system calls', 'ms by -X importtime'), counts)}\n"
+        f"By library, self time in ms, the largest:\n\n{table(('library', *counted), shares)}"
     )
 
 

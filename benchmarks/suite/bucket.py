@@ -12,20 +12,25 @@ from aiohttp import web
 @asynccontextmanager
 async def slow_bucket(delay_s: float) -> AsyncIterator[dict[str, str]]:
     """The settings of workers that store their results there."""
-    sizes: dict[str, int] = {}
+    kept: dict[str, bytes] = {}
 
     async def put(request: web.Request) -> web.Response:
-        sizes[request.path] = len(await request.read())
+        kept[request.path] = await request.read()
         await asyncio.sleep(delay_s)
         return web.Response(headers={"ETag": '"0"'})
 
-    async def head(request: web.Request) -> web.Response:
-        size = sizes.get(request.path)
-        return web.Response(status=404) if size is None else web.Response(headers={"Content-Length": str(size)})
+    async def get(request: web.Request) -> web.Response:  # and HEAD
+        data = kept.get(request.path)
+        return web.Response(status=404) if data is None else web.Response(body=data)
+
+    async def delete(request: web.Request) -> web.Response:
+        kept.pop(request.path, None)
+        return web.Response(status=204)
 
     app = web.Application(client_max_size=2**26)
     app.router.add_put("/{path:.*}", put)
-    app.router.add_route("HEAD", "/{path:.*}", head)
+    app.router.add_get("/{path:.*}", get)
+    app.router.add_delete("/{path:.*}", delete)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +14,7 @@ from benchmarks.suite.contenders import Picture, cpu_s, running
 from benchmarks.suite.samples import Figures, alternating
 
 ROUNDS: Final = 5
+LIBRARIES: Final = 12
 IMPORTED: Final = {  # what each has imported by then
     "ours, first look": "import handler",
     "ours, first picture": "from flux_engine.models.tuning.libraries import import_diffusers as d; import handler;"
@@ -33,7 +36,8 @@ async def measure(*, rounds: int = ROUNDS) -> dict[str, Any]:
             return figures
 
         found = await alternating(("ours", "plain"), once, rounds=rounds)
-    return {"figures": found, "phases_ms": phases, "modules": {name: _modules(code) for name, code in IMPORTED.items()}}
+    counted = {name: await asyncio.to_thread(_counted, code) for name, code in IMPORTED.items()}
+    return {"figures": found, "phases_ms": phases, "imports": counted}
 
 
 async def _first_picture(name: str, volume: Path) -> tuple[Figures, dict[str, float]]:
@@ -53,9 +57,34 @@ async def _first_picture(name: str, volume: Path) -> tuple[Figures, dict[str, fl
         return figures, phases | {"first look_ms": look_s * 1000, "first picture_ms": picture_s * 1000}
 
 
-def _modules(code: str) -> int:
-    counted = (
-        f"{code}\nimport sys\nprint(sum(getattr(m, '__spec__', None) is not None for m in [*sys.modules.values()]))"
+def _counted(code: str) -> dict[str, Any]:
+    """Of a process that imports `code`: modules, system calls where strace is at hand, and self milliseconds by
+    library."""
+    counting = f"{code}\nimport sys\nprint(len(sys.modules))"
+    done = subprocess.run(
+        (sys.executable, "-X", "importtime", "-c", counting), capture_output=True, text=True, check=True
     )
-    done = subprocess.run((sys.executable, "-c", counted), capture_output=True, text=True, check=True)
-    return int(done.stdout.split()[-1])
+    by_library: dict[str, float] = {}
+    for line in done.stderr.splitlines():
+        own = line.removeprefix("import time:").partition("|")[0].strip()
+        library = line.rpartition("|")[2].strip().partition(".")[0]
+        if own.isdigit():
+            by_library[library] = by_library.get(library, 0.0) + int(own) / 1000
+    largest = sorted(by_library, key=lambda library: -by_library[library])[:LIBRARIES]
+    return {
+        "modules": int(done.stdout.split()[-1]),
+        "system calls": _system_calls(code),
+        "ms by library": {library: by_library[library] for library in largest},
+        "ms of all": sum(by_library.values()),
+    }
+
+
+def _system_calls(code: str) -> int | None:
+    if shutil.which("strace") is None:
+        return None
+    with tempfile.NamedTemporaryFile() as counts:
+        command = ("strace", "-f", "-c", "-o", counts.name, sys.executable, "-c", code)
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            return None
+        total = next(line for line in Path(counts.name).read_text().splitlines() if line.endswith("total"))
+        return int(total.split()[3])
