@@ -40,9 +40,9 @@ LOSES: Final = """## Where we lose
 """
 
 
-def page() -> str:
-    """The whole page; sections that were not measured say so."""
-    measured = record.read()
+def page(measured: dict[str, Any] | None = None) -> str:
+    """The whole page of a record, by default the committed one; sections that were not measured say so."""
+    measured = record.read() if measured is None else measured
     parts = [HEAD, _machine(measured), SUMMARY_HEAD, _summary(measured)]
     for name, (title, written) in SECTIONS.items():
         body = written(measured[name]["data"]) if name in measured else MISSING.format(name=name)

@@ -19,14 +19,18 @@ PHASES: Final = ("first look_ms", "imports_ms", "weights_ms", "text_ms", "denois
 
 
 def main() -> None:
+    draw_all(record.read(), FOLDER)
+
+
+def draw_all(measured: dict[str, Any], folder: Path) -> None:
+    """A plot for each section that has one and was measured."""
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "performance", "font.size": 9})
-    measured = record.read()
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, draw in PLOTS.items():
         if name in measured:
             figure = Figure(figsize=(7.2, 3.2), layout="constrained")
             draw(figure, measured[name]["data"])
-            figure.savefig(FOLDER / f"{name}.svg", metadata={"Date": None})
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
 
 
 def cold_start(figure: Figure, data: dict[str, Any]) -> None:
