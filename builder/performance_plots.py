@@ -54,7 +54,7 @@ def throughput(figure: Figure, data: dict[str, Any]) -> None:
     for offset, (upload_ms, figures) in enumerate(data["uploads_ms"].items()):
         rates = {name: median(samples) for name, samples in figures["jobs a second"].items()}
         places = [place + 0.4 * offset for place in range(len(rates))]
-        axes.bar(places, rates.values(), width=0.38, label=f"uploads of {upload_ms} ms")
+        axes.bar(places, list(rates.values()), width=0.38, label=f"uploads of {upload_ms} ms")
         axes.set_xticks([place + 0.2 for place in range(len(rates))], list(rates))
     axes.set_ylabel("jobs a second")
     axes.legend()

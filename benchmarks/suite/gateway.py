@@ -117,8 +117,9 @@ async def _workers(platform: Platform) -> AsyncIterator[None]:
 
     async def answer() -> None:
         while True:
+            endpoint.saw("worker", has_asked=True)
             jobs = await endpoint.wait_for(
-                lambda: endpoint.queue.take("worker", now=endpoint.now(), count=8) or None, timeout_s=5
+                lambda: endpoint.queue.take("worker", now=endpoint.now(), count=8) or None, timeout_s=2
             )
             for job in jobs or ():
                 endpoint.queue.finish(job.id, {"output": RESULT}, worker="worker", n_bytes=50_000, now=endpoint.now())
