@@ -7,7 +7,7 @@ a ridge, the place of a star) comes from its `layout_seed`, so a scene and a siz
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -90,6 +90,9 @@ class Canvas(NamedTuple):
     horizon: int
 
 
+InSky = Callable[[Scene, Canvas], None]  # draws what stands between the sky and the relief
+
+
 def random_scene(rng: random.Random) -> Scene:
     """Draw every fact independently and evenly."""
     return Scene(
@@ -114,8 +117,8 @@ def scene_between(rng: random.Random) -> Scene:
 # ---------------------------------------------------------------------------------------------- painting
 
 
-def paint(scene: Scene, width: int, height: int) -> Image.Image:
-    """Draw `scene` as an RGB picture of `width` x `height` pixels."""
+def paint(scene: Scene, width: int, height: int, *, hung: InSky | None = None) -> Image.Image:
+    """Draw `scene` as an RGB picture of `width` x `height` pixels, with `hung` in its sky in place of its disc."""
     rng = random.Random(scene.layout_seed)
     w, h = width * SUPERSAMPLE, height * SUPERSAMPLE
     horizon = round(h * HORIZON)
@@ -125,7 +128,7 @@ def paint(scene: Scene, width: int, height: int) -> Image.Image:
     picture.paste(_to_image(_gradient(*SKY[scene.time], w, horizon)))
     if scene.time == "night":
         _stars(on)
-    _disc(scene, on)
+    (hung or _disc)(scene, on)
     _relief(scene, on)
     _ground(scene, on)
     if scene.has_trees:

@@ -12,6 +12,7 @@ from flux_engine.models.planning.cold_start import cold_start
 from flux_engine.models.planning.gpus import CARDS, short_name
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Plan, Preferences
+from flux_engine.models.weights import BUNDLED
 from flux_engine.settings import Profile
 from flux_engine.units import GIB
 
@@ -24,7 +25,7 @@ SHORT_SCHEMES: Final = {
 }
 SHORT_DTYPES: Final = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 TABLE_MODELS: Final = tuple(
-    spec for spec in CATALOG if spec.name not in ("FLUX.1-Krea-dev", "FLUX.1-Kontext-dev", "flux-tiny")
+    spec for spec in CATALOG if spec.name not in ("FLUX.1-Krea-dev", "FLUX.1-Kontext-dev", *BUNDLED)
 )  # Krea and Kontext run as dev does, and flux-tiny runs anywhere
 
 

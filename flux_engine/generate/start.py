@@ -48,7 +48,7 @@ def start_of(model: LoadedModel, job: ImageJob, pictures: Pictures) -> Start:
     redrawing = spec.image_to_image_class or spec.pipeline_class
     references = looked_at(spec, pictures) if patch is None else ()
     if references:
-        arguments |= reference_arguments(spec, references)
+        arguments |= reference_arguments(spec, job, references)
         pipeline = sibling(model.pipeline, redrawing)
         return Start(pipeline=pipeline, arguments=arguments, num_steps=job.num_inference_steps)
     if pictures.image is None:

@@ -274,9 +274,28 @@ FLUX_TINY: Final = ModelSpec(
     shape=TransformerShape(width=128, blocks=8, token_weights=1.573e6, linear_sides=35_360),
     warm_up_sizes=((256, 256), (256, 160)),
 )
+_TINY_KONTEXT: Final = _renamed(FLUX_TINY, "flux-tiny-kontext", aliases=("tiny-kontext",))
+FLUX_TINY_KONTEXT: Final = replace(
+    _TINY_KONTEXT,
+    limits=replace(
+        _TINY_KONTEXT.limits,
+        guidance_scale=1.0,
+        trained_guidance=(1.0, 1.0),
+        side=128,
+        image_use="reference",
+        takes_mask=False,
+        max_references=1,
+    ),
+    pipeline_class="FluxKontextPipeline",
+    image_to_image_class="FluxKontextPipeline",
+    inpaint_class=None,
+    fits_references=True,
+    warm_up_sizes=((128, 128), (192, 128)),
+)
 
 CATALOG: Final = (
     FLUX_TINY,
+    FLUX_TINY_KONTEXT,
     FLUX_1_SCHNELL,
     FLUX_1_DEV,
     FLUX_1_KREA_DEV,

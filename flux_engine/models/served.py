@@ -21,6 +21,7 @@ from flux_engine.models.single_file.model_file import ModelFile, read_model_file
 from flux_engine.models.single_file.shelf import FileShelf
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.weights import (
+    BUNDLED,
     Weights,
     candidate_folders,
     find_weights,
@@ -107,7 +108,7 @@ class ServedModels:
 
     def has_weights(self, spec: ModelSpec) -> bool:
         """Whether the weights of `spec` are here; a few `stat` calls."""
-        if spec.id == BUNDLED_ID or spec.is_single_file or (self._folder is not None and spec.id == self._own_id):
+        if spec.id in BUNDLED or spec.is_single_file or (self._folder is not None and spec.id == self._own_id):
             return True
         return any(index_of(folder) is not None for folder in candidate_folders(spec.id, self._volume))
 
@@ -120,7 +121,7 @@ class ServedModels:
             return Weights(based.folder, self._files.revision(based))
         if self._folder is not None and spec.id == self._own_id:
             return Weights(self._folder, revision_of(self._folder))
-        return find_weights(spec.id, self._volume, bundled=spec.id == BUNDLED_ID)
+        return find_weights(spec.id, self._volume, bundled=spec.id in BUNDLED)
 
     def look(self, spec: ModelSpec) -> None:
         """That the weights of `spec` are here; reads no file whole. Raises ModelUnavailable."""
@@ -215,6 +216,6 @@ def _folder_of(name: str, volume: Path) -> Path | None:
 def _kind_of(folder: Path) -> ModelSpec | None:
     """The catalogue's model whose pipeline class `folder` names, and which takes guidance or not as it does."""
     pipeline_class, takes_guidance = pipeline_class_of(folder), has_guidance(folder)
-    kinds = [spec for spec in catalog.CATALOG if spec.pipeline_class == pipeline_class and spec.id != BUNDLED_ID]
+    kinds = [spec for spec in catalog.CATALOG if spec.pipeline_class == pipeline_class and spec.id not in BUNDLED]
     alike = [spec for spec in kinds if (spec.limits.guidance_scale is not None) == takes_guidance]
     return next(iter([*alike, *kinds]), None)

@@ -50,7 +50,7 @@ class ModelSpec:
     pipeline_class: str  # the diffusers class for a prompt alone
     image_to_image_class: str | None
     inpaint_class: str | None
-    reference_side: int | None = None  # pixels of the square in which a small Kontext sees each reference
+    fits_references: bool = False  # it sees a reference cut to the size of the picture it makes
     is_modular: bool = False  # diffusers has it as a ModularPipeline only: see modular.py
     upsampler_id: str | None = None  # Hugging Face id of its prompt upsampler, where that has weights of its own
     licence: str

@@ -17,6 +17,7 @@ from typing import Final
 from flux_engine.errors import ModelUnavailable
 
 BUNDLED_FOLDER: Final = Path(__file__).parent / "flux_tiny"
+BUNDLED: Final = {"flux-tiny": BUNDLED_FOLDER, "flux-tiny-kontext": BUNDLED_FOLDER.with_name("flux_tiny_kontext")}
 REVISION_FILE: Final = "revision.txt"  # written by builder/fetch_models.py
 INDEX: Final = "model_index.json"
 INDEXES: Final = (INDEX, "modular_model_index.json")  # the latter of pipelines that are made of blocks
@@ -39,7 +40,7 @@ def find_weights(model_id: str, volume: Path, *, bundled: bool = False) -> Weigh
 
     Raises ModelUnavailable, which says how to put the model on the volume; the places go to the log.
     """
-    places = [BUNDLED_FOLDER] if bundled else candidate_folders(model_id, volume)
+    places = [BUNDLED[model_id]] if bundled else candidate_folders(model_id, volume)
     for folder in places:
         if index_of(folder) is not None:
             return Weights(folder, revision_of(folder))

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import diffusers
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.image import ImageGenerator
-from flux_engine.generate.references import at_least, side_by_side
+from flux_engine.generate.references import at_least
 from flux_engine.inputs.fetcher import JobInputs
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job
@@ -26,7 +29,7 @@ from tests.models.tiny_models import tiny_model
 
 COLOURS = ("red", "lime", "blue", "white", "black", "yellow", "cyan", "magenta", "orange", "purple")
 SEEING = [  # Kontext's pipeline would enlarge a reference to a megapixel: minutes here
-    replace(spec, reference_side=64) if spec.name == "FLUX.1-Kontext-dev" else spec
+    replace(spec, fits_references=True) if spec.name == "FLUX.1-Kontext-dev" else spec
     for spec in CATALOG
     if spec.limits.max_references
 ]
@@ -77,10 +80,16 @@ async def test_a_small_reference_is_enlarged_to_what_the_processor_takes() -> No
     assert painted(model, [small]) != painted(model, ())
 
 
-def test_references_of_one_canvas_stand_side_by_side_and_whole() -> None:
-    canvas = side_by_side([Image.new("RGB", (200, 100), "red"), Image.new("RGB", (50, 50), "blue")], side=64)
-    assert canvas.size == (128, 64)
-    assert [canvas.getpixel(at) for at in ((0, 0), (32, 32), (63, 63), (64, 0), (127, 63))] == [
-        *[(255, 0, 0)] * 3,
-        *[(0, 0, 255)] * 2,
-    ]
+async def test_kleins_pipeline_of_cached_references_is_another_function() -> None:
+    """So it is not used: references see themselves alone there, at time 0, which klein's own weights never learned."""
+    (spec,) = (spec for spec in SEEING if spec.name == "FLUX.2-klein-4B")
+    pipeline = tiny_model(spec)
+    caching = diffusers.Flux2KleinKVPipeline(**pipeline.components, is_distilled=True)
+    seen, made = list(pictures(2)), []
+    for one in (pipeline, pipeline, caching):
+        one.set_progress_bar_config(disable=True)
+        size = {"width": 64, "height": 64, "num_inference_steps": 4, "max_sequence_length": 16}
+        generator = torch.Generator().manual_seed(3)
+        made.append(one(image=seen, prompt="image 1", generator=generator, output_type="np", **size).images)
+    noise, difference = (float(np.abs(made[0] - other).max()) for other in made[1:])
+    assert noise == 0 < difference

@@ -128,7 +128,7 @@ def vae_share(model: ModelSpec) -> float:
 
 def reference_pixels(model: ModelSpec, *, count: int = 1) -> int:
     """Pixels that the model looks at beside those that it makes, with `count` references."""
-    one = REFERENCE_PIXELS if model.reference_side is None else model.reference_side**2
+    one = model.limits.side**2 if model.fits_references else REFERENCE_PIXELS
     return count * one if model.limits.image_use == "reference" else 0
 
 
