@@ -19,6 +19,7 @@ from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.security.key_store import KeyStore
 from flux_engine.gateway.security.keys import mint
 from flux_engine.gateway.settings import GatewaySettings
+from flux_engine.logs import set_up_logs
 from local_platform.behind import Behind, QueueName, behind
 from tests.gateway.world import served
 
@@ -51,6 +52,7 @@ class System:
 @asynccontextmanager
 async def system(queue: QueueName, *, workers: int, **variables: str) -> AsyncIterator[System]:
     """`workers` warm workers with the bundled model. `variables` are the gateway's and the workers'."""
+    set_up_logs("WARNING", as_json=False)
     with tempfile.TemporaryDirectory(prefix="system-") as name:
         folder = Path(name)
         redis = EmbeddedServer(folder / "redis")
