@@ -46,6 +46,7 @@ from flux_engine.models.planning.device import read_device
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import PROFILES, Preferences
 from flux_engine.models.single_file.places import SUFFIXES
+from flux_engine.models.single_file.shelf import FileShelf
 from flux_engine.models.weights import INDEXES, REVISION_FILE, revision_of
 from flux_engine.settings import Profile, Settings
 from flux_engine.units import GIB
@@ -293,6 +294,8 @@ def _print_catalogue(volume: Path) -> None:
     for name, (_, licence) in CONTROLNETS.items():
         is_there = (volume / CONTROLNET_FOLDER / name).is_dir()
         sys.stdout.write(f"{name:42} ControlNet  {'on the volume' if is_there else licence}\n")
+    for name in FileShelf(volume).names():
+        sys.stdout.write(f"{name:42} {'':6}      a file on the volume\n")
     for name, (_, licence) in UPSCALERS.items():
         is_there = (volume / UPSCALER_FOLDER / f"{name}.pth").is_file()
         sys.stdout.write(f"{name:42} upscaler    {'on the volume' if is_there else licence}\n")

@@ -1,7 +1,8 @@
 """What a file is that is no model of FLUX, told by the names of its tensors.
 
-`PACKED` are forms of FLUX and others that cannot be read here, whatever they hold; `OTHERS` are asked about only where
-no FLUX transformer was found. The first that fits names the file, so that what is more particular stands first.
+`PACKED` are packed weights that cannot be read here, and adapters, which may have much of a transformer's layers;
+`OTHERS` are asked about only where no FLUX transformer was found. The first that fits names the file, so that what is
+more particular stands first.
 """
 
 from __future__ import annotations
@@ -45,19 +46,19 @@ PACKED: Final = (
     OtherFile("is packed as NVFP4 or MXFP8", UNPACKED, r"\.weight_scale_2$|\.weight_block_scale$"),
     OtherFile("is packed by GPTQ, AWQ or Quanto", UNPACKED, r"\.(qzeros|g_idx|weight\._data|weight_qtype)$"),
     OtherFile("is a LoRA", "put it into the folder `loras` and name it under `loras` of a job", PARTS.pattern),
-)
-OTHERS: Final = (
     OtherFile(
         "is an IP-Adapter",
         "send reference pictures as `images` to a model that takes them",
         r"ip_adapter|image_proj(_model)?\.|ip_(hidden|image)",
     ),
-    OtherFile("is Redux, which takes pictures", A_MODEL, r"^redux_(up|down)\."),
     OtherFile(
         "is a ControlNet",
         "send `control` with its type and picture to a FLUX model",
         r"controlnet|control_model\.|input_hint_block|zero_conv|control_(blocks|layers)",
     ),
+)
+OTHERS: Final = (
+    OtherFile("is Redux, which takes pictures", A_MODEL, r"^redux_(up|down)\."),
     OtherFile(
         "is a model of Stable Diffusion XL",
         A_FLUX,
@@ -74,7 +75,7 @@ OTHERS: Final = (
     OtherFile(
         "is a model of Stable Diffusion 1 or 2",
         A_FLUX,
-        r"cond_stage_model\.|(input|output|middle)_blocks?\.\d|(down|up)_blocks\.\d\.(attentions|resnets)\.\d\.(proj_in|norm|time_emb_proj)",
+        r"cond_stage_model\.|(input|output|middle)_blocks?\.\d|(down|up)_blocks\.\d\.(attentions\.\d\.(proj_in|norm)|resnets\.\d\.time_emb_proj)",
     ),
     OtherFile("is a model of Qwen-Image", A_FLUX, r"(img|txt)_mlp\.net|(img|txt)_mod\.1\b"),
     OtherFile(
@@ -138,7 +139,7 @@ UNKNOWN: Final = OtherFile("holds no model that is known here", A_MODEL, "")
 
 
 def packed_as(names: Iterable[str]) -> OtherFile | None:
-    """The form of a file whose tensors have these names, if it is one that cannot be read."""
+    """What a file is whose tensors have these names, if it is packed or an adapter, whatever else it holds."""
     return _first(PACKED, list(names))
 
 

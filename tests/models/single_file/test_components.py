@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from flux_engine.models.catalog import FLUX_2_DEV, FLUX_2_KLEIN_4B, find
 from flux_engine.models.single_file.base import BasedFile, based
+from flux_engine.models.single_file.components import suit_scheduler
 from flux_engine.models.single_file.model_file import read_model_file
 from flux_engine.models.weights import BUNDLED_FOLDER
+from tests.models.single_file.files import FLUX_1, safetensors, written
 from tests.models.single_file.layouts import all_in_one, component, rounded_to_fp8, save, to_bfl, with_transformer
 from tests.models.single_file.painting import of_file, of_folder
 from tests.models.tiny_flux import save_random_flux
@@ -102,3 +106,18 @@ def test_the_catalogue_knows_what_the_files_are(volume: Path, tmp_path: Path) ->
         "FLUX.2-klein": "Flux2KleinPipeline",
     }
     assert find("mine.safetensors") is None
+
+
+@pytest.mark.parametrize(("has_guidance", "shift", "is_dynamic"), [(True, 3.0, True), (False, 1.0, False)])
+def test_a_file_has_the_schedule_of_its_kind_beside_the_other_kinds_folder(
+    has_guidance: bool, shift: float, is_dynamic: bool, tmp_path: Path
+) -> None:
+    guidance = {name.replace("time_in", "guidance_in"): shape for name, shape in FLUX_1.items() if "time_in" in name}
+    path = written(tmp_path / "file", safetensors(FLUX_1 | (guidance if has_guidance else {})))
+    file = read_model_file(path, name="mine")
+    pipeline = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0))
+    suit_scheduler(pipeline, file, base_has_guidance=has_guidance)
+    assert pipeline.scheduler.config.shift == 2.0
+    suit_scheduler(pipeline, file, base_has_guidance=not has_guidance)
+    config = pipeline.scheduler.config
+    assert (config.shift, config.use_dynamic_shifting) == (shift, is_dynamic)

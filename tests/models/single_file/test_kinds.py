@@ -15,7 +15,6 @@ from tests.models.single_file.files import FLUX_1, gguf, safetensors, written
 
 SQUARE = (8, 8)
 SD = "model.diffusion_model."
-BFL = {name: FLUX_1[name] for name in FLUX_1}
 NAMED: dict[str, tuple[str, ...]] = {
     "is a LoRA; put it into the folder `loras`": ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight",),
     "is a LoRA; put it into": ("transformer.transformer_blocks.0.attn.to_q.lora_A.weight",),
@@ -46,6 +45,8 @@ NAMED: dict[str, tuple[str, ...]] = {
     "is a text encoder (T5)": ("encoder.block.0.layer.0.SelfAttention.q.weight", "shared.weight"),
     "is a text encoder (CLIP)": ("text_model.encoder.layers.0.mlp.fc1.weight",),
     "is a language model or a text encoder": ("model.layers.0.self_attn.q_proj.weight", "model.embed_tokens.weight"),
+    "is an autoencoder (VAE); the": ("encoder.down_blocks.0.resnets.0.norm1.weight", "decoder.conv_in.weight"),
+    "is a ControlNet; ": (*FLUX_1, "controlnet_blocks.0.weight"),
     "is an autoencoder (VAE)": ("encoder.conv_in.weight", "decoder.up.0.block.0.conv1.weight"),
     "is an upscaler": ("body.0.rdb1.conv1.weight",),
     "is an image classifier": ("vit.embeddings.cls_token", "classifier.weight"),
