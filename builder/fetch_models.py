@@ -7,6 +7,7 @@
     python builder/fetch_models.py https://huggingface.co/owner/repo/resolve/main/file.safetensors
     python builder/fetch_models.py RealESRGAN_x4                      # an upscaler, for `upscale`
     python builder/fetch_models.py FLUX.1-ControlNet-Union-Pro        # a ControlNet, for `control`
+    python builder/fetch_models.py Falconsai/nsfw_image_detection      the usual classifier for CONTENT_FILTER
     python builder/fetch_models.py --list
 
 The download resumes where it was interrupted, every file's size is checked against the hub's and large files by
@@ -41,6 +42,7 @@ from flux_engine.models import catalog
 from flux_engine.models.beside.controlnets import CONTROLNET_FOLDER
 from flux_engine.models.catalog import ModelSpec
 from flux_engine.models.checkpoint import Snapshot, write_checkpoint
+from flux_engine.models.content_filter import USUAL
 from flux_engine.models.loading import Source, load_tuned
 from flux_engine.models.planning.device import read_device
 from flux_engine.models.planning.optimizer import ModelOptimizer
@@ -53,6 +55,7 @@ from flux_engine.units import GIB
 
 PATTERNS: Final = (*INDEXES, "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model", "*/*.jinja", "LICENSE*")
 UPSAMPLER_PATTERNS: Final = ("*.json", "*.safetensors", "*.txt", "*.jinja", "LICENSE*")  # transformers' own layout
+FILTER_PATTERNS: Final = ("*.json", "model.safetensors", "LICENSE*")
 UPSCALERS: Final[dict[str, tuple[str, str]]] = {  # by name: repository and licence; the file is name.pth
     "RealESRGAN_x2": ("ai-forever/Real-ESRGAN", "BSD-3-Clause"),
     "RealESRGAN_x4": ("ai-forever/Real-ESRGAN", "BSD-3-Clause"),
@@ -110,7 +113,8 @@ def fetch(model: str, volume: Path, *, revision: str = "main", force: bool = Fal
         raise FetchError(f"{model} is neither in the catalogue (see --list) nor a Hugging Face id (owner/name)")
     if spec is not None and spec.upsampler_id is not None:
         _fetch(spec.upsampler_id, volume, "main", UPSAMPLER_PATTERNS, force=force)
-    return _fetch(repository, volume, revision, PATTERNS, force=force)
+    patterns = FILTER_PATTERNS if repository == USUAL else PATTERNS
+    return _fetch(repository, volume, revision, patterns, force=force)
 
 
 def _fetch(repository: str, volume: Path, revision: str, patterns: Sequence[str], *, force: bool) -> Path:

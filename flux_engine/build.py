@@ -21,6 +21,7 @@ from flux_engine.inputs.upscalers import UPSCALER_FOLDER, Upscalers
 from flux_engine.media.decode import MAX_PIXELS
 from flux_engine.media.marks.marker import Marker, Marks, Unmarked
 from flux_engine.models.beside.controlnets import CONTROLNET_FOLDER, ControlNets
+from flux_engine.models.content_filter import ContentFilter, find_filter
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.device import has_gpu, read_device, read_driver
 from flux_engine.models.planning.plan import Preferences
@@ -119,6 +120,19 @@ def build_models(settings: Settings) -> FluxModelManager:
             is_kept_warm=settings.warmup == "eager",
         ),
         lora_max_bytes=settings.lora_max_bytes,
+        content_filter=build_filter(settings),
+    )
+
+
+def build_filter(settings: Settings) -> ContentFilter | None:
+    """The classifier that CONTENT_FILTER names. Raises SettingsError where it is not on the volume."""
+    if settings.content_filter.casefold() == "off":
+        return None
+    return find_filter(
+        settings.content_filter,
+        volume=settings.model_volume,
+        threshold=settings.content_filter_threshold,
+        labels=tuple(label.casefold() for label in settings.content_filter_labels),
     )
 
 
@@ -183,6 +197,7 @@ def build_checks(settings: Settings) -> list[Check]:
         driver=read_driver,
         torch_cuda=cuda_of_torch(),
         bucket=bucket_from_settings(settings) if settings.has_bucket else None,
+        has_content_filter=settings.content_filter.casefold() != "off",
     )
 
 

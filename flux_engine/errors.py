@@ -6,7 +6,8 @@
     |   |-- InputFetchFailed       input_fetch_failed
     |   |-- LoraInvalid            lora_invalid
     |   |-- LoraIncompatible       lora_incompatible
-    |   '-- ResultTooLarge         result_too_large
+    |   |-- ResultTooLarge         result_too_large
+    |   '-- ContentFiltered        content_filtered
     '-- WorkerError                something on our side broke
         |-- ModelUnavailable       model_unavailable
         |-- OutOfMemory            out_of_memory
@@ -32,6 +33,7 @@ ErrorCode = Literal[
     "model_unavailable",
     "out_of_memory",
     "result_too_large",
+    "content_filtered",
     "storage_failed",
     "internal",
 ]
@@ -95,6 +97,12 @@ class ResultTooLarge(ClientError):
     """The inline result is over the platform's limit and no bucket is set."""
 
     code = "result_too_large"
+
+
+class ContentFiltered(ClientError):
+    """Every picture was withheld by the content filter."""
+
+    code = "content_filtered"
 
 
 class WorkerError(FluxError):

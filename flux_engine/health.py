@@ -18,11 +18,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from flux_engine.errors import ModelUnavailable
+from flux_engine.models import catalog
 from flux_engine.models.planning.device import Driver
 from flux_engine.models.served import ServedModels
 from flux_engine.results.bucket_address import Bucket
@@ -51,6 +53,7 @@ def fitness_checks(
     torch_cuda: str | None = None,
     min_free_bytes: int = MIN_FREE_BYTES,
     bucket: Bucket | None = None,
+    has_content_filter: bool = False,
 ) -> list[Check]:
     """The checks, those that may raise Unfit first.
 
@@ -75,7 +78,16 @@ def fitness_checks(
         except ModelUnavailable as error:
             log.error(f"the default model is missing, and jobs for it will fail: {error.message}")
 
-    checks = [gpu_can_be_used, disk_has_room, volume_is_usable, model_is_there]
+    def licence_is_kept() -> None:
+        with suppress(ModelUnavailable):
+            spec = catalog.find(served.default().id)  # a folder of one's own has terms of its own
+            if spec is not None and spec.asks_for_filter and not has_content_filter:
+                log.warning(
+                    f"the licence of {spec.name} asks for a content filter or a review of its pictures, and "
+                    "CONTENT_FILTER is off (docs/compliance.md)"
+                )
+
+    checks = [gpu_can_be_used, disk_has_room, volume_is_usable, model_is_there, licence_is_kept]
     return [*checks, bucket_check(bucket)] if bucket is not None else checks
 
 

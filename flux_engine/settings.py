@@ -218,6 +218,16 @@ class Settings(BaseModel):
         description="What files say of their origin to machines: nothing; IPTC's digital source type in XMP; or that "
         "and a signed C2PA manifest",
     )
+    content_filter: Line = Field(
+        "off",
+        description="Image classifier on the volume that may withhold pictures: a Hugging Face id or a folder; or off",
+    )
+    content_filter_threshold: float = Field(
+        0.5, gt=0, le=1, description="Score, 0 to 1, from which a picture is withheld"
+    )
+    content_filter_labels: Annotated[tuple[str, ...], BeforeValidator(_split_on_commas)] = Field(
+        (), description="The classifier's forbidden labels, comma-separated; by default what their names tell"
+    )
     c2pa_certificates: Pem | None = Field(
         None, description="Certificates for `c2pa`, the signer's first: PEM text or a file; by default made and kept"
     )

@@ -334,6 +334,7 @@ class Worker:
                 has_urls=self._store.has_urls,
                 max_video_work=self._max_video_work,
                 marks=self._marker.id,
+                filter=model.filter,
             )
             await self._cache.notices.offer(offer)
 
@@ -357,6 +358,8 @@ async def _encoded(run: Run, made: Made) -> ResultFiles:
         prefix=run.store.prefix,
         stamp=run.stamp,
         enhanced_prompt=made.enhanced_prompt,
+        seeds=made.seeds,
+        withheld=made.withheld,
         warnings=made.warnings,
     )
     if isinstance(run.job, VideoJob):

@@ -56,6 +56,14 @@ def test_the_bundled_model_needs_no_volume(tmp_path: Path, caplog: pytest.LogCap
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize(("model", "is_told"), [("FLUX.1-dev", True), ("FLUX.2-dev", True), ("FLUX.1-schnell", False)])
+def test_a_licence_that_asks_for_a_filter_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, model: str, is_told: bool
+) -> None:
+    run_checks(tmp_path, FLUX_MODEL=model)
+    assert any(f"the licence of {model} asks for a content filter" in said for said in caplog.messages) is is_told
+
+
 def test_a_model_on_the_volume_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copytree(BUNDLED_FOLDER, tmp_path / "my-model")
     run_checks(tmp_path, FLUX_MODEL="my-model")

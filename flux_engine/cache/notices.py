@@ -55,6 +55,7 @@ class Offer:
     has_urls: bool
     max_video_work: float
     marks: str = ""  # on the files of their results; unknown of an older worker's
+    filter: str = ""  # that every picture passes; none where empty
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -71,6 +72,7 @@ class Offer:
                 has_urls=bool(held["has_urls"]),
                 max_video_work=float(held["max_video_work"]),
                 marks=str(held.get("marks", "")),
+                filter=str(held.get("filter", "")),
             )
         except (ValueError, KeyError, TypeError):
             return None

@@ -71,6 +71,11 @@ class Offers:
         offer = await self._current()
         return offer.marks or None if offer is not None else None
 
+    async def filter(self) -> str | None:
+        """The content filter of the workers, empty where they have none; None where no worker has told."""
+        offer = await self._current()
+        return offer.filter if offer is not None else None
+
     async def _current(self) -> Offer | None:
         if self._offer is None or time.monotonic() - self._asked_at > FRESH_S:
             self._offer = await self.notices.current_offer() or self._offer

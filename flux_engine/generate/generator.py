@@ -14,12 +14,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from flux_engine.generate.gpu import Cancellation, GpuThread
 from flux_engine.generate.image import Generated, ImageGenerator, can_preview
 from flux_engine.generate.interruption import interruptible
+from flux_engine.generate.screening import NO_PREVIEW as NO_PREVIEW_BESIDE_FILTER
+from flux_engine.generate.screening import Screened, screened
 from flux_engine.generate.truncation import truncation_warnings
 from flux_engine.generate.turns import Turn
 from flux_engine.generate.video.film import Film, film
@@ -30,12 +32,14 @@ from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.job.image import ImageJob
 from flux_engine.job.video import VideoJob
 from flux_engine.models.beside.controlnets import ControlNet, ControlNets
+from flux_engine.models.content_filter import ContentFilter
 from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.manager import NO_DEMAND, FluxModelManager
 from flux_engine.models.planning.estimate import reference_pixels
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.steps import Demand
 from flux_engine.progress import Progress
+from flux_engine.results.entry import Withheld
 from flux_engine.timings import Clock
 
 if TYPE_CHECKING:
@@ -46,14 +50,17 @@ NO_PREVIEW: Final = "`preview` has no effect: this GPU would move the model out 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """What a job was made into, and by what: `pictures` in the order of its seeds, or an encoded `video`.
+    """What a job was made into, and by what: `pictures` in the order of their `seeds`, or an encoded `video`.
 
-    `plan` is the plan as it took effect. `warnings` are about the pixels, whoever gets them; `notes` about this job.
+    `withheld` is said of pictures that the content filter kept back. `plan` is the plan as it took effect. `warnings`
+    are about the pixels, whoever gets them; `notes` about this job.
     """
 
     identity: ModelIdentity
     plan: dict[str, Any]
     pictures: tuple[Image, ...] = ()
+    seeds: tuple[int, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
     video: bytes = b""
     thumbnail: bytes = b""  # WebP
     enhanced_prompt: str | None = None
@@ -145,23 +152,36 @@ class Generator:
         return self._models.use(spec, with_model, demand=_demand(spec, order.job, order.inputs, beside=beside))
 
     def _made_by(self, model: LoadedModel, order: _Order) -> Made:
-        job = order.job
+        job, content_filter = order.job, self._models.content_filter
+        notes = _preview_notes(model, job, content_filter)
+        if content_filter is not None and job.preview:
+            job = replace(job, preview=False)
         with order.clock.measure("lora"):
             scales = (lora.scale for lora in job.loras)
             warnings = model.apply_loras(zip(order.inputs.loras, scales, strict=True))
         with interruptible(model, order.cancellation):
             made = self._film(model, job, order) if isinstance(job, VideoJob) else self._pictures(model, job, order)
+        if isinstance(made, Generated) and isinstance(job, ImageJob):
+            shown = screened(made.images, job, content_filter)
+        else:
+            shown = Screened((), ())
         order.clock.spent_ms |= made.spent_ms()
         read = made.prompt if isinstance(made, Generated) else None
         return Made(
             identity=model.identity,
             plan=model.tuned.applied.to_dict(),
-            pictures=tuple(made.images) if isinstance(made, Generated) else (),
+            pictures=shown.pictures,
+            seeds=shown.seeds,
+            withheld=shown.withheld,
             video=made.data if isinstance(made, Film) else b"",
             thumbnail=made.thumbnail if isinstance(made, Film) else b"",
             enhanced_prompt=read.enhanced if read is not None else None,
-            warnings=(*warnings, *truncation_warnings(model.pipeline, model.spec, job, read=read)),
-            notes=(NO_PREVIEW,) if isinstance(job, ImageJob) and job.preview and not can_preview(model) else (),
+            warnings=(
+                *warnings,
+                *truncation_warnings(model.pipeline, model.spec, job, read=read),
+                *shown.warnings(),
+            ),
+            notes=notes,
         )
 
     def _pictures(self, model: LoadedModel, job: ImageJob, order: _Order) -> Generated:
@@ -176,7 +196,25 @@ class Generator:
 
     def _film(self, model: LoadedModel, job: VideoJob, order: _Order) -> Film:
         first_frame = order.inputs.pictures.image
-        return film(self._videos, model, job, order.progress, order.cancellation, first_frame=first_frame)
+        return film(
+            self._videos,
+            model,
+            job,
+            order.progress,
+            order.cancellation,
+            first_frame=first_frame,
+            content_filter=self._models.content_filter,
+        )
+
+
+def _preview_notes(
+    model: LoadedModel, job: ImageJob | VideoJob, content_filter: ContentFilter | None
+) -> tuple[str, ...]:
+    if not job.preview:
+        return ()
+    if content_filter is not None:
+        return (NO_PREVIEW_BESIDE_FILTER,)
+    return (NO_PREVIEW,) if isinstance(job, ImageJob) and not can_preview(model) else ()
 
 
 def _demand(

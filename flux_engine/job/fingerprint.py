@@ -27,6 +27,7 @@ class ModelIdentity:
     revision: str
     precision: str
     way: str = ""
+    filter: str = ""  # the content filter that decides which pictures there are; none where empty
 
 
 def fingerprint(parameters: Mapping[str, Any], *, model: ModelIdentity, inputs: Mapping[str, Any] | None = None) -> str:
@@ -39,7 +40,7 @@ def fingerprint(parameters: Mapping[str, Any], *, model: ModelIdentity, inputs: 
     made_of = made_from({**parameters, **(inputs or {})})
     described = {
         "generation_version": GENERATION_VERSION,
-        "model": asdict(model),
+        "model": {name: value for name, value in asdict(model).items() if value or name != "filter"},
         "parameters": {name: value for name, value in made_of.items() if value is not None},
     }
     return hashlib.sha256(_canonical_json(described).encode()).hexdigest()

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from flux_engine.errors import DeviceBroken, ModelUnavailable
 from flux_engine.job.fingerprint import ModelIdentity
+from flux_engine.models.content_filter import ContentFilter
 from flux_engine.models.keeper import CheckpointKeeper, is_on_a_mount
 from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.loading import BROKEN, Source, Tuned, files_to_read, load_tuned, release_memory
@@ -57,12 +58,14 @@ class FluxModelManager:
         preferences: Preferences | None = None,
         lora_max_bytes: int,
         keeps_checkpoints: bool | None = None,
+        content_filter: ContentFilter | None = None,
     ) -> None:
         """`gpu` reads the device that plans are made for; it is called once, when a plan is first needed.
 
         Quantised checkpoints are kept on `volume` where `keeps_checkpoints`, by default where it is a mounted one.
         """
         self.served = served
+        self.content_filter = content_filter
         self._gpu = gpu
         self._volume = volume
         self._preferences = preferences or Preferences()
@@ -178,7 +181,7 @@ class FluxModelManager:
 
     def _steps_of(self, spec: ModelSpec) -> PlanSteps:
         if self._device is None:
-            self._device = self._gpu()
+            self._device = self._beside_filter(self._gpu())
         if spec not in self._steps:
             self._steps[spec] = PlanSteps(self._optimizer.plan(self._device, spec, self._preferences))
         return self._steps[spec]
@@ -205,7 +208,20 @@ class FluxModelManager:
 
     def _identified(self, spec: ModelSpec, run_by: Plan | AppliedPlan) -> ModelIdentity:
         revision = self._weights_of(spec).revision
-        return ModelIdentity(id=spec.id, revision=revision, precision=run_by.precision, way=run_by.pixel_way)
+        return ModelIdentity(
+            id=spec.id,
+            revision=revision,
+            precision=run_by.precision,
+            way=run_by.pixel_way,
+            filter=self.content_filter.id if self.content_filter is not None else "",
+        )
+
+    def _beside_filter(self, device: GpuProperties) -> GpuProperties:
+        """What the content filter leaves of a GPU: plans are made for the rest."""
+        if self.content_filter is None or device.is_cpu:
+            return device
+        taken = self.content_filter.device_bytes
+        return replace(device, total_bytes=device.total_bytes - taken, free_bytes=device.free_bytes - taken)
 
     def _weights_of(self, spec: ModelSpec) -> Weights:
         if spec.is_single_file:  # it may be replaced while the worker runs

@@ -66,6 +66,11 @@ class ModelSpec:
     warm_up_sizes: tuple[tuple[int, int], ...] = ((1024, 1024), (1360, 768))
 
     @property
+    def asks_for_filter(self) -> bool:
+        """Whether its licence asks those who serve it for a content filter, or for a review of what is made."""
+        return "non-commercial" in self.licence or "Kommunity" in self.licence
+
+    @property
     def makes_videos(self) -> bool:
         """Whether its pipeline takes noise and text embeddings from outside, as FLUX.1's text-to-image does."""
         return self.pipeline_class == "FluxPipeline"

@@ -55,6 +55,15 @@ class StoredFile(_Stored):
         return self
 
 
+class Withheld(_Stored):
+    """A picture of a job that the content filter kept back: which, and why."""
+
+    index: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0)]
+    label: str
+    score: float
+
+
 class CacheEntry(_Stored):
     """The files of a finished job, in the order of its images; a video is one file with a thumbnail."""
 
@@ -65,6 +74,7 @@ class CacheEntry(_Stored):
     enhanced_prompt: str | None = None  # what the model read in place of the job's
     warnings: tuple[str, ...] = ()
     marks: Annotated[str, Field(max_length=64)] = UNMARKED  # the `id` of their marker
+    withheld: tuple[Withheld, ...] = ()
     created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod

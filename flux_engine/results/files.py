@@ -18,7 +18,7 @@ from flux_engine.job.image import ImageJob
 from flux_engine.job.video import VideoJob
 from flux_engine.media.encode import encode_image, made_from_of
 from flux_engine.media.marks.marker import NO_STAMP, Stamp
-from flux_engine.results.entry import CacheEntry, StoredFile
+from flux_engine.results.entry import CacheEntry, StoredFile, Withheld
 from flux_engine.results.store import NewFile, ResultStore, object_key
 
 REENCODED_QUALITY: Final = 90
@@ -34,7 +34,8 @@ class Origin:
     `model` is the result's description of what made them. `content` stands in place of the parameters that only name
     something, as in the fingerprint: so a file tells no client where another one's LoRAs and pictures lie, and the same
     fingerprint is the same bytes. `prefix` is the store's, and `stamp` marks
-    the files. `warnings` belong to the files, whoever gets them.
+    the files. `seeds` are those of the pictures, where some were `withheld`. `warnings` belong to the files, whoever
+    gets them.
     """
 
     fingerprint: str
@@ -43,6 +44,8 @@ class Origin:
     prefix: str
     stamp: Stamp = NO_STAMP
     enhanced_prompt: str | None = None
+    seeds: tuple[int, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -69,7 +72,7 @@ async def picture_files(pixels: Sequence[Image.Image], job: ImageJob, origin: Or
     effective = made_from({**job.parameters(), **origin.content})
     parameters = {name: value for name, value in effective.items() if name not in SAID_ELSEWHERE}
     said = {"prompt": job.prompt, "model": dict(origin.model), "parameters": parameters}
-    pairs = zip(pixels, job.seeds(), strict=True)
+    pairs = zip(pixels, origin.seeds or job.seeds(), strict=True)
     encoding = (asyncio.to_thread(_encoded, image, seed, job, said, origin) for image, seed in pairs)
     encoded = await asyncio.gather(*encoding)
     entry = CacheEntry(
@@ -78,6 +81,7 @@ async def picture_files(pixels: Sequence[Image.Image], job: ImageJob, origin: Or
         enhanced_prompt=origin.enhanced_prompt,
         warnings=origin.warnings,
         marks=origin.stamp.marker.id,
+        withheld=origin.withheld,
     )
     return ResultFiles(entry, tuple(_new(*one) for one in encoded), tuple(pixels), origin.stamp)
 

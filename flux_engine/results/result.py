@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from flux_engine.errors import ContentFiltered
 from flux_engine.job.base import JsonObject
 from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.job.image import ImageJob
 from flux_engine.job.video import VideoJob
 from flux_engine.job.work import work_of
 from flux_engine.results.delivery import Delivery
+from flux_engine.results.entry import CacheEntry
 from flux_engine.results.files import ResultFiles
 from flux_engine.timings import Clock
 
@@ -82,6 +84,7 @@ class Account:
     usage: JsonObject
     warnings: tuple[str, ...]
     enhanced_prompt: str | None = None
+    withheld: tuple[JsonObject, ...] = ()
 
 
 def account_of(
@@ -101,6 +104,7 @@ def account_of(
         usage=_usage(work_of(job) if clock.gpu_s else 0, clock.gpu_s, gpu_price_per_hour),
         warnings=tuple(said),
         enhanced_prompt=finished.files.entry.enhanced_prompt,
+        withheld=withheld_of(finished.files.entry),
     )
 
 
@@ -118,9 +122,16 @@ def result_of(job: ImageJob | VideoJob, delivery: Delivery, account: Account) ->
     }
     if account.enhanced_prompt is not None:
         facts["enhanced_prompt"] = account.enhanced_prompt
+    if account.withheld:
+        facts["withheld"] = list(account.withheld)
     if job.metadata is not None:
         facts["metadata"] = job.metadata
     return Result(facts=facts | _expiry(delivery), inline=delivery.inline)
+
+
+def withheld_of(entry: CacheEntry) -> tuple[JsonObject, ...]:
+    """What the result says of each picture that is not among its images."""
+    return tuple({**each.model_dump(), "reason": ContentFiltered.code} for each in entry.withheld)
 
 
 def described(model: ModelIdentity) -> JsonObject:

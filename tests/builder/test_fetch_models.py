@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flux_engine.models.catalog import find
+from flux_engine.models.content_filter import USUAL, find_filter
 from flux_engine.models.loading import Source, load_tuned
 from flux_engine.models.planning.device import read_device
 from flux_engine.models.planning.optimizer import ModelOptimizer
@@ -48,6 +49,20 @@ def test_a_model_is_fetched_checked_and_found(tmp_path: Path) -> None:
         assert (found.folder / name).read_bytes() == FILES[name]
     assert not (found.folder / "flux1-single-file.safetensors").exists()
     assert not list(tmp_path.glob("models/*.partial"))
+
+
+def test_the_usual_content_filter_is_fetched_and_found(tmp_path: Path) -> None:
+    files = {
+        "config.json": b'{"id2label": {"0": "normal", "1": "nsfw"}}',
+        "preprocessor_config.json": b"{}",
+        "model.safetensors": os.urandom(5_000),
+        "pytorch_model.bin": b"a pickle",
+    }
+    with hub(USUAL, files) as url:
+        done = fetch(url, tmp_path, USUAL)
+        assert done.returncode == 0, done.stderr
+    assert find_filter(USUAL, volume=tmp_path, threshold=0.5, labels=()).labels == ("nsfw",)
+    assert not list(tmp_path.rglob("pytorch_model.bin"))
 
 
 def test_an_interrupted_download_is_not_taken_for_a_model_and_resumes(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from flux_engine.job.parse import Request, parse_job
 from flux_engine.job.video import VideoJob
 from flux_engine.media.marks.marker import UNMARKED
 from flux_engine.results.entry import CacheEntry
+from flux_engine.results.result import withheld_of
 
 Job = ImageJob | VideoJob
 
@@ -57,7 +58,9 @@ class Hits:
             job = await asyncio.to_thread(parse_job, Request(id=task.id, input=job_input), context)
             made_by = adopted.result.get("model")
             keys = [key for identity, key in await self._fingerprints(job) if _is_made_by(made_by, identity)]
-            if job.cache and len(keys) == 1:  # with two ways to run the model, a result does not say which made it
+            if (
+                job.cache and len(keys) == 1 and not adopted.result.get("withheld")
+            ):  # with two ways to run the model, a result does not say which made it
                 entry = CacheEntry(
                     fingerprint=keys[0],
                     files=adopted.files,
@@ -70,7 +73,12 @@ class Hits:
         if job.names_content:
             return []
         parameters = job.parameters()
-        identities = await self._notices.identities(job.model)
+        content_filter = await self._offers.filter()
+        identities = [  # an entry that another filter let through, or none, is no hit
+            identity
+            for identity in await self._notices.identities(job.model)
+            if content_filter in (None, identity.filter)
+        ]
         return [(identity, fingerprint(parameters, model=identity)) for identity in identities]
 
 
@@ -82,13 +90,15 @@ def _is_made_by(described: object, identity: ModelIdentity) -> bool:
 
 
 def _ending(job: Job, identity: ModelIdentity, entry: CacheEntry) -> Ending:
-    result = {
+    result: dict[str, Any] = {
         "seed": job.seed,
         "model": {"id": identity.id, "revision": identity.revision, "precision": identity.precision},
         "parameters": job.parameters(),
         "timings": {},
         "usage": {"work": 0, "gpu_seconds": 0},
     }
+    if entry.withheld:
+        result["withheld"] = list(withheld_of(entry))
     return Ending(
         status="completed",
         result=result,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flux_engine.generate.sampling import Spent
+from flux_engine.generate.screening import screened_frames
 from flux_engine.generate.video.generator import VideoGenerator
 from flux_engine.job.video import VideoJob
 from flux_engine.media.video import EncoderFailed, VideoEncoder, VideoSpec, thumbnail
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from flux_engine.generate.gpu import Cancellation
+    from flux_engine.models.content_filter import ContentFilter
     from flux_engine.models.loaded import LoadedModel
     from flux_engine.progress import Progress
 
@@ -46,13 +48,14 @@ def film(
     cancellation: Cancellation,
     *,
     first_frame: Image | None = None,
+    content_filter: ContentFilter | None = None,
 ) -> Film:
     """Make and encode the video of `job`. Raises JobCancelled, EncoderFailed, and InvalidInput for a model of
     another kind."""
     made = Film()
     frames = generator.frames(model, job, progress, cancellation, spent=made.spent, first_frame=first_frame)
     with VideoEncoder(spec_of(job)) as encoder, _ended_by(cancellation, encoder):
-        for frame in frames:
+        for frame in screened_frames(frames, job, content_filter):
             with _waiting(made):
                 encoder.write(frame)
                 made.thumbnail = made.thumbnail or thumbnail(frame)
