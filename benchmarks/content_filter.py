@@ -18,7 +18,7 @@ from typing import Final
 from PIL import Image
 
 from builder.flux_tiny import night_filter
-from flux_engine.models.content_filter import ContentFilter, find_filter
+from flux_engine.models.beside.content_filter import ContentFilter, find_filter
 
 ROUNDS: Final = 3
 SIDES: Final = (256, 1024)

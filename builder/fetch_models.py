@@ -39,10 +39,10 @@ from builder.fetch_file import FetchError, fetch_file, means_file
 from flux_engine.inputs.lora_sites import LoraSites
 from flux_engine.inputs.upscalers import UPSCALER_FOLDER
 from flux_engine.models import catalog
+from flux_engine.models.beside.content_filter import USUAL
 from flux_engine.models.beside.controlnets import CONTROLNET_FOLDER
 from flux_engine.models.catalog import ModelSpec
 from flux_engine.models.checkpoint import Snapshot, write_checkpoint
-from flux_engine.models.content_filter import USUAL
 from flux_engine.models.loading import Source, load_tuned
 from flux_engine.models.planning.device import read_device
 from flux_engine.models.planning.optimizer import ModelOptimizer

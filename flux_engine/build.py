@@ -20,8 +20,8 @@ from flux_engine.inputs.pictures import MAX_BYTES, PictureSource
 from flux_engine.inputs.upscalers import UPSCALER_FOLDER, Upscalers
 from flux_engine.media.decode import MAX_PIXELS
 from flux_engine.media.marks.marker import Marker, Marks, Unmarked
+from flux_engine.models.beside.content_filter import ContentFilter, find_filter
 from flux_engine.models.beside.controlnets import CONTROLNET_FOLDER, ControlNets
-from flux_engine.models.content_filter import ContentFilter, find_filter
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.device import has_gpu, read_device, read_driver
 from flux_engine.models.planning.plan import Preferences

@@ -21,7 +21,7 @@ from flux_engine.build import build_models, build_worker
 from flux_engine.cache.redis_link import RedisLink, RemoteServer
 from flux_engine.generate.gpu import GpuThread
 from flux_engine.generate.screening import NO_PREVIEW
-from flux_engine.models.content_filter import find_filter
+from flux_engine.models.beside.content_filter import find_filter
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.spec import ModelSpec
 from flux_engine.progress import Update

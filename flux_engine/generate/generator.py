@@ -31,8 +31,8 @@ from flux_engine.job.base import JsonObject
 from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.job.image import ImageJob
 from flux_engine.job.video import VideoJob
+from flux_engine.models.beside.content_filter import ContentFilter
 from flux_engine.models.beside.controlnets import ControlNet, ControlNets
-from flux_engine.models.content_filter import ContentFilter
 from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.manager import NO_DEMAND, FluxModelManager
 from flux_engine.models.planning.estimate import reference_pixels

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from flux_engine.errors import ContentFiltered
 from flux_engine.job.image import ImageJob
 from flux_engine.job.video import VideoJob
-from flux_engine.models.content_filter import ContentFilter, Verdict
+from flux_engine.models.beside.content_filter import ContentFilter, Verdict
 from flux_engine.results.entry import Withheld
 
 if TYPE_CHECKING:

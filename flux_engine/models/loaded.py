@@ -9,13 +9,13 @@ from typing import Any
 from flux_engine.errors import InputFetchFailed, LoraIncompatible, LoraInvalid
 from flux_engine.inputs.lora_volume import StoredLora
 from flux_engine.job.fingerprint import ModelIdentity
+from flux_engine.models.beside.upsampler import Upsampler
 from flux_engine.models.loading import Tuned
 from flux_engine.models.lora.format import PreparedLora
 from flux_engine.models.lora.library import LoraLibrary
 from flux_engine.models.lora.manager import LoRAManager, ScaledLora
 from flux_engine.models.planning.plan import Plan
 from flux_engine.models.spec import ModelSpec
-from flux_engine.models.upsampler import Upsampler
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from typing import Final, TypeVar
 
 from flux_engine.errors import DeviceBroken, ModelUnavailable
 from flux_engine.job.fingerprint import ModelIdentity
-from flux_engine.models.content_filter import ContentFilter
+from flux_engine.models.beside.content_filter import ContentFilter
+from flux_engine.models.beside.upsampler import upsampler_of
 from flux_engine.models.keeper import CheckpointKeeper, is_on_a_mount
 from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.loading import BROKEN, Source, Tuned, files_to_read, load_tuned, release_memory
@@ -36,7 +37,6 @@ from flux_engine.models.tuning.apply import AppliedPlan
 from flux_engine.models.tuning.compilation import cache_file
 from flux_engine.models.tuning.fallback import is_out_of_memory
 from flux_engine.models.tuning.libraries import import_torch
-from flux_engine.models.upsampler import upsampler_of
 from flux_engine.models.warm_up import WarmUp, warm_up
 from flux_engine.models.weights import Weights
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from flux_engine.models.beside.content_filter import USUAL, find_filter
 from flux_engine.models.catalog import find
-from flux_engine.models.content_filter import USUAL, find_filter
 from flux_engine.models.loading import Source, load_tuned
 from flux_engine.models.planning.device import read_device
 from flux_engine.models.planning.optimizer import ModelOptimizer

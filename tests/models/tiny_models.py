@@ -10,9 +10,9 @@ import transformers
 from diffusers import FlowMatchEulerDiscreteScheduler
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from flux_engine.models.beside.upsampler import chat_processor
 from flux_engine.models.catalog import ModelSpec
 from flux_engine.models.modular import ChatTokenizer, ModularFlux
-from flux_engine.models.upsampler import chat_processor
 from tests.models.tiny_flux import random_flux
 
 CHAT_TEMPLATE = (

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from flux_engine.generate.gpu import Cancellation
-    from flux_engine.models.content_filter import ContentFilter
+    from flux_engine.models.beside.content_filter import ContentFilter
     from flux_engine.models.loaded import LoadedModel
     from flux_engine.progress import Progress
 

@@ -1,5 +1,7 @@
 """Networks of the volume that stand beside a model while a job needs them.
 
-controlnets   ControlNets: those that a picture's maps are followed by
-upscaler      what enlarges a finished picture
+content_filter  the classifier that may withhold a finished picture
+controlnets     ControlNets: those that a picture's maps are followed by
+upsampler       what enhances a prompt
+upscaler        what enlarges a finished picture
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flux_engine.models.content_filter import find_filter
+from flux_engine.models.beside.content_filter import find_filter
 from flux_engine.settings import SettingsError
 
 
