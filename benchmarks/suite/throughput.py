@@ -11,7 +11,7 @@ from benchmarks.suite.bucket import slow_bucket
 from benchmarks.suite.contenders import Picture, Running, running
 from benchmarks.suite.samples import Figures, alternating
 
-JOBS: Final = 6
+JOBS: Final = 5
 CONTENDERS: Final[dict[str, dict[str, str]]] = {  # and what is set for it
     "ours": {},
     "ours, 2 at a time": {"WORKER_CONCURRENCY": "2"},
