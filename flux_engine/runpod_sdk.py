@@ -228,14 +228,9 @@ def _woken_by_events(base: type[Any], making: int, deliveries: Deliveries) -> ty
                     running.add(task)
                     self.jobs_tasks[job["id"]] = task
                     task.add_done_callback(running.discard)
-                    task.add_done_callback(self._noticed)
+                    task.add_done_callback(_noticed_by(self._news))
                 await _set_within(self._news, LOOK_AGAIN_S)
             await asyncio.gather(*running, return_exceptions=True)
-
-        def _noticed(self, task: asyncio.Task[None]) -> None:
-            if not task.cancelled():
-                task.exception()  # the SDK has logged it
-            self._news.set()
 
         async def handle_job(self, session: Any, job: Any) -> None:
             try:
@@ -248,6 +243,15 @@ def _woken_by_events(base: type[Any], making: int, deliveries: Deliveries) -> ty
             return await self.take_from_platform(session, count) if self.is_alive() and count > 0 else None
 
     return Scaler
+
+
+def _noticed_by(news: asyncio.Event) -> Callable[[asyncio.Task[None]], None]:
+    def noticed(task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # the SDK has logged it
+        news.set()
+
+    return noticed
 
 
 class _Jobs(asyncio.Queue[Any]):
