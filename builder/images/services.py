@@ -6,6 +6,7 @@ reach: Redis is then the server of the gateway's image with the compose file's o
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -91,16 +92,16 @@ class Services:
             image, command = "flux-gateway", ("python", "-c", SERVER, *service.command)
         container = self._store.container(image)
         self._containers[service.name] = container
-        return self._run(container, command or self._default(container), service.environment)
+        return self._run(container, command or self._default(image), service.environment)
 
     def _run(self, container: str, command: tuple[str, ...], environment: Mapping[str, str]) -> list[str]:
         mounts = {self._hosts: "/etc/hosts:ro"}
         return self._store.run_command(container, command, environment=environment, user=self._user, mounts=mounts)
 
-    def _default(self, container: str) -> tuple[str, ...]:
+    def _default(self, image: str) -> tuple[str, ...]:
         """The image's CMD, which buildah leaves to whoever runs it."""
-        text = self._store.buildah("inspect", "--format", "{{json .OCIv1.Config.Cmd}}", container)
-        return tuple(part.strip(' "') for part in text.strip("[]").split(","))
+        held = json.loads(self._store.buildah("inspect", "--type", "image", image))
+        return tuple(held["OCIv1"]["config"]["Cmd"])
 
     def _until_healthy(self, service: Service) -> None:
         process, until = self._processes[service.name], time.monotonic() + HEALTHY_S
