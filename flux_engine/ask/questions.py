@@ -25,6 +25,7 @@ from flux_engine.job.fingerprint import fingerprint
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job
 from flux_engine.job.schema.jobs import prepare
+from flux_engine.job.shape import shaped_like
 from flux_engine.job.validation import shown, shown_name
 from flux_engine.job.video import VideoJob
 from flux_engine.job.written.loras import LoraRequest
@@ -161,6 +162,8 @@ class Questions:
     async def _is_cached(self, job: ImageJob | VideoJob, spec: ModelSpec, store: ResultStore) -> bool | None:
         if not job.cache:
             return False
+        if isinstance(job, ImageJob) and job.control is not None:
+            return None  # the worker that makes it knows by which ControlNet
         try:
             model = await asyncio.to_thread(self._models.identity, spec)
             inputs = await self._inputs.fetch(job, before_download=_no_download)
@@ -168,6 +171,8 @@ class Questions:
             return False
         except _WouldFetch:
             return None
+        pictures = inputs.pictures
+        job = shaped_like(job, pictures.shape, spec.limits, painted=pictures.painted)
         key = fingerprint(job.parameters(), model=model, inputs=inputs.content(job))
         return await self._cache.find_stored(key, store=store) is not None
 

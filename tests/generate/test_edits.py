@@ -147,3 +147,7 @@ async def test_the_same_edit_is_made_once(worker: Worker) -> None:
     ]
     assert [result["cached"] for result in (first, again, other, wider)] == [False, True, False, False]
     assert first["images"][0]["sha256"] == again["images"][0]["sha256"]
+    asked = {"prompt": "a large red sun in the middle, day", "seed": 5, "image": base64_of(small), "mask_crop": 8}
+    for crop, is_cached in ((8, True), (10, False)):
+        question = {"op": "estimate", **asked, **fields, "mask_crop": crop}
+        assert (await worker.run({"id": "ask", "input": question}))["cached"] is is_cached
