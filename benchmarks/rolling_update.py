@@ -118,8 +118,9 @@ async def measure(*, tasks: int) -> tuple[Service, Counter[str]]:
         try:
             async with CeleryPool(environment=environment) as pool:
                 await pool.start(2)
+                key = await new_key(environment)  # without one a gateway does not start
                 service.ready = [await started(environment) for _ in range(2)]
-                ended = await under_load(service, environment, pool, tasks=tasks)
+                ended = await under_load(service, environment, pool, key=key, tasks=tasks)
         finally:
             await asyncio.gather(*(gateway.terminate() for gateway in service.ready))
             redis.kill()
@@ -132,9 +133,11 @@ async def started(environment: dict[str, str]) -> GatewayProcess:
     return gateway
 
 
-async def under_load(service: Service, environment: dict[str, str], pool: CeleryPool, *, tasks: int) -> Counter[str]:
+async def under_load(
+    service: Service, environment: dict[str, str], pool: CeleryPool, *, key: str, tasks: int
+) -> Counter[str]:
     """Every task to its end, while the update runs; the load goes on until it is done."""
-    headers = {"Authorization": f"Bearer {await new_key(environment)}"}
+    headers = {"Authorization": f"Bearer {key}"}
     ended: Counter[str] = Counter()
     free = asyncio.Semaphore(CLIENTS)
     async with httpx2.AsyncClient(headers=headers, timeout=120, trust_env=False) as http:
