@@ -49,7 +49,7 @@ def _clip(turn: int) -> Picture:
 
 def _two_loras(folder: Path) -> tuple[Path, Path]:
     """The bundled one, and a second of other content."""
-    from safetensors.numpy import load_file, save_file
+    from safetensors.torch import load_file, save_file
 
     folder.mkdir()
     first, second = folder / "first.safetensors", folder / "second.safetensors"
