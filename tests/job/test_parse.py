@@ -387,9 +387,9 @@ def test_control_characters_are_gone_before_anything_is_read(
 
 def test_megabytes_of_base64_are_clean_in_no_time() -> None:
     lines = ("QUFB" * 19 + "\n") * 250_000
-    began = time.perf_counter()
+    began = time.process_time()
     assert clean_text(lines) == lines.replace("\n", " ").strip()
-    assert time.perf_counter() - began < 3  # a loop over the characters takes longer
+    assert time.process_time() - began < 3  # a loop over the characters takes longer
 
 
 def test_metadata_is_measured_as_utf_8(context: ParseContext) -> None:
