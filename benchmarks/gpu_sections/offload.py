@@ -17,7 +17,7 @@ from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.checkpoint import write_checkpoint
 from flux_engine.models.loading import Source, load_tuned
 from flux_engine.models.planning.optimizer import ModelOptimizer
-from flux_engine.models.planning.plan import Preferences
+from flux_engine.models.planning.plan import Preferences, Quantisation
 from flux_engine.models.planning.seconds import GROUP_BYTES_PER_S, MODEL_OFFLOAD_BYTES_PER_S
 from flux_engine.models.weights import BUNDLED_FOLDER
 
@@ -72,7 +72,7 @@ def _transformer(bench: Bench) -> None:
 def bundled(bench: Bench) -> None:
     """The bundled model quantised, kept, and loaded from what was kept: the same picture."""
     gpu, device = bench.gpu, bench.scale.device
-    scheme = bench.scale.fastest.quantisation if gpu.is_cpu else "fp8_dynamic"
+    scheme: Quantisation = "int8_weight_only" if gpu.is_cpu else "fp8_dynamic"
     plan = ModelOptimizer().plan(gpu, FLUX_TINY, Preferences(quantisation=scheme, compile=not gpu.is_cpu))
     pictures = []
     with tempfile.TemporaryDirectory() as volume:

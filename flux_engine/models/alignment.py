@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-ALIGNMENT: Final = 64  # of what torch allocates
+ALIGNMENT: Final = 64  # bytes; torch allocates on this boundary
 
 
 def align(component: Any) -> None:

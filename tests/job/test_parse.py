@@ -325,7 +325,7 @@ def test_every_size_has_its_ratio_and_is_within_the_budget(model: str, ratio: st
         assert job.width * job.height <= spec.limits.max_pixels
         wanted = (megapixels or spec.limits.side**2 / 2**20) * 2**20
         is_lowered = any("`megapixels` lowered" in warning for warning in job.warnings)
-        assert is_lowered or job.width * job.height == pytest.approx(wanted, rel=0.08)
+        assert is_lowered or job.width * job.height == pytest.approx(wanted, rel=max(0.08, 16 / spec.limits.side))
         assert is_lowered is (wanted * exact > 2049**2)
 
 

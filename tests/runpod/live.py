@@ -27,7 +27,7 @@ LONG: Final = {
 }
 IN_HAND: Final = LONG | {"num_inference_steps": 16}  # long enough to be met at work
 REFUSED: Final = {"prompt": "a sun", "width": 1}
-LEASE_S: Final = 4.0
+LEASE_S: Final = 8.0  # longer than a busy machine's stalls
 SLOW_S: Final = 3.0
 
 
