@@ -17,9 +17,10 @@ from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.checkpoint import write_checkpoint
 from flux_engine.models.loading import Source, load_tuned
 from flux_engine.models.planning.optimizer import ModelOptimizer
-from flux_engine.models.planning.plan import Preferences, Quantisation
+from flux_engine.models.planning.plan import Preferences
 from flux_engine.models.planning.seconds import GROUP_BYTES_PER_S, MODEL_OFFLOAD_BYTES_PER_S
 from flux_engine.models.weights import BUNDLED_FOLDER
+from flux_engine.settings import Quantisation
 
 KEPT_BLOCKS: Final = (6, 12)  # of a transformer that is streamed: a rate needs no more, and the host's memory less
 
