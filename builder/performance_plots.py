@@ -46,7 +46,7 @@ def cold_start(figure: Figure, data: dict[str, Any]) -> None:
     axes.barh("plain", look, color="#8a8a8a", label="plain: imports and model")
     axes.barh("plain", whole["plain"] - look, left=look, color=COLOURS["plain"], label="plain: picture")
     axes.set_xlabel("seconds from the process's start to its first picture")
-    axes.legend(fontsize=7, ncols=2)
+    axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
 
 
 def throughput(figure: Figure, data: dict[str, Any]) -> None:
