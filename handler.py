@@ -39,7 +39,7 @@ from flux_engine.runpod_sdk import (
     wake_on_events,
 )
 from flux_engine.settings import Settings, SettingsError
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 
 runpod = import_runpod()
 gc.freeze()  # what is imported stays: no later collection walks it

@@ -24,7 +24,7 @@ from benchmarks.fleet import table
 from flux_engine.build import build_worker
 from flux_engine.progress import Update
 from flux_engine.settings import Settings
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 
 STEPS = 50
 LONG = {"prompt": "a white moon over a calm lake", "size": "512x512", "num_inference_steps": STEPS, "cache": False}

@@ -24,7 +24,7 @@ from diffusers import FluxPipeline
 from flux_engine.build import build_worker
 from flux_engine.models.weights import BUNDLED_FOLDER
 from flux_engine.settings import Settings
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 
 PROMPT = "a large red sun on the left over purple mountains at dusk, a calm lake and pine trees"
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from flux_engine.build import build_worker
 from flux_engine.settings import Settings
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 
 ROOT: Final = Path(__file__).parents[1]
 IMAGES: Final = ROOT / "docs" / "images"

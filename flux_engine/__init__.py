@@ -2,7 +2,7 @@
 
 The rooms are named by the steps of a job:
 
-    worker.py    the boundary around one job, and its six steps
+    worker/      the boundary around one job, and its six steps
     job/         1 parse: a client's dictionary -> ImageJob | VideoJob, once
     inputs/      2 inputs: the LoRAs and pictures that a job names, fetched, checked and known by content
     net/           the only doors to an address that a stranger named

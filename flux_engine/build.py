@@ -34,7 +34,7 @@ from flux_engine.results.pending import PendingResults
 from flux_engine.results.store import ResultStore
 from flux_engine.settings import Settings, SettingsError, default_cache_folder
 from flux_engine.units import GIB
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 

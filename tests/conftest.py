@@ -16,7 +16,7 @@ from flux_engine.models import catalog
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.spec import ModelSpec
 from flux_engine.settings import Settings
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 from tests import leaks
 from tests.servers import RedisProcess, S3Process
 

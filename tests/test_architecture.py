@@ -53,7 +53,10 @@ WRONG: Final = {  # a module that does not belong, and the link that lint-import
         "def draw() -> None:\n    from flux_engine.models.manager import FluxModelManager\n",
         "flux_engine.gateway.indirect -> flux_engine.models.manager (l.2) flux_engine.models.manager -> torch",
     ),
-    "gateway/boundary.py": ("from flux_engine.worker import Worker\n", "gateway.boundary -> flux_engine.worker"),
+    "gateway/boundary.py": (
+        "from flux_engine.worker.worker import Worker\n",
+        "gateway.boundary -> flux_engine.worker.worker",
+    ),
     "gateway/pixels.py": ("from flux_engine.generate.gpu import GpuThread\n", "gateway.pixels -> flux_engine.generate"),
     "job/links.py": ("from flux_engine.net.fetch import Fetcher\n", "flux_engine.job.links -> flux_engine.net.fetch"),
     "media/sizes.py": ("import flux_engine.media.shapes\n", "No cycles are allowed in flux_engine.media."),

@@ -28,7 +28,7 @@ from flux_engine.net.fetch import Fetcher
 from flux_engine.progress import Update
 from flux_engine.results.pending import PendingResults
 from flux_engine.settings import Settings
-from flux_engine.worker import NOT_STORED, Worker
+from flux_engine.worker.worker import NOT_STORED, Worker
 from tests.servers import RedisProcess, S3Process, ServerProcess, fetched
 
 QUICK = {"prompt": "a red sun", "num_inference_steps": 2, "size": "128x128", "seed": 7}

@@ -16,7 +16,7 @@ from flux_engine.media.marks.statement import VOCABULARY
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.progress import Update
 from flux_engine.settings import Settings, SettingsError
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 from tests.media.marks.certificates import issued, key_pem
 from tests.media.marks.samples import picture, pixels
 from tests.media.marks.test_manifest import KEY, OTHER, actions, read

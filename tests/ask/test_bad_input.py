@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flux_engine.job.schema.forms import PICTURE
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
 Question = dict[str, Any]

@@ -19,7 +19,7 @@ from flux_engine.generate.gpu import GpuThread
 from flux_engine.job.schema.forms import PICTURE
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.settings import Settings
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"prompt": "a red sun", "width": 128, "height": 128, "steps": 2}

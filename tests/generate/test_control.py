@@ -19,7 +19,7 @@ from flux_engine.generate.gpu import GpuThread
 from flux_engine.models.beside.controlnets import ignore_diffusers_warning
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.settings import Settings
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 
 JOB = {"prompt": "a red sun", "seed": 7, "size": "64x64", "num_inference_steps": 2, "cache": False}
 

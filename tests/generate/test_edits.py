@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from builder.flux_tiny.landscapes import Scene, paint
 from builder.flux_tiny.score import disc, disc_colour
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 
 DAY = paint(Scene("day", "yellow", "small", "left", "hills", "green", "meadow", False, 3), 1024, 1024)
 SUN = (600, 150, 840, 390)

@@ -17,7 +17,7 @@ from flux_engine.media.mosaic import tiles_of
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.progress import Update
 from flux_engine.settings import Settings
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 from tests.models.beside.test_upscaler import weights
 
 JOB = {"prompt": "a large red sun on the left over purple mountains, day", "seed": 7, "size": "128x128"}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from builder.flux_tiny.score import check, disc, disc_colour, disc_side, time_of_day, unseen
 from flux_engine.models.weights import BUNDLED_FOLDER
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 
 
 async def paint(worker: Worker, prompt: str, **fields: Any) -> Image.Image:

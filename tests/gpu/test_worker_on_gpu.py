@@ -29,7 +29,7 @@ from flux_engine.models.planning.plan import Preferences
 from flux_engine.models.served import ServedModels
 from flux_engine.settings import Offload, Settings
 from flux_engine.units import GIB
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 
 pytestmark = [
     pytest.mark.gpu,

@@ -25,7 +25,7 @@ from flux_engine.job.base import ParseContext
 from flux_engine.job.parse import Request, parse_job
 from flux_engine.net.fetch import Fetcher
 from flux_engine.progress import Update
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 from tests.inputs.lora_bytes import lora_bytes
 from tests.web_server import loopback, own_certificate, server
 

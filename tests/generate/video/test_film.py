@@ -21,7 +21,7 @@ from flux_engine.models.manager import FluxModelManager
 from flux_engine.progress import Update
 from flux_engine.results.result import timeout_warning
 from flux_engine.settings import Settings
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 
 QUICK = {
     "prompt": "a red sun on the left, a lake, day",

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from builder.flux_tiny.lora import OUTPUT, stone_contrast
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 
 PROMPTS = ("a large red sun on the left over purple mountains at dusk, a lake", "a yellow sun over green hills at noon")
 

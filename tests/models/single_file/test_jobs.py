@@ -17,7 +17,7 @@ from flux_engine.generate.gpu import GpuThread
 from flux_engine.models.single_file.content import content_hash
 from flux_engine.models.weights import BUNDLED_FOLDER
 from flux_engine.settings import Settings
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 from tests.models.single_file.files import safetensors
 from tests.models.single_file.layouts import all_in_one, component, save, to_bfl
 

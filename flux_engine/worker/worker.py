@@ -12,18 +12,17 @@ import logging
 import uuid
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from flux_engine.ask.questions import Questions
-from flux_engine.cache.flight import Flight, Lookup
+from flux_engine.cache.flight import Flight
 from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.notices import Offer
 from flux_engine.errors import ClientError, DeviceBroken, FluxError, Internal, ModelUnavailable, StorageFailed
-from flux_engine.generate.generator import Generator, Made
+from flux_engine.generate.generator import Generator
 from flux_engine.generate.turns import Turn
-from flux_engine.inputs.fetcher import InputFetcher, JobInputs
+from flux_engine.inputs.fetcher import InputFetcher
 from flux_engine.job.base import MAX_VIDEO_WORK, JsonObject, ParseContext
 from flux_engine.job.fingerprint import ModelIdentity, fingerprint
 from flux_engine.job.image import ImageJob
@@ -32,59 +31,24 @@ from flux_engine.job.shape import check_references, shaped_like
 from flux_engine.job.video import VideoJob
 from flux_engine.logs import about_job, about_request
 from flux_engine.media.marks.marker import UNMARKED_FILES, Marker, Stamp
-from flux_engine.media.marks.statement import Ingredient, Statement
 from flux_engine.models.served import ServedModels
 from flux_engine.openai.call import OpenAICall, Stream
 from flux_engine.progress import MIN_INTERVAL_S, Progress, Send
 from flux_engine.results.delivery import delivered
 from flux_engine.results.entry import CacheEntry
-from flux_engine.results.files import Origin, ResultFiles, picture_files, remarked, video_files
+from flux_engine.results.files import ResultFiles, remarked
 from flux_engine.results.keeping import Keeping
 from flux_engine.results.limit import fitted
 from flux_engine.results.pending import PendingResults
-from flux_engine.results.result import Finished, Reuse, account_of, described, result_of
+from flux_engine.results.result import Finished, Reuse, account_of, result_of
 from flux_engine.results.s3_config import store_from_s3_config
 from flux_engine.results.store import ResultStore, put_all
 from flux_engine.timings import Clock
+from flux_engine.worker.run import Run, statement_of
 
 NOT_STORED: Final = "the result could not be stored for reuse"
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One job on its way, with everything that belongs to it alone."""
-
-    job: ImageJob | VideoJob
-    inputs: JobInputs
-    model: ModelIdentity  # by the plan; a leaner one makes it where memory runs out
-    fingerprint: str
-    stamp: Stamp
-    store: ResultStore
-    keeping: Keeping
-    progress: Progress
-    clock: Clock
-    turn: Turn
-
-    def lookup(self) -> Lookup:
-        return Lookup(
-            self.fingerprint,
-            job_id=self.job.id,
-            store=self.store,
-            use_cache=self.job.cache,
-            needs_store=self.keeping.must_store,
-            on_progress=self.progress.relay,
-            before_waiting=self.turn.give_up,
-        )
-
-    def finished(self, files: ResultFiles, made: Made | None = None) -> Finished:
-        """The job with its `files`, described by what was `made` now, or by the plan where they were there before."""
-        marks = self.stamp.marker.notes(self.job.output_format)
-        if made is None:
-            return Finished(files=files, model=described(self.model), notes=(*self.inputs.warnings, *marks))
-        model = described(made.identity) | {"plan": made.plan}
-        return Finished(files=files, model=model, notes=(*self.inputs.warnings, *made.notes, *marks))
 
 
 class Worker:
@@ -264,7 +228,7 @@ class Worker:
         job = shaped_like(job, pictures.shape, limits, painted=pictures.painted)
         revision = self._served.upsampler_revision(job)
         beside = self._generator.content(job) | ({} if revision is None else {"upsampler": revision})
-        stamp = Stamp(self._marker, _statement(job, model, inputs))
+        stamp = Stamp(self._marker, statement_of(job, model, inputs))
         progress.preview_xmp = stamp.preview_xmp()
         return Run(
             job=job,
@@ -299,7 +263,7 @@ class Worker:
             job, progress, clock = run.job, run.progress, run.clock
             made = await self._generator.make(job, run.inputs, progress=progress, clock=clock, turn=run.turn)
             progress.made()
-            finished = run.finished(await _encoded(run, made), made)
+            finished = run.finished(await run.encoded(made), made)
             keeping = run.keeping if made.identity == run.model else run.keeping.made_otherwise()
         run.progress.stage("uploading")
         if keeping.may_store:
@@ -347,37 +311,6 @@ class Worker:
             can_return_urls=store.has_urls,
             max_video_work=self._max_video_work,
         )
-
-
-async def _encoded(run: Run, made: Made) -> ResultFiles:
-    """What was made, as files. A video was encoded while its frames were made."""
-    origin = Origin(
-        fingerprint=run.fingerprint,
-        model=described(made.identity),
-        content=run.inputs.content(run.job),
-        prefix=run.store.prefix,
-        stamp=run.stamp,
-        enhanced_prompt=made.enhanced_prompt,
-        seeds=made.seeds,
-        withheld=made.withheld,
-        warnings=made.warnings,
-    )
-    if isinstance(run.job, VideoJob):
-        with run.clock.measure("encode"):
-            return await asyncio.to_thread(video_files, made.video, made.thumbnail, run.job, origin)
-    run.progress.stage("encoding")
-    with run.clock.measure("encode"):
-        return await picture_files(made.pictures, run.job, origin)
-
-
-def _statement(job: ImageJob | VideoJob, model: ModelIdentity, inputs: JobInputs) -> Statement:
-    return Statement(
-        model=model.id,
-        revision=model.revision,
-        is_composite=bool(job.sources()),
-        prompt=job.prompt,
-        ingredients=tuple(Ingredient(field=name, data=data) for name, data in inputs.files.items() if name != "mask"),
-    )
 
 
 def _reference() -> str:

@@ -40,13 +40,13 @@ from flux_engine.net.fetch import Fetcher
 from flux_engine.progress import Update
 from flux_engine.settings import Settings
 from flux_engine.units import GIB
-from flux_engine.worker import Worker
+from flux_engine.worker.worker import Worker
 from tests.web_server import loopback, own_certificate, server
 
 Made = TypeVar("Made")
 QUICK = {"prompt": "a red sun on the left, a lake, day", "num_inference_steps": 4, "width": 128, "height": 128}
 NO_CACHE = {"cache": False}
-SHIPPED_LORA = Path(__file__).parents[1] / "examples" / "loras" / "mosaic.safetensors"
+SHIPPED_LORA = Path(__file__).parents[2] / "examples" / "loras" / "mosaic.safetensors"
 
 
 def job(identity: str = "job-1", **fields: Any) -> dict[str, Any]:
@@ -190,7 +190,7 @@ async def test_the_log_tells_a_bad_job_from_a_worker_that_failed(
     worker: Worker, caplog: pytest.LogCaptureFixture, fields: dict[str, Any], event: str, level: str, said: str
 ) -> None:
     error_of(await worker.run(job(**fields)))
-    (record,) = (record for record in caplog.records if record.name == "flux_engine.worker")
+    (record,) = (record for record in caplog.records if record.name == "flux_engine.worker.worker")
     assert (record.message, record.levelname) == (event, level)
     assert said in str(vars(record)["detail"])
     assert (record.exc_info is not None) == (level == "ERROR")
@@ -381,7 +381,7 @@ async def test_warming_that_fails_is_in_the_log(
     async with a_worker(settings, tmp_path, gpu=gpu) as worker:
         await worker.warm()
         assert worker.is_broken is is_lost
-    (record,) = (record for record in caplog.records if record.name == "flux_engine.worker")
+    (record,) = (record for record in caplog.records if record.name == "flux_engine.worker.worker")
     assert record.message == ("device broken" if is_lost else "not warmed")
     assert record.exc_info is not None
 
