@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,9 @@ from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.spec import ModelSpec
 from flux_engine.progress import Update
 from flux_engine.settings import Settings
-from flux_engine.worker import Worker
-from tests.servers import RedisProcess
-from tests.test_provenance import files
+from flux_engine.worker.worker import Worker
+from tests.servers import RedisProcess, S3Process, fetched
+from tests.test_provenance import bucket, files
 
 QUICK = {"num_inference_steps": 2, "width": 64, "height": 64, "seed": 5}
 NIGHT = {**QUICK, "prompt": "a white moon at night, a lake"}
@@ -155,6 +156,17 @@ async def test_all_withheld_is_an_error_and_leaves_no_byte(night: Night, warm: W
     assert not any("preview" in update for update in updates)
     assert stored(tmp_path) == []
     assert list(night.volume.rglob("pending/*")) == []
+    await worker.close()
+
+
+async def test_a_bucket_gets_what_is_allowed_alone(night: Night, warm: Warm, tmp_path: Path, s3: S3Process) -> None:
+    settings = night.settings(**bucket(s3), BUCKET_PREFIX="screened")
+    worker = build_worker(settings, is_local=False, cache_folder=tmp_path, models=night.models, gpu=warm[1])
+    for fields in ({**NIGHT, "num_images": 2}, {**NIGHT, **FILM}):
+        assert error_of(await worker.run({"id": "night", "input": fields}))["code"] == "content_filtered"
+    (image,) = (await worker.run({"id": "day", "input": DAY}))["images"]
+    _, listed, _ = fetched(f"{s3.url}/pictures?list-type=2&prefix=screened")
+    assert re.findall(rb"<Key>(.*?)</Key>", listed) == [f"screened/{image['sha256']}.png".encode()]
     await worker.close()
 
 

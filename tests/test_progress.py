@@ -92,8 +92,11 @@ async def test_a_platform_that_hangs_or_resets_cannot_hold_a_job_up() -> None:
     async def hang(_update: Update) -> None:
         await asyncio.Event().wait()
 
-    await run_job(Progress(hang, close_within_s=0.1))
-    await run_job(Progress(Platform(fails=True).send))
+    failing = Platform(fails=True)
+    async with asyncio.timeout(60):
+        await run_job(Progress(hang, close_within_s=0.1))
+        await run_job(Progress(failing.send))
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 NO_PROGRESS: list[Any] = ["x", None, True, [], math.nan, math.inf, -1, 2, 10**400]

@@ -190,7 +190,7 @@ async def test_work_is_a_number(work: float, link: RedisLink, root: str) -> None
 async def test_users_do_not_share(link: RedisLink, root: str) -> None:
     limits = limits_of(link, root)
     for user in ("ada", "a:da", "a", "ada:1", "*", "ada%3A1"):
-        await limits.reserve(user, f"task of {user}", 100)
+        assert (await limits.reserve(user, f"task of {user}", 100)).work == 100  # all that one user has
 
 
 async def test_requests_are_limited(link: RedisLink, root: str) -> None:

@@ -80,6 +80,7 @@ async def test_admin_may_everything(link: RedisLink, root: str) -> None:
     key = await new_key(link, root, scopes=frozenset(("admin",)))
     security = await opened(link, root)
     principal = await security.authenticate(bearer(key), address=OUT_THERE)
+    assert principal.scopes == {"admin"}
     for scope in ALL:
         security.require(principal, scope)
 
