@@ -27,6 +27,7 @@ from flux_engine.settings import Quantisation
 from flux_engine.units import MIB
 
 KEY_PACKAGES: Final = ("torch", "torchao", "diffusers", "transformers")
+LAYOUT: Final = 2  # of what is kept: which layers have which scales
 MANIFEST: Final = "checkpoint.json"
 LOCK: Final = "writer.lock"  # held while its folder is written; names the machine of whoever holds it
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -36,10 +37,18 @@ UNUSED_S: Final = 7 * 86_400.0  # a checkpoint of other library versions that no
 
 
 def checkpoint_folder(
-    volume: Path, *, model_id: str, revision: str, dtype: str, quantisations: Mapping[str, Quantisation]
+    volume: Path,
+    *,
+    model_id: str,
+    revision: str,
+    dtype: str,
+    quantisations: Mapping[str, Quantisation],
+    is_compiled: bool,
 ) -> Path:
-    """Where the checkpoint of a model belongs: another revision, dtype, scheme or library is another folder."""
-    identity = json.dumps([model_id, revision, dtype, _schemes(quantisations), _versions()], sort_keys=True)
+    """Where the checkpoint of a model belongs: another revision, dtype, scheme or library is another folder, and one
+    whose layers will be compiled."""
+    layers = [LAYOUT, is_compiled, _schemes(quantisations)]
+    identity = json.dumps([model_id, revision, dtype, layers, _versions()], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     return volume / "quantised" / f"{model_id.rpartition('/')[2]}-{digest}"
 

@@ -54,7 +54,12 @@ class Source:
             return None
         schemes = {part.component: part.quantisation for part in plan.parts}
         return checkpoint_folder(
-            self.volume, model_id=spec.id, revision=self.revision, dtype=plan.dtype, quantisations=schemes
+            self.volume,
+            model_id=spec.id,
+            revision=self.revision,
+            dtype=plan.dtype,
+            quantisations=schemes,
+            is_compiled=plan.compile,
         )
 
 
@@ -247,6 +252,7 @@ def _checkpoint(spec: ModelSpec, source: Source, plan: Plan, how: Loading) -> Pa
         revision=source.revision,
         dtype=plan.dtype,
         quantisations=how.quantisations,
+        is_compiled=plan.compile,
     )
 
 

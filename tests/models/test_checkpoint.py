@@ -137,8 +137,10 @@ def test_checkpoints_of_other_libraries_go_once_nobody_loads_them(snapshot: Snap
     assert {path.name for path in tmp_path.iterdir()} == {"current", "in-use"}
 
 
-def test_another_revision_dtype_or_scheme_is_another_folder(tmp_path: Path) -> None:
-    def place(revision: str = "1", dtype: str = "bfloat16", scheme: str = "int8_weight_only") -> Path:
+def test_another_revision_dtype_scheme_or_layers_to_compile_is_another_folder(tmp_path: Path) -> None:
+    def place(
+        revision: str = "1", dtype: str = "bfloat16", scheme: str = "int8_weight_only", *, is_compiled: bool = False
+    ) -> Path:
         schemes = {"transformer": scheme, "vae": "none"}
         return checkpoint_folder(
             tmp_path,
@@ -146,9 +148,11 @@ def test_another_revision_dtype_or_scheme_is_another_folder(tmp_path: Path) -> N
             revision=revision,
             dtype=dtype,
             quantisations=schemes,  # type: ignore[arg-type]
+            is_compiled=is_compiled,
         )
 
-    assert len({place(), place(revision="2"), place(dtype="float32"), place(scheme="fp8_dynamic")}) == 4
+    others = {place(revision="2"), place(dtype="float32"), place(scheme="fp8_dynamic"), place(is_compiled=True)}
+    assert len({place(), *others}) == 5
     assert place() == place()
 
 

@@ -88,6 +88,7 @@ class AppliedPlan:
 
 def apply(pipeline: Any, plan: Plan, *, device: str, fallbacks: tuple[Fallback, ...] = ()) -> AppliedPlan:
     """Carry out `plan` on a pipeline loaded with its `loading` arguments, whose fallbacks come in."""
+    _want_no_gradients(pipeline)
     noted = list(fallbacks)
     quantisations = {part.component: quantisation_of(getattr(pipeline, part.component)) for part in plan.parts}
     attention = _apply_attention(pipeline.transformer, plan.attention, device=device, fallbacks=noted)
@@ -113,6 +114,16 @@ def tile(vae: Any, side: int) -> None:
     vae.enable_tiling()
     vae.tile_sample_min_size = side
     vae.tile_latent_min_size = side // LATENT_SCALE
+
+
+def _want_no_gradients(pipeline: Any) -> None:
+    """Quantised weights want none, those reloaded from a checkpoint do: two keys of the compiled code's cache. Streamed
+    to a GPU, those that do keep the graph of their copy, and torch refuses to put the next copy in their place."""
+    from torch import nn
+
+    for component in pipeline.components.values():
+        if isinstance(component, nn.Module):
+            component.requires_grad_(False)
 
 
 def _apply_attention(transformer: Any, candidates: tuple[str, ...], *, device: str, fallbacks: list[Fallback]) -> str:
@@ -223,20 +234,24 @@ def _apply_compile(transformer: Any, *, device: str, fallbacks: list[Fallback]) 
         fallbacks.append(Fallback(choice="compile", wanted="repeated blocks", why=why))
         return False
     with FallbackNoted(fallbacks, choice="compile", wanted="repeated blocks"):
-        _allow_recompilations()
-        # Quantised weights say False and those reloaded from a checkpoint True, which would be two keys of the cache.
-        transformer.requires_grad_(False)
+        _prepare_dynamo()
         transformer.compile_repeated_blocks(fullgraph=True, dynamic=True)
         return True
     return False
 
 
-def _allow_recompilations() -> None:
-    """torch gives up at 8 for each block's code, with an error. Two are the warm-up's; each rank of the LoRA slot, a
-    batch of frames, and another model of the same class take two more (measured)."""
+def _prepare_dynamo() -> None:
+    """torch gives up at 8 recompilations of each block's code, with an error. Two are the warm-up's; each rank of the
+    LoRA slot, a batch of frames, and another model of the same class take two more (measured).
+
+    Floats of the modules are constants: a slot holds a LoRA's scale in its weights. By default torch traces a block
+    with symbols in their place, finds that some cannot be, and traces it again; and what it traced in vain is in no
+    cache, so that later workers did so as well.
+    """
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
+    torch._dynamo.config.specialize_float = True
 
 
 def _block_count(transformer: Any) -> int:

@@ -26,12 +26,15 @@ KEY_PACKAGES: Final = ("torch", "triton", "diffusers", "torchao", "cache-dit")
 def compile_failure(device: str) -> str | None:
     """Why `device` cannot run compiled code, found by compiling one line; None where it can."""
     import torch
+    import torch._functorch.config
 
     def one_line(values: torch.Tensor) -> torch.Tensor:
         return values * 2 + 1
 
     fallbacks: list[Fallback] = []
-    with FallbackNoted(fallbacks, choice="compile", wanted="one line"):
+    # Kept in no cache and not looked for in one, so that it is no graph that a worker missed.
+    uncached = torch._functorch.config.patch(enable_autograd_cache=False)
+    with FallbackNoted(fallbacks, choice="compile", wanted="one line"), uncached:
         torch.compile(one_line, fullgraph=True)(torch.ones(8, device=device))
     return fallbacks[0].why if fallbacks else None
 

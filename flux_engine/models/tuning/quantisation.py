@@ -25,6 +25,10 @@ NEXT: Final[dict[Quantisation, Quantisation]] = {
 # nothing is gained there by faster arithmetic.
 SINGLE_ROW_LAYERS: Final = r"re:.*(norm\w*|modulation\w*)\.(.*\.)?linear.*"
 EDGE_LAYERS: Final = r"re:(.*embed.*|proj_out.*)"
+# Weights of a row that share a scale, where a compiled layer widens them. With one scale a row Inductor calls
+# `_weight_int8pack_mm`, which took 24.5 of an H100's 128 ms a step of FLUX.1 for the modulation alone (docs/measuring-
+# gpus.md); with several it widens and multiplies. They add 3 % to a layer's bytes.
+GROUP: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,7 @@ def loading(plan: Plan, *, device: str) -> Loading:
             wanted = "int8_weight_only"
         schemes[part.component] = _supported(wanted, device, dtype, fallbacks)
     arguments: dict[str, Any] = {"dtype": dtype}
-    configs = _configs(schemes)
+    configs = _configs(schemes, is_compiled=plan.compile)
     if configs:
         arguments["quantization_config"] = _pipeline_config(configs)
     if plan.offload == "balanced":
@@ -121,20 +125,29 @@ def torchao_config(scheme: Quantisation) -> Any:
             raise ValueError("`none` has no configuration")
 
 
-def scheme_of_layer(name: str, scheme: Quantisation) -> Quantisation:
-    """What the transformer's Linear layer of that name is quantised to where its blocks have `scheme`."""
-    patterns = (SINGLE_ROW_LAYERS, EDGE_LAYERS)
-    is_weight_only = any(re.fullmatch(pattern.removeprefix("re:"), name) for pattern in patterns)
-    return "int8_weight_only" if scheme in DYNAMIC and is_weight_only else scheme
+def grouped_config() -> Any:
+    """int8 weights alone, for layers of compiled blocks."""
+    from torchao import quantization as ao
+
+    return ao.Int8WeightOnlyConfig(granularity=ao.PerGroup(GROUP), set_inductor_config=False)
 
 
-def _configs(schemes: dict[str, Quantisation]) -> dict[str, Any]:
+def config_of_layer(name: str, scheme: Quantisation) -> Any:
+    """What a Linear layer of that name in a compiled transformer is quantised with, where its blocks have `scheme`."""
+    if scheme == "int8_weight_only":
+        return grouped_config()
+    return next(
+        (config for pattern, config in _configs_of_layers(scheme).items() if re.fullmatch(pattern[len("re:") :], name)),
+    )
+
+
+def _configs(schemes: dict[str, Quantisation], *, is_compiled: bool) -> dict[str, Any]:
     """diffusers' or transformers' configuration of each component that is quantised."""
     from diffusers import TorchAoConfig as OfDiffusers
     from transformers import TorchAoConfig as OfTransformers
 
     return {
-        component: OfDiffusers(_transformer_config(scheme))
+        component: OfDiffusers(_transformer_config(scheme, is_compiled=is_compiled))
         if component == "transformer"
         else OfTransformers(torchao_config(scheme))
         for component, scheme in schemes.items()
@@ -148,14 +161,22 @@ def _pipeline_config(configs: dict[str, Any]) -> Any:
     return PipelineQuantizationConfig(quant_mapping=configs)
 
 
-def _transformer_config(scheme: Quantisation) -> Any:
+def _transformer_config(scheme: Quantisation, *, is_compiled: bool) -> Any:
     """The scheme for the blocks; layers that meet single rows keep their activations at full precision."""
-    if scheme not in DYNAMIC:
-        return torchao_config(scheme)
+    if scheme == "int8_weight_only":
+        return grouped_config() if is_compiled else torchao_config(scheme)
     from torchao.quantization import FqnToConfig
 
-    weight_only = torchao_config("int8_weight_only")
-    return FqnToConfig({SINGLE_ROW_LAYERS: weight_only, EDGE_LAYERS: weight_only, "re:.*": torchao_config(scheme)})
+    return FqnToConfig(_configs_of_layers(scheme))
+
+
+def _configs_of_layers(scheme: Quantisation) -> dict[str, Any]:
+    """By pattern of a layer's name; the first that fits counts."""
+    return {
+        SINGLE_ROW_LAYERS: grouped_config(),
+        EDGE_LAYERS: torchao_config("int8_weight_only"),
+        "re:.*": torchao_config(scheme),
+    }
 
 
 def _scheme_of_weight(weight: Any) -> Quantisation:

@@ -6,18 +6,22 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch._functorch.config
 import torch._inductor.config
+from torch._dynamo.utils import counters
 from torchao.quantization import quantize_
 
 from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Preferences
-from flux_engine.models.tuning.quantisation import loading, quantisation_of, scheme_of_layer, torchao_config
+from flux_engine.models.tuning.quantisation import config_of_layer, loading, quantisation_of, torchao_config
 from flux_engine.settings import Quantisation
 from flux_engine.units import GIB
 
 SCHEMES: tuple[Quantisation, ...] = ("int8_weight_only", "int8_dynamic")
+BLOCK = "transformer_blocks.0.attn.to_q"
+ONE_ROW = "single_transformer_blocks.7.norm.linear"
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's compiler of torch
@@ -44,17 +48,36 @@ def test_quantising_turns_on_no_search_in_the_compiler(scheme: Quantisation) -> 
 @pytest.mark.parametrize(
     ("layer", "expected"),
     [
-        ("transformer_blocks.0.attn.to_q", "fp8_dynamic"),
-        ("transformer_blocks.3.ff.net.0.proj", "fp8_dynamic"),
+        ("transformer_blocks.0.attn.to_q", "int8_dynamic"),
+        ("transformer_blocks.3.ff.net.0.proj", "int8_dynamic"),
         ("transformer_blocks.0.norm1.linear", "int8_weight_only"),  # one row a step
         ("single_transformer_blocks.7.norm.linear", "int8_weight_only"),
         ("double_stream_modulation_img.linear", "int8_weight_only"),
         ("x_embedder", "int8_weight_only"),
         ("proj_out", "int8_weight_only"),
-        ("single_transformer_blocks.7.proj_out", "fp8_dynamic"),
+        ("single_transformer_blocks.7.proj_out", "int8_dynamic"),
     ],
 )
 def test_layers_that_meet_one_row_and_edges_keep_their_activations(layer: str, expected: Quantisation) -> None:
-    assert scheme_of_layer(layer, "fp8_dynamic") == expected
-    assert scheme_of_layer(layer, "int8_weight_only") == "int8_weight_only"
-    assert scheme_of_layer(layer, "none") == "none"
+    module = torch.nn.Sequential(torch.nn.Linear(128, 64))
+    quantize_(module, config_of_layer(layer, "int8_dynamic"))
+    assert quantisation_of(module) == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Int8Tensor does not implement:UserWarning")
+@pytest.mark.parametrize(("layer", "scheme"), [(ONE_ROW, "int8_dynamic"), (BLOCK, "int8_weight_only")])
+def test_inductor_widens_weights_and_takes_no_kernel_of_one_thread_an_output(layer: str, scheme: Quantisation) -> None:
+    """The plain configuration falls into it, so that the counter is known to count."""
+    row = torch.randn(1, 128, dtype=torch.bfloat16)
+    for config, expected in ((torchao_config("int8_weight_only"), 1), (config_of_layer(layer, scheme), 0)):
+        module = torch.nn.Sequential(torch.nn.Linear(128, 256, dtype=torch.bfloat16)).requires_grad_(False)
+        whole = module(row)
+        quantize_(module, config)
+        torch._dynamo.reset()
+        counters.clear()
+        no_cache = torch._functorch.config.patch(enable_autograd_cache=False)
+        with torch.no_grad(), no_cache, torch._inductor.config.patch(fx_graph_cache=False):
+            found = torch.compile(module)(row)
+        assert counters["inductor"]["woq_matcher_count"] == expected
+        assert float((found - whole).norm() / whole.norm()) < 0.02
