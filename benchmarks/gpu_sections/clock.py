@@ -72,7 +72,7 @@ def timed_picture(scale: Scale, pipeline: Any, *, side: int | None = None, settl
 
 
 def painted(
-    scale: Scale, pipeline: Any, *, side: int, steps: int, settles: bool = True
+    scale: Scale, pipeline: Any, *, side: int, steps: int, settles: bool = True, output_type: str = "pt"
 ) -> tuple[tuple[float, ...], float]:
     """Seconds from the start to the end of each step, and to the end. Raises ValueError where pixels are not finite."""
     marks: list[float] = []
@@ -91,7 +91,7 @@ def painted(
         num_inference_steps=steps,
         generator=torch.Generator("cpu").manual_seed(7),
         callback_on_step_end=on_step_end,
-        output_type="pt",
+        output_type=output_type,
     ).images
     settle()
     ended = time.perf_counter()

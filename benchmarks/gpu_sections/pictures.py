@@ -90,27 +90,29 @@ def settle(bench: Bench) -> None:
 
 
 def gemm(bench: Bench) -> None:
-    """int8 as it is compiled, and with Triton's matrix products among the candidates, which may scale in place."""
-    scale = bench.scale
-    int8 = dict(scale.ways)["int8"]
-    for name, options in (("cuBLAS", {}), ("GEMM tuned", {"max_autotune_gemm": True})):
+    """8 bits as they are compiled, and with Triton's matrix products among the candidates, which may scale in place."""
+    for scheme, wishes in dict(bench.scale.ways).items():
+        if scheme != "quality":
+            for name, options in (("cuBLAS", {}), ("GEMM tuned", {"max_autotune_gemm": True})):
+                bench.attempt(name, partial(_with_products, bench, f"{scheme}, {name}", wishes, options))
 
-        def measure(name: str = name, options: dict[str, Any] = options) -> None:
-            import torch._inductor.config
 
-            with torch._inductor.config.patch(options):
-                pipeline, _ = tuned_pipeline(bench, int8)
-                seconds, _ = seconds_of(lambda: warm_up(bench, pipeline))
-            bench.row(f"int8, {name}: warm-up", seconds, "s")
-            bench.row(f"int8, {name}", timed_picture(scale, pipeline).step_ms, "ms a step")
+def _with_products(bench: Bench, way: str, wishes: Preferences, options: dict[str, Any]) -> None:
+    import torch._inductor.config
 
-        bench.attempt(name, measure)
+    with torch._inductor.config.patch(options):
+        pipeline, _ = tuned_pipeline(bench, wishes)
+        seconds, _ = seconds_of(lambda: warm_up(bench, pipeline))
+    bench.row(f"{way}: warm-up", seconds, "s")
+    bench.row(way, timed_picture(bench.scale, pipeline).step_ms, "ms a step")
 
 
 def numbers(bench: Bench) -> None:
-    """The velocity in 8 bits against the velocity whole, of the same weights and input."""
+    """The velocity in 8 bits against the velocity whole, of the same weights and input; and what random weights make of
+    any rounding: bfloat16 against float32."""
     scale = bench.scale
     whole = velocity(scale, transformer(scale), side=scale.side).float().cpu()
+    bench.attempt("float32", lambda: _rounding(bench, whole))
     for scheme in _schemes(bench):
 
         def measure(scheme: Quantisation = scheme) -> None:
@@ -121,6 +123,13 @@ def numbers(bench: Bench) -> None:
                 raise ValueError(f"{scheme} is off by {error:.2f}")
 
         bench.attempt(scheme, measure)
+
+
+def _rounding(bench: Bench, whole: torch.Tensor) -> None:
+    module = transformer(bench.scale).float()
+    module.set_attention_backend("native")  # cuDNN's, which an earlier section may have left, is for 16 bits
+    exact = velocity(bench.scale, module, side=bench.scale.side, dtype=torch.float32).cpu()
+    bench.row(f"{bench.scale.dtype} against float32", float((whole - exact).norm() / exact.norm()), "")
 
 
 def cache(bench: Bench) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.gpu_sections.scale import Scale
 from flux_engine.models.catalog import FLUX_TINY
 from flux_engine.models.tuning.libraries import import_diffusers
-from flux_engine.models.tuning.quantisation import scheme_of_layer, torchao_config
+from flux_engine.models.tuning.quantisation import config_of_layer
 from flux_engine.models.weights import BUNDLED_FOLDER
 from flux_engine.settings import Quantisation
 
@@ -52,24 +52,25 @@ def pipeline_of(scale: Scale, scheme: Quantisation = "none") -> Any:
     return pipeline
 
 
-def embeddings(scale: Scale, module: Any) -> dict[str, Tensor]:
-    """Of a prompt that nobody wrote."""
+def embeddings(scale: Scale, module: Any, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Of a prompt that nobody wrote; by default in the scale's dtype."""
     generator = torch.Generator().manual_seed(1)
     tokens, config = scale.spec.limits.max_sequence_length, module.config
     made = {
         "prompt_embeds": torch.randn(1, tokens, config.joint_attention_dim, generator=generator),
         "pooled_prompt_embeds": torch.randn(1, config.pooled_projection_dim, generator=generator),
     }
-    return {name: tensor.to(scale.device, getattr(torch, scale.dtype)) for name, tensor in made.items()}
+    return {name: tensor.to(scale.device, dtype or getattr(torch, scale.dtype)) for name, tensor in made.items()}
 
 
 @torch.no_grad()
-def velocity(scale: Scale, module: Any, *, side: int) -> Tensor:
-    """One call of the transformer, always of the same input."""
+def velocity(scale: Scale, module: Any, *, side: int, dtype: torch.dtype | None = None) -> Tensor:
+    """One call of the transformer, always of the same input; `dtype` is its own, by default the scale's."""
     generator = torch.Generator().manual_seed(2)
-    width, dtype = side // 16, getattr(torch, scale.dtype)
+    dtype = dtype or getattr(torch, scale.dtype)
+    width = side // 16
     latents = torch.randn(1, width * width, module.config.in_channels, generator=generator)
-    text = embeddings(scale, module)
+    text = embeddings(scale, module, dtype=dtype)
     places = torch.stack(torch.meshgrid(torch.arange(width), torch.arange(width), indexing="ij"), dim=-1).reshape(-1, 2)
     ids = torch.cat([torch.zeros(width * width, 1), places], dim=1)
     arguments = {
@@ -95,7 +96,7 @@ def _made(scale: Scale, component: str, scheme: Quantisation) -> Any:
             layer.to_empty(device=scale.device, recurse=False)
             _fill(layer, generator)
             if scheme != "none" and isinstance(layer, nn.Linear):
-                _quantise(layer, scheme_of_layer(name, scheme))
+                _quantise(layer, config_of_layer(name, scheme))
     return module
 
 
@@ -133,7 +134,7 @@ def _fill(layer: nn.Module, generator: torch.Generator) -> None:
             weight.normal_(0.0, spread, generator=generator)
 
 
-def _quantise(layer: nn.Linear, scheme: Quantisation) -> None:
+def _quantise(layer: nn.Linear, config: Any) -> None:
     from torchao.quantization import quantize_
 
-    quantize_(nn.Sequential(layer), torchao_config(scheme))
+    quantize_(nn.Sequential(layer), config)

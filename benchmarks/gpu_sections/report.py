@@ -15,7 +15,20 @@ from flux_engine.models.planning.seconds import GROUP_BYTES_PER_S, MODEL_OFFLOAD
 from flux_engine.units import GIB
 
 MAX_ROWS: Final = 40
-SHOWN: Final = ("plain", "ours", "settle", "gemm", "numbers", "cache", "blob", "memory", "offload", "bundled", "env")
+SHOWN: Final = (
+    "plain",
+    "ours",
+    "settle",
+    "gemm",
+    "numbers",
+    "cache",
+    "blob",
+    "memory",
+    "offload",
+    "bundled",
+    "kernels",
+    "env",
+)
 PLAIN: Final = "diffusers"
 
 

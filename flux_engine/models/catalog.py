@@ -37,13 +37,14 @@ def _component(name: str, parameters: int, *, linear: int, largest_layer: int) -
 
 
 def _flux_2_shape(*, width: int, blocks: int, token_weights: float, linear_sides: int) -> TransformerShape:
-    """One layer makes queries, keys, values and the gated MLP's input, nine channels wide; blocks lie in two lists."""
+    """One layer makes queries, keys, values and the gated MLP's input, nine channels wide to FLUX.1's seven; blocks lie
+    in two lists."""
     return TransformerShape(
         width=width,
         blocks=blocks,
         token_weights=token_weights,
         linear_sides=linear_sides,
-        block_values=18,
+        block_values=23,
         block_lists=2,
     )
 

@@ -1,4 +1,4 @@
-"""Published runs that the estimates are held against.
+"""Published and measured runs that the estimates are held against.
 
 `is_fitted` runs are what the constants of `calibration.py` and `seconds.py` were taken from, the others are held out: a
 test allows the estimates 15 % and 30 %. docs/gpus.md shows both. Each is FLUX.1-dev at 1024x1024 in 28 steps unless it
@@ -21,7 +21,7 @@ from flux_engine.settings import Offload, Quantisation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """One published run and how it was made."""
+    """One run and how it was made."""
 
     card: str
     seconds: float
@@ -98,12 +98,13 @@ LORA_FAST: Final = "Hugging Face, fast LoRA inference"
 DIFFUSERS_CI: Final = "diffusers, benchmark CI"
 SGLANG: Final = "sgl-project/sglang #19673"
 CACHE_DIT: Final = "huggingface/flux-fast #13"
+MEASURED: Final = "benchmarks.gpu with torch 2.11 (docs/measuring-gpus.md)"
+SLOW: Final = f"{MEASURED}, with a kernel that is called no longer"
 
 ANCHORS: Final = (
-    Anchor(card=H100, seconds=6.5, source=TORCHAO, is_fitted=True),
-    Anchor(card=H100, seconds=4.2, source=TORCHAO, is_fitted=True, is_compiled=True),
+    Anchor(card=H100, seconds=5.31, source=MEASURED, is_fitted=True),
+    Anchor(card=H100, seconds=3.97, source=MEASURED, is_fitted=True, is_compiled=True),
     Anchor(card=H100, seconds=2.97, source=TORCHAO, is_fitted=True, is_compiled=True, quantisation="fp8_dynamic"),
-    Anchor(card=H100, seconds=3.38, source=TORCHAO, is_fitted=True, is_compiled=True, quantisation="int8_dynamic"),
     Anchor(card=A100, seconds=13.8, source=PARA, is_fitted=True),
     Anchor(card=A100, seconds=10.0, source=PARA, is_fitted=True, is_compiled=True),
     Anchor(card=L40S, seconds=13.8, source=DIFFUSERS_CI, is_fitted=True),
@@ -154,6 +155,11 @@ ANCHORS: Final = (
         quantisation="fp8_dynamic",
         has_lora=True,
     ),
+    Anchor(card=H100, seconds=4.42, source=MEASURED, is_fitted=False, is_compiled=True, has_lora=True),
+    Anchor(card=H100, seconds=3.67, source=SLOW, is_fitted=False, is_compiled=True, quantisation="fp8_dynamic"),
+    Anchor(card=H100, seconds=5.15, source=SLOW, is_fitted=False, is_compiled=True, quantisation="int8_dynamic"),
+    Anchor(card=H100, seconds=6.5, source=f"{TORCHAO}, an earlier PyTorch", is_fitted=False),
+    Anchor(card=H100, seconds=4.2, source=TORCHAO, is_fitted=False, is_compiled=True),
     Anchor(card=L20.name, seconds=12.8, source=SGLANG, is_fitted=False, is_compiled=True, threshold=0.12),
     Anchor(card=L20.name, seconds=56.0, source=DIFFUSERS_DOCS, is_fitted=False, offload="model"),
     Anchor(card=L20.name, seconds=335.0, source=DIFFUSERS_DOCS, is_fitted=True, offload="sequential"),
@@ -193,4 +199,6 @@ ANCHORS: Final = (
     ),
 )
 # Published, and no measure of these plans: the RTX 5090's 5.53 s of Elastic-FLUX.1-dev in 8 bits is beyond the card's
-# peak with float32 accumulation, so its kernels accumulate in half precision, which torchao's do not.
+# peak with float32 accumulation, so its kernels accumulate in half precision, which torchao's do not. An
+# H100's 3.38 s in int8 (diffusers-torchao) are of max-autotune, whose products scale in place; without, as here, int8
+# took longer than bfloat16.

@@ -21,8 +21,9 @@ COMPILED_CURVE: Final = (0.452, 0.444, 0.35, 0.868)
 # In 8 bits, of the bound that has the Linear layers at the 8-bit rate and attention at the half rate: B200 (0.22 W),
 # H100 (0.35 W) and RTX 4090 (1.36 W) as in calibration.json.
 LOW_CURVE: Final = (0.305, 0.222, 0.597, 0.9)
-# int8 with torch.compile against bfloat16 with it: 4.2 s and 3.38 s on an H100, diffusers-torchao. The product is
-# written in int32 and read back, so the card's int8 rate says little.
+# int8 with torch.compile against bfloat16 with it: 4.2 s and 3.38 s on an H100 under max-autotune, diffusers-torchao.
+# The product is written in int32 and read back, so the card's int8 rate says little; and an H100 without max-autotune
+# takes kernels of the A100 for it and gains nothing (0.86, its own entry).
 INT8_GAIN: Final = 1.25
 
 

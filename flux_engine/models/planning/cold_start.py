@@ -20,8 +20,11 @@ Storage = Literal["volume", "disk"]
 READ_BYTES_PER_S: Final[dict[Storage, float]] = {"volume": 3.0e8, "disk": 2.0e9}
 IMPORT_S: Final = 9.0  # torch 1.4, diffusers 5.5 and the platform's SDK 1.5 s, measured on a CPU
 COPY_BYTES_PER_S: Final = 5.0e9  # mapped pages to the device: 24 GB in 4.9 s, diffusers
-COMPILE_S: Final = 15.0  # repeated blocks 9.6 s (diffusers), and two pictures of two steps
-COMPILED_BEFORE_S: Final = 10.0  # tracing remains
+# Two pictures of two steps with the LoRA slot and two without, on an H100 with 16 CPUs (docs/measuring-gpus.md): 33 s
+# in bfloat16, 54 s in fp8, and 36 s of those where compiled code is found: tracing remains.
+COMPILE_S: Final = 33.0
+COMPILE_8_BITS: Final = 1.65
+COMPILED_BEFORE: Final = 0.65
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +45,10 @@ def cold_start(plan: Plan, model: ModelSpec, *, storage: Storage, is_first: bool
     """The cold start under `plan`. The first worker finds neither a quantised checkpoint nor compiled code."""
     planned = sum(part.bytes for part in plan.parts)
     whole = model.parameters * BYTES_OF_DTYPE["bfloat16"]
-    compiling = COMPILE_S if is_first else COMPILED_BEFORE_S
+    compiling = COMPILE_S * (COMPILE_8_BITS if plan.transformer_quantisation != "none" else 1.0)
     return ColdStart(
         imports=IMPORT_S,
         read=(whole if is_first or not plan.is_quantised else planned) / READ_BYTES_PER_S[storage],
         copy=planned / COPY_BYTES_PER_S,
-        compile=compiling if plan.compile else 0.0,
+        compile=compiling * (1.0 if is_first else COMPILED_BEFORE) if plan.compile else 0.0,
     )

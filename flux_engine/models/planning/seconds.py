@@ -15,7 +15,8 @@ from flux_engine.models.planning.plan import DYNAMIC, FP8, PartPlan, Plan
 from flux_engine.models.planning.way import Way
 from flux_engine.models.spec import ModelSpec
 
-VAE_FLOP_OF_PIXEL: Final = 1e7  # 28 ms on an H100, sglang #22365
+# What decoding takes as if it ran at the eager rate: 96 ms at 1024x1024 on an H100 (docs/measuring-gpus.md).
+VAE_FLOP_OF_PIXEL: Final = 3.6e7
 TILE_OVERLAP: Final = 0.25  # of each side, diffusers' default
 PICTURE_S: Final = 0.05  # schedule, tokens, launches and the copy of the picture: what is left of a klein picture
 TEXT_SHARE: Final = 0.5  # of the eager share: a prompt is one short sequence
