@@ -16,12 +16,14 @@ from flux_engine.job.base import Job
 from flux_engine.job.image import ImageJob
 from flux_engine.job.limits import ModelLimits
 from flux_engine.models import catalog
+from flux_engine.models.measure import as_in
 from flux_engine.models.single_file.base import BasedFile
 from flux_engine.models.single_file.model_file import ModelFile, read_model_file
 from flux_engine.models.single_file.shelf import FileShelf
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.weights import (
     BUNDLED,
+    BUNDLED_FOLDER,
     Weights,
     candidate_folders,
     find_weights,
@@ -70,10 +72,12 @@ class ServedModels:
         if (own := self._own_file()) is not None:
             return own.spec
         if self._default is None:
-            kind = _kind_of(self._folder or find_weights(self._name, self._volume).folder)
+            folder = self._folder or find_weights(self._name, self._volume).folder
+            kind = _kind_of(folder)
             if kind is None:
                 raise ModelUnavailable(f"{self._own_id} is of a kind that this worker does not serve")
-            self._default = replace(kind, id=self._own_id, limits=replace(kind.limits, id=self._own_id))
+            own = replace(kind, id=self._own_id, limits=replace(kind.limits, id=self._own_id))
+            self._default = as_in(folder, own)
         return self._default
 
     def find(self, name: str) -> ModelSpec | None:
@@ -216,6 +220,8 @@ def _folder_of(name: str, volume: Path) -> Path | None:
 def _kind_of(folder: Path) -> ModelSpec | None:
     """The catalogue's model whose pipeline class `folder` names, and which takes guidance or not as it does."""
     pipeline_class, takes_guidance = pipeline_class_of(folder), has_guidance(folder)
+    if folder.resolve() == BUNDLED_FOLDER:
+        return catalog.FLUX_TINY
     kinds = [spec for spec in catalog.CATALOG if spec.pipeline_class == pipeline_class and spec.id not in BUNDLED]
     alike = [spec for spec in kinds if (spec.limits.guidance_scale is not None) == takes_guidance]
     return next(iter([*alike, *kinds]), None)

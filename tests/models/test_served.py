@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from flux_engine.errors import ModelUnavailable
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job
-from flux_engine.models.catalog import FLUX_3_KLEIN
+from flux_engine.models.catalog import FLUX_1_DEV, FLUX_3_KLEIN, FLUX_TINY
 from flux_engine.models.served import ServedModels
+from flux_engine.models.weights import BUNDLED_FOLDER
 from flux_engine.settings import SettingsError
 from tests.conftest import context_for
 
@@ -83,6 +85,27 @@ def test_a_folder_named_like_a_model_of_the_catalogue_is_the_one_that_is_served(
     assert (spec.id, spec.pipeline_class) == ("FLUX.1-dev", "FluxFillPipeline")
     assert models.weights(spec).folder == folder
     assert models.named("black-forest-labs/FLUX.1-dev").pipeline_class == "FluxPipeline"
+
+
+def test_the_folder_of_the_bundled_model_is_the_bundled_model() -> None:
+    spec = served(str(BUNDLED_FOLDER), BUNDLED_FOLDER.parent).default()
+    assert (spec.limits.side, spec.limits.num_inference_steps) == (
+        FLUX_TINY.limits.side,
+        FLUX_TINY.limits.num_inference_steps,
+    )
+    assert spec.parameters == FLUX_TINY.parameters
+
+
+def test_a_fine_tune_is_planned_by_its_own_tensors(tmp_path: Path) -> None:
+    """One of FLUX.1-dev's kind that is as small as the bundled model."""
+    shutil.copytree(BUNDLED_FOLDER, tmp_path / "mine")
+    config = tmp_path / "mine" / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"guidance_embeds": True}))
+    spec = served("mine", tmp_path).default()
+    assert spec.limits.side == FLUX_1_DEV.limits.side
+    assert [one.parameters for one in spec.components] == [one.parameters for one in FLUX_TINY.components]
+    assert (spec.shape.width, spec.shape.blocks) == (FLUX_TINY.shape.width, FLUX_TINY.shape.blocks)
+    assert spec.shape.token_weights == pytest.approx(FLUX_TINY.shape.token_weights, rel=0.2)
 
 
 def test_a_job_does_not_look_at_the_folder_again(tmp_path: Path) -> None:

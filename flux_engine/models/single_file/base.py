@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from flux_engine.errors import ModelUnavailable
-from flux_engine.inputs.safetensors_header import HeaderFault, read_header
 from flux_engine.models import catalog
-from flux_engine.models.read_ahead import weight_files
-from flux_engine.models.single_file.measure import component_of, shape_of
+from flux_engine.models.measure import component_of, folder_shapes, shape_of, vae_channels_of
 from flux_engine.models.single_file.model_file import ModelFile
 from flux_engine.models.single_file.names import Part
 from flux_engine.models.spec import Component, ModelSpec
@@ -50,7 +48,7 @@ def based(file: ModelFile, *, volume: Path) -> BasedFile:
             f"put it there with `python builder/fetch_models.py {_usual_base(file).id}`"
         )
     _, folder = max(folders, key=lambda found: _likeness(found[0], file))  # the first of those that are as near
-    shapes = {component: _shapes(folder, component) for component in ("text_encoder", "text_encoder_2", "vae")}
+    shapes = {component: folder_shapes(folder, component) for component in ("text_encoder", "text_encoder_2", "vae")}
     used = {"transformer": file.parts["transformer"]} | {
         component: part
         for component in file.parts
@@ -108,21 +106,6 @@ def _usable(file: ModelFile, component: str, wanted: Mapping[str, tuple[int, ...
     return {name: file.parts[component][name] for name in needed}
 
 
-def _shapes(folder: Path, component: str) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of a folder's component."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in weight_files(folder, component).paths:
-        try:
-            with path.open("rb") as file:
-                found = read_header(file, path.stat().st_size)
-        except (OSError, HeaderFault) as error:
-            raise ModelUnavailable(
-                f"the base model on the volume has no readable {component}; fetch it again"
-            ) from error
-        shapes |= {name.removeprefix("text_model."): entry.shape for name, entry in found.tensors.items()}
-    return shapes
-
-
 # ---------------------------------------------------------------------------------------------------- what it is
 
 
@@ -144,8 +127,8 @@ def _spec(file: ModelFile, folder: Path, shapes: Mapping[str, Mapping[str, tuple
         transformer=measured(kind.transformer),
         text_encoders=tuple(measured(encoder) for encoder in kind.text_encoders),
         vae=measured(kind.vae),
-        vae_channels=shapes["vae"].get("decoder.conv_norm_out.weight", (kind.vae_channels,))[0],
-        shape=shape_of(file, kind.shape),
+        vae_channels=vae_channels_of(shapes["vae"], kind),
+        shape=shape_of(file.shapes("transformer"), file.config, kind.shape),
     )
 
 
