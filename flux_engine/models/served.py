@@ -76,8 +76,8 @@ class ServedModels:
             kind = _kind_of(folder)
             if kind is None:
                 raise ModelUnavailable(f"{self._own_id} is of a kind that this worker does not serve")
-            own = replace(kind, id=self._own_id, limits=replace(kind.limits, id=self._own_id))
-            self._default = as_in(folder, own)
+            renamed = replace(kind, id=self._own_id, limits=replace(kind.limits, id=self._own_id))
+            self._default = as_in(folder, renamed)
         return self._default
 
     def find(self, name: str) -> ModelSpec | None:
