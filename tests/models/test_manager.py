@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from diffusers import FluxPipeline
 
 from flux_engine.errors import DeviceBroken, ModelUnavailable, OutOfMemory
-from flux_engine.models.catalog import FLUX_TINY
+from flux_engine.models.catalog import FLUX_1_DEV, FLUX_TINY
 from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.gpus import cpu_machine
@@ -48,7 +48,14 @@ def shelf_of(volume: Path, *, total_bytes: int) -> Shelf:
     manager = FluxModelManager(
         served, gpu=lambda: cpu_machine(total_bytes=total_bytes), volume=volume, lora_max_bytes=1
     )
-    return Shelf(manager, FLUX_TINY, served.named("other"))
+    return Shelf(manager, FLUX_TINY, as_large_as(FLUX_1_DEV, served.named("other")))
+
+
+def as_large_as(large: ModelSpec, spec: ModelSpec) -> ModelSpec:
+    """`spec` to a plan that takes it for `large`."""
+    return replace(
+        spec, transformer=large.transformer, text_encoders=large.text_encoders, vae=large.vae, shape=large.shape
+    )
 
 
 def failing(error: Callable[[], BaseException], *, times: int) -> Callable[[LoadedModel], str]:

@@ -134,11 +134,8 @@ def grouped_config() -> Any:
 
 def config_of_layer(name: str, scheme: Quantisation) -> Any:
     """What a Linear layer of that name in a compiled transformer is quantised with, where its blocks have `scheme`."""
-    if scheme == "int8_weight_only":
-        return grouped_config()
-    return next(
-        (config for pattern, config in _configs_of_layers(scheme).items() if re.fullmatch(pattern[len("re:") :], name)),
-    )
+    configs = _configs_of_layers(scheme)
+    return next(config for pattern, config in configs.items() if re.fullmatch(pattern[len("re:") :], name))
 
 
 def _configs(schemes: dict[str, Quantisation], *, is_compiled: bool) -> dict[str, Any]:
@@ -163,19 +160,19 @@ def _pipeline_config(configs: dict[str, Any]) -> Any:
 
 def _transformer_config(scheme: Quantisation, *, is_compiled: bool) -> Any:
     """The scheme for the blocks; layers that meet single rows keep their activations at full precision."""
-    if scheme == "int8_weight_only":
-        return grouped_config() if is_compiled else torchao_config(scheme)
+    if not is_compiled:
+        return torchao_config(scheme)
     from torchao.quantization import FqnToConfig
 
     return FqnToConfig(_configs_of_layers(scheme))
 
 
 def _configs_of_layers(scheme: Quantisation) -> dict[str, Any]:
-    """By pattern of a layer's name; the first that fits counts."""
+    """By pattern of a layer's name; the first that fits counts. Edges are not compiled, and of any width."""
     return {
         SINGLE_ROW_LAYERS: grouped_config(),
         EDGE_LAYERS: torchao_config("int8_weight_only"),
-        "re:.*": torchao_config(scheme),
+        "re:.*": grouped_config() if scheme == "int8_weight_only" else torchao_config(scheme),
     }
 
 
