@@ -168,11 +168,13 @@ def _imports(counted: dict[str, dict[str, Any]]) -> str:
 
 def _throughput(data: dict[str, Any]) -> str:
     parts = [
-        f"{data['jobs']} jobs of 256x256 and 16 steps at once, one warm worker. By default the next job is taken once "
-        "the GPU has done with the one before, which is encoded, uploaded and posted meanwhile.\n"
+        "Jobs of 256x256 and 16 steps at once, one warm worker. By default the next job is taken once the GPU has done "
+        "with the one before, which is encoded, uploaded and posted meanwhile. A batch ends when its last answer is "
+        "there, and the GPU has nothing to do while that one is uploaded.\n"
     ]
     for upload_ms, figures in data["uploads_ms"].items():
-        parts.append(f"Uploads of {upload_ms} ms:\n\n{_compared(figures)}")
+        jobs = data["jobs"][upload_ms] if isinstance(data["jobs"], dict) else data["jobs"]
+        parts.append(f"Uploads of {upload_ms} ms, {jobs} jobs a batch:\n\n{_compared(figures)}")
     parts.append(f"![Jobs a second]({IMAGES}/throughput.svg)\n")
     return "\n".join(parts)
 

@@ -20,12 +20,12 @@ from benchmarks.suite.samples import rounded
 
 SECTIONS: Final = {  # and the seconds after which it is given up
     "cold_start": 420,
-    "throughput": 420,
+    "throughput": 600,
     "own_cost": 300,
     "hits": 180,
     "loras_and_clips": 180,
     "loading": 240,
-    "gateway": 120,
+    "gateway": 180,
     "scale": 120,
 }
 
