@@ -114,7 +114,7 @@ def test_a_picture_has_its_price_where_the_card_has_one(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     main(["--gpu", "H100 80GB HBM3", "--model", "dev", "--quantisation", "none", "--no-step-cache", *arguments])
-    assert ("$0.0042 a warm image at $3.6 an hour" in capsys.readouterr().out) is is_priced  # 4.2 s
+    assert ("$0.0040 a warm image at $3.6 an hour" in capsys.readouterr().out) is is_priced  # 4.0 s
 
 
 def test_the_table_has_every_card(capsys: pytest.CaptureFixture[str]) -> None:
