@@ -53,14 +53,15 @@ def _worker(bench: Bench, file: Path, flags: Sequence[str]) -> dict[str, Any]:
 
 
 def main(device: str, file: Path, flags: Sequence[str]) -> None:
-    """One worker: its warm-up with the LoRA slot acting and bypassed, as flux_engine/models/warm_up.py has it."""
+    """One worker: its warm-up, the LoRA slot acting and bypassed, as flux_engine/models/warm_up.py has it. On a CPU,
+    where the section `ours` has traced the slot, without one."""
     from torch._dynamo.utils import counters
 
     is_cuda = device == "cuda"
     gpu = read_gpu() if is_cuda else cpu_machine(total_bytes=total_memory())
     bench = Bench(scale=ON_A_GPU if is_cuda else ON_A_CPU, gpu=gpu, folder=file.parent)
     pipeline, _ = tuned_pipeline(bench, bench.scale.fastest)
-    loras = LoRAManager(mode="slot")
+    loras = LoRAManager(mode="slot" if is_cuda else "adapters")
     loras.reserve(pipeline)
     if "--searches" in flags:
         from torchao.quantization.utils import recommended_inductor_config_setter
