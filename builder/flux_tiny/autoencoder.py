@@ -13,7 +13,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from builder.flux_tiny.checkpoint import Checkpoint, one_cycle
-from builder.flux_tiny.landscapes import paint, random_scene
+from builder.flux_tiny.landscapes import paint
+from builder.flux_tiny.scenes import random_scene
 
 CROP: Final = 64
 PICTURES: Final = 4000

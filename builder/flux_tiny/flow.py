@@ -23,9 +23,11 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer, T5Tokenizer
 
 from builder.flux_tiny.autoencoder import to_model_range
+from builder.flux_tiny.captions import caption, captions_around
 from builder.flux_tiny.checkpoint import Checkpoint, one_cycle
-from builder.flux_tiny.landscapes import Scene, caption, captions_around, paint, random_scene, scene_between
+from builder.flux_tiny.landscapes import paint
 from builder.flux_tiny.probes import LayoutProbes
+from builder.flux_tiny.scenes import Scene, random_scene, scene_between
 from builder.flux_tiny.text import (
     CLIP_TOKENS,
     T5_TOKENS,

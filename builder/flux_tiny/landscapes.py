@@ -1,42 +1,22 @@
-"""Procedural landscapes and the captions that describe them: the bundled model's whole world.
+"""Procedural landscapes: `paint` draws a scene.
 
-A `Scene` holds the facts, `paint` draws them, `caption` puts them in words. What a scene leaves open (the shape of
-a ridge, the place of a star) comes from its `layout_seed`, so a scene and a size always give the same picture.
+What a scene leaves open (the shape of a ridge, the place of a star) comes from its `layout_seed`, so a scene and a size
+always give the same picture.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Rgb = tuple[int, int, int]
-Pixels = NDArray[np.float32]
+from builder.flux_tiny.scenes import DISC_COLOURS, DISC_RADIUS, RELIEF_COLOURS, SIDES, Rgb, Scene
 
-TIMES: Final = ("dawn", "day", "dusk", "night")
-DISC_COLOURS: Final[dict[str, Rgb]] = {
-    "white": (252, 252, 246),
-    "yellow": (255, 226, 40),
-    "orange": (255, 138, 12),
-    "red": (222, 28, 28),
-}
-DISC_RADIUS: Final = {"small": 0.075, "plain": 0.105, "large": 0.145}  # of the shorter side
-SIDES: Final = {"left": (0.17, 0.29), "middle": (0.45, 0.55), "right": (0.71, 0.83)}
-RELIEFS: Final = ("mountains", "hills")
-RELIEF_COLOURS: Final[dict[str, Rgb]] = {
-    "purple": (112, 66, 140),
-    "blue": (58, 92, 158),
-    "green": (58, 122, 66),
-    "grey": (124, 126, 132),
-    "black": (34, 34, 40),
-    "brown": (126, 84, 52),
-}
-GROUNDS: Final = ("lake", "meadow", "desert", "snowfield")
+Pixels = NDArray[np.float32]
 
 SKY: Final[dict[str, tuple[Rgb, Rgb]]] = {  # zenith, horizon
     "dawn": ((150, 172, 226), (255, 214, 206)),
@@ -60,26 +40,6 @@ SKY_FREE: Final = 0.46  # above this share of the height nothing but sky and dis
 SUPERSAMPLE: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """The facts of one landscape. At night the disc is a moon and there are stars."""
-
-    time: str
-    disc_colour: str
-    disc_size: str
-    side: str
-    relief: str
-    relief_colour: str
-    ground: str
-    has_trees: bool
-    layout_seed: int
-    place: float | None = None  # of the disc's centre, as a share of the width; None: anywhere on its side
-
-    @property
-    def disc(self) -> str:
-        return "moon" if self.time == "night" else "sun"
-
-
 class Canvas(NamedTuple):
     """What a scene is drawn on: the picture so far, its size and the row of its horizon, in pixels."""
 
@@ -91,30 +51,6 @@ class Canvas(NamedTuple):
 
 
 InSky = Callable[[Scene, Canvas], None]  # draws what stands between the sky and the relief
-
-
-def random_scene(rng: random.Random) -> Scene:
-    """Draw every fact independently and evenly."""
-    return Scene(
-        time=rng.choice(TIMES),
-        disc_colour=rng.choice(tuple(DISC_COLOURS)),
-        disc_size=rng.choice(tuple(DISC_RADIUS)),
-        side=rng.choice(tuple(SIDES)),
-        relief=rng.choice(RELIEFS),
-        relief_colour=rng.choice(tuple(RELIEF_COLOURS)),
-        ground=rng.choice(GROUNDS),
-        has_trees=rng.random() < 0.5,
-        layout_seed=rng.getrandbits(32),
-    )
-
-
-def scene_between(rng: random.Random) -> Scene:
-    """One whose disc is anywhere from the middle of the left side to the middle of the right one."""
-    left, _, right = ((low + high) / 2 for low, high in SIDES.values())
-    return replace(random_scene(rng), place=rng.uniform(left, right))
-
-
-# ---------------------------------------------------------------------------------------------- painting
 
 
 def paint(scene: Scene, width: int, height: int, *, hung: InSky | None = None) -> Image.Image:
@@ -263,108 +199,3 @@ def _trees(scene: Scene, on: Canvas) -> None:
         for tier in range(3):
             y, half = foot - tall * (0.05 + 0.28 * tier), tall * (0.26 - 0.06 * tier)
             draw.polygon([(x - half, y), (x + half, y), (x, y - tall * 0.42)], fill=needles)
-
-
-# ---------------------------------------------------------------------------------------------- captions
-
-WORDS_FOR: Final[dict[str, tuple[str, ...]]] = {
-    "dawn": ("dawn", "sunrise", "morning"),
-    "day": ("day", "daytime", "noon"),
-    "dusk": ("dusk", "sunset", "evening"),
-    "night": ("night", "midnight"),
-    "small": ("small", "little"),
-    "large": ("large", "big", "huge"),
-    "middle": ("in the middle", "in the center", "in the centre"),
-    "left": ("on the left", "at the left", "to the left"),
-    "right": ("on the right", "at the right", "to the right"),
-    "mountains": ("mountains", "peaks"),
-    "hills": ("hills", "rolling hills"),
-    "grey": ("grey", "gray"),
-    "lake": ("a lake", "a calm lake", "water"),
-    "meadow": ("a meadow", "grass", "a green field"),
-    "desert": ("a desert", "sand", "dunes"),
-    "snowfield": ("a snowfield", "snow"),
-    "trees": ("pine trees", "pines", "a forest", "trees"),
-}
-OPENINGS: Final = (
-    *[""] * 8,
-    "a painting of ",
-    "a landscape with ",
-    "a picture of ",
-    "a view of ",
-    "a beautiful landscape, ",
-    "an image of ",
-    "photo of ",
-    "a scene with ",
-)
-
-
-def caption(scene: Scene, rng: random.Random) -> str:
-    """Describe `scene`: mostly in full, sometimes by one or two of its facts."""
-    text = _short_caption(scene, rng) if rng.random() < 0.35 else full_caption(scene, rng)
-    return text.capitalize() if rng.random() < 0.15 else text
-
-
-def full_caption(scene: Scene, rng: random.Random) -> str:
-    """Describe `scene` with every fact that the score asks for: disc, side, time and ground."""
-    disc = f"{_disc_words(scene, rng, rng.random() < 0.8)} {_say(scene.side, rng)}"
-    relief = f"{_say(scene.relief_colour, rng)} {_say(scene.relief, rng)}"
-    ground, trees = _say(scene.ground, rng), _trees_words(scene, rng)
-    time = rng.choice(("at {}", "{}", "{} scene")).format(_say(scene.time, rng))
-    order = rng.randrange(4)
-    if order == 0:
-        text = f"{disc} over {relief} {time}, {ground}{trees}"
-    elif order == 1:
-        text = f"{ground} and {relief}{trees}, {disc}, {time}"
-    elif order == 2:
-        text = f"{time}, {relief}, {ground}{trees}, {disc}"
-    else:
-        text = f"{relief} behind {ground}{trees} with {disc} {time}"
-    return rng.choice(OPENINGS) + text
-
-
-def captions_around(scene: Scene, rng: random.Random) -> tuple[str, str, float]:
-    """Two captions that differ in the side alone, and how far from the first to the second the disc of `scene` is."""
-    assert scene.place is not None
-    left, middle, right = ((low + high) / 2 for low, high in SIDES.values())
-    near = ("left", "middle", left, middle) if scene.place < middle else ("middle", "right", middle, right)
-    start, end, low, high = near if rng.random() < 0.4 else ("left", "right", left, right)
-    words = rng.getrandbits(32)
-    first, second = (full_caption(replace(scene, side=side), random.Random(words)) for side in (start, end))
-    return first, second, (scene.place - low) / (high - low)
-
-
-def _short_caption(scene: Scene, rng: random.Random) -> str:
-    facts = [
-        f"{_disc_words(scene, rng, False)} {_say(scene.side, rng)}",
-        _disc_words(scene, rng, rng.random() < 0.5),
-        rng.choice(("at {}", "{}", "a {} landscape")).format(_say(scene.time, rng)),
-        _say(scene.ground, rng),
-        f"{_say(scene.relief_colour, rng)} {_say(scene.relief, rng)}",
-    ]
-    chosen = rng.choices((0, 1, 2, 3, 4), weights=(5, 3, 1, 1, 1), k=rng.choice((1, 2)))
-    return ", ".join(facts[i] for i in dict.fromkeys(chosen))
-
-
-def _disc_words(scene: Scene, rng: random.Random, with_size: bool) -> str:
-    size = f"{_say(scene.disc_size, rng)} " if with_size and scene.disc_size != "plain" else ""
-    words = f"{size}{scene.disc_colour} {scene.disc}"
-    article = "an" if words.startswith("orange") else "a"
-    return f"{article} {words}"
-
-
-def _trees_words(scene: Scene, rng: random.Random) -> str:
-    if scene.has_trees:
-        return f" {rng.choice(('and', 'with'))} {_say('trees', rng)}"
-    return " without trees" if rng.random() < 0.2 else ""
-
-
-def _say(fact: str, rng: random.Random) -> str:
-    return rng.choice(WORDS_FOR.get(fact, (fact,)))
-
-
-def captions(count: int, seed: int) -> Iterator[str]:
-    """Captions of `count` random scenes."""
-    rng = random.Random(seed)
-    for _ in range(count):
-        yield caption(random_scene(rng), rng)

@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from builder.flux_tiny.autoencoder import to_model_range
+from builder.flux_tiny.captions import caption
 from builder.flux_tiny.checkpoint import one_cycle
-from builder.flux_tiny.landscapes import caption, paint, random_scene
+from builder.flux_tiny.landscapes import paint
+from builder.flux_tiny.scenes import random_scene
 from builder.flux_tiny.text import T5_TOKENS
 
 ROOT: Final = Path(__file__).parents[2]

@@ -16,7 +16,9 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from builder.flux_tiny.landscapes import SIDES, SKY_FREE, WORDS_FOR, Scene
+from builder.flux_tiny.captions import WORDS_FOR
+from builder.flux_tiny.landscapes import SKY_FREE
+from builder.flux_tiny.scenes import SIDES, Scene
 
 DISC_WEIGHT: Final = 0.5
 HALF_WIDTH: Final = 0.13  # of the picture's width, on each side of the middle of where the disc may be

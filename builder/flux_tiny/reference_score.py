@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from builder.flux_tiny.landscapes import Rgb
+from builder.flux_tiny.scenes import Rgb
 from builder.flux_tiny.score import UNSEEN_SEED, disc_side, ground, time_of_day
 from builder.flux_tiny.score import Disc as Spot
 from builder.flux_tiny.shapes import COLOURS, OUTLINES, SHAPES, Task, random_task, reference_picture, task_caption

@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from builder.flux_tiny.landscapes import DISC_COLOURS, GROUNDS, SKY, TIMES, Scene, full_caption, paint, random_scene
+from builder.flux_tiny.captions import full_caption
+from builder.flux_tiny.landscapes import SKY, paint
+from builder.flux_tiny.scenes import DISC_COLOURS, GROUNDS, TIMES, Scene, random_scene
 from flux_engine.models.weights import BUNDLED_FOLDER
 
 Pixels = NDArray[np.float32]

@@ -14,27 +14,16 @@ from typing import Final
 
 from PIL import Image, ImageDraw
 
-from builder.flux_tiny.landscapes import (
-    SIDES,
-    SKY,
-    SUPERSAMPLE,
-    WORDS_FOR,
-    Canvas,
-    Rgb,
-    Scene,
-    paint,
-    random_scene,
-)
+from builder.flux_tiny.captions import relief_words, say
+from builder.flux_tiny.landscapes import SKY, SUPERSAMPLE, Canvas, paint
+from builder.flux_tiny.scenes import DISC_COLOURS, SIDES, Rgb, Scene, random_scene
 
 Points = list[tuple[float, float]]
 
 HALF: Final = 0.17  # of the shorter side: from a shape's middle to its edge
 HEIGHTS: Final = (0.19, 0.27)  # of a shape's middle, as a share of the height
-COLOURS: Final[dict[str, Rgb]] = {  # ones that the autoencoder knows
+COLOURS: Final[dict[str, Rgb]] = DISC_COLOURS | {  # ones that the autoencoder knows
     "white": (250, 250, 246),
-    "yellow": (255, 226, 40),
-    "orange": (255, 138, 12),
-    "red": (222, 28, 28),
     "green": (48, 140, 56),
     "purple": (126, 62, 160),
     "black": (22, 22, 28),
@@ -138,8 +127,8 @@ def _draw(picture: Image.Image, shape: str, colour: Rgb, middle: tuple[float, fl
 def task_caption(task: Task, rng: random.Random) -> str:
     """Says what is around the shape; the shape itself it leaves to the reference."""
     scene = task.scene
-    relief = f"{_say(scene.relief_colour, rng)} {_say(scene.relief, rng)}"
-    time, ground = _say(scene.time, rng), _say(scene.ground, rng)
+    relief = relief_words(scene, rng)
+    time, ground = say(scene.time, rng), say(scene.ground, rng)
     trees = rng.choice((" and trees", " and pines")) if scene.has_trees else ""
     return rng.choice(
         (
@@ -148,7 +137,3 @@ def task_caption(task: Task, rng: random.Random) -> str:
             f"{time}, {relief}, {ground}{trees}, image 1",
         )
     )
-
-
-def _say(fact: str, rng: random.Random) -> str:
-    return rng.choice(WORDS_FOR.get(fact, (fact,)))

@@ -11,7 +11,7 @@ from typing import Final
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from builder.flux_tiny.landscapes import captions
+from builder.flux_tiny.captions import captions
 
 CLIP_TOKENS: Final = 48
 T5_TOKENS: Final = 32  # what the model is trained with, and the catalogue's default for it

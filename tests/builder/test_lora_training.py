@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from builder.flux_tiny import lora
-from builder.flux_tiny.landscapes import paint, random_scene
+from builder.flux_tiny.landscapes import paint
+from builder.flux_tiny.scenes import random_scene
 from flux_engine.models.lora.library import LoraLibrary
 from flux_engine.models.lora.manager import LoRAManager, ScaledLora
 from flux_engine.models.lora.names import layer_names, linear_shapes

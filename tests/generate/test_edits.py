@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from builder.flux_tiny.landscapes import Scene, paint
+from builder.flux_tiny.landscapes import paint
+from builder.flux_tiny.scenes import Scene
 from builder.flux_tiny.score import disc, disc_colour
 from flux_engine.worker.worker import Worker
 

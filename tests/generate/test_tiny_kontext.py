@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from builder.flux_tiny.landscapes import Scene
 from builder.flux_tiny.reference_score import check, found_in, named_colour
+from builder.flux_tiny.scenes import Scene
 from builder.flux_tiny.shapes import Task, reference_picture
 from flux_engine.worker.worker import Worker
 

@@ -14,7 +14,8 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from builder.flux_tiny.landscapes import Scene, paint
+from builder.flux_tiny.landscapes import paint
+from builder.flux_tiny.scenes import Scene
 from builder.flux_tiny.score import disc, disc_colour, time_of_day
 from flux_engine.errors import InputFetchFailed
 from flux_engine.inputs.fetcher import InputFetcher
