@@ -19,7 +19,7 @@ from benchmarks.system import System, system
 from flux_engine.queues.celery import job_records, line_of
 from flux_engine.queues.celery_settings import CelerySettings
 from flux_engine.queues.records import JobRecords
-from local_platform.workers import WorkerProcess
+from local_platform.processes import WorkerProcess
 
 LONG = {"prompt": "a white moon over a calm lake", "num_inference_steps": 50, "num_images": 4, "cache": False}
 WANTED_S = 15.0

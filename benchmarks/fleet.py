@@ -15,8 +15,9 @@ import aiohttp
 import runpod
 
 from local_platform.job import Job, Status
+from local_platform.processes import OnLine
 from local_platform.server import API_KEY, Platform
-from local_platform.workers import OnLine, WorkerPool
+from local_platform.workers import WorkerPool
 
 JOB_TIMEOUT_S = 1_800
 

@@ -17,7 +17,7 @@ from flux_engine.cache.redis_link import RedisLink, RemoteServer
 from flux_engine.gateway.security.key_store import KeyStore
 from flux_engine.gateway.security.keys import mint
 from flux_engine.gateway.settings import GatewaySettings
-from local_platform.workers import REPOSITORY
+from local_platform.processes import REPOSITORY
 from tests.servers import free_port
 
 LOOK_S = 0.05

@@ -7,8 +7,9 @@
     openai_api        the same for clients of OpenAI's API
     faults, webhooks  what a network does to requests; what a finished job sends out
     server            all of it over HTTP
-    workers           the real handler in processes of its own
-    celery_workers    the same workers on Celery
+    processes         workers in processes of their own, and pools of them
+    workers           the real handler, fed by the platform
+    celery_workers    the same worker, fed by Celery
     behind            one or the other, as what stands behind a gateway
     serve             a worker, its queue and a gateway in front, by one command
 

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from flux_engine.settings import Settings
 from local_platform.faults import FaultPlan
 from local_platform.job import Limits
+from local_platform.processes import WorkerDied
 from local_platform.server import Platform
-from local_platform.workers import WorkerDied, WorkerPool
+from local_platform.workers import WorkerPool
 
 WATCH_S = 0.5
 

@@ -12,28 +12,15 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from flux_engine.queues.celery_settings import CelerySettings
 from local_platform.celery_workers import CeleryPool
+from local_platform.processes import OnLine, Pool
 from local_platform.server import API_KEY, Platform
-from local_platform.workers import OnLine, WorkerPool, WorkerProcess
+from local_platform.workers import WorkerPool
 
 QueueName = Literal["runpod", "celery"]
-
-
-class Pool(Protocol):
-    """Workers in processes of their own. WorkerPool and CeleryPool are two."""
-
-    workers: list[WorkerProcess]
-
-    async def start(self, count: int = 1) -> list[WorkerProcess]:
-        """Start `count` workers, until each is there. Raises WorkerDied and TimeoutError."""
-
-    def outgoing(self) -> list[WorkerProcess]:
-        """Those whose place another is to take."""
-
-    async def replace(self, worker: WorkerProcess) -> WorkerProcess: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,8 +33,8 @@ from flux_engine.gateway.security.keys import mint
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.logs import set_up_logs
 from flux_engine.settings import Settings, SettingsError, default_cache_folder
-from local_platform.behind import Pool, QueueName, behind
-from local_platform.workers import WorkerDied
+from local_platform.behind import QueueName, behind
+from local_platform.processes import Pool, WorkerDied
 
 USER: Final = "local"
 SCOPES: Final[frozenset[Scope]] = frozenset(("generate", "read"))

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from flux_engine.models.weights import BUNDLED_FOLDER
 from local_platform.job import Job, Status
+from local_platform.processes import WorkerProcess
 from local_platform.server import Platform
-from local_platform.workers import HANDLER, WorkerPool, WorkerProcess
+from local_platform.workers import HANDLER, WorkerPool
 
 ROOT: Final = Path(__file__).parents[2]
 PROMPT: Final = "a large red sun on the left over purple mountains at dusk"

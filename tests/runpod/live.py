@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from local_platform.job import Job, Status
+from local_platform.processes import WorkerProcess
 from local_platform.server import Platform
-from local_platform.workers import WorkerProcess
 from tests.runpod.pool import LoggedPool
 
 SUN: Final = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from local_platform.processes import OnLine
 from local_platform.server import Platform
-from local_platform.workers import OnLine, WorkerPool
+from local_platform.workers import WorkerPool
 from tests import leaks
 
 

@@ -20,8 +20,8 @@ from flux_engine.results.limit import RUN_LIMIT_BYTES, RUNSYNC_LIMIT_BYTES
 from local_platform.endpoint import PATIENCE_S
 from local_platform.faults import FaultKind, FaultPlan
 from local_platform.job import Limits, Status
+from local_platform.processes import REPOSITORY
 from local_platform.server import Platform
-from local_platform.workers import REPOSITORY
 from tests.runpod.live import (
     IN_HAND,
     LEASE_S,

@@ -12,8 +12,8 @@ import pytest
 from local_platform.endpoint import PATIENCE_S
 from local_platform.faults import FaultPlan
 from local_platform.job import Limits, Status
+from local_platform.processes import REPOSITORY
 from local_platform.server import Platform
-from local_platform.workers import REPOSITORY
 from tests.runpod.live import IN_HAND, LEASE_S, LONG, REFUSED, SLOW_S, SUN, Live, error, output, picture
 from tests.runpod.pool import LoggedPool
 

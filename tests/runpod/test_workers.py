@@ -16,8 +16,8 @@ import pytest
 from local_platform.endpoint import PATIENCE_S
 from local_platform.faults import FaultKind
 from local_platform.job import Job, Limits, Status
+from local_platform.processes import REPOSITORY, WorkerDied
 from local_platform.server import Platform
-from local_platform.workers import REPOSITORY, WorkerDied
 from tests.runpod.conftest import ECHO
 from tests.runpod.pool import LoggedPool
 
