@@ -9,9 +9,9 @@ from inspect import isawaitable
 PATIENCE_S = 60.0  # a stall of a busy machine is no failure
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Return once `condition` holds. Raises TimeoutError after a minute."""
-    async with asyncio.timeout(PATIENCE_S):
+async def until(condition: Callable[[], bool | Awaitable[bool]], *, patience_s: float = PATIENCE_S) -> None:
+    """Return once `condition` holds. Raises TimeoutError after `patience_s`."""
+    async with asyncio.timeout(patience_s):
         while not await _holds(condition):  # noqa: ASYNC110 - nothing in this process hears of it
             await asyncio.sleep(0.02)
 

@@ -26,7 +26,7 @@ from tests.cache.results_of import entry_of, read_back, stored
 from tests.servers import RedisProcess, S3Process, fetched
 from tests.waiting import until
 
-ONE, TWO = "1" * 64, "2" * 64
+ONE, TWO, THREE = "1" * 64, "2" * 64, "3" * 64
 QUICK = Terms(lease_s=2, entry_s=60, wait_limit_s=30)
 
 
@@ -58,6 +58,11 @@ async def make(
         await asyncio.sleep(0.05)
         await flight.complete(await stored(store, fingerprint, b"picture of " + fingerprint.encode()))
         return "made" if flight.warning is None else "made without the cache"
+
+
+async def is_cached(cache: CacheManager, store: FolderStore) -> bool:
+    """Whether jobs go through Redis, which is not tried for a moment after it failed."""
+    return await make(cache, store, fingerprint=THREE) != "made without the cache"
 
 
 async def keys(redis: RedisProcess, pattern: str = "*") -> list[str]:
@@ -304,7 +309,7 @@ async def test_waiters_sleep_until_they_are_woken(cache: CacheManager, store: Fo
         assert await seen.get() == {"stage": "denoising", "progress": 0.5}
         async with Redis.from_url(redis.url) as client:
             before = (await client.info("commandstats"))["cmdstat_eval"]["calls"]
-            await asyncio.sleep(0.5)  # long enough for a poll, were there one
+            await asyncio.sleep(0.5)  # the time is the subject: a poll, were there one, would come within it
             after = (await client.info("commandstats"))["cmdstat_eval"]["calls"]
         assert after == before  # nobody asks anything meanwhile
         await owner.complete(await stored(store, ONE, b"x"))
@@ -487,7 +492,7 @@ async def test_redis_is_away_from_the_start_and_comes_later(
     assert await cache.task_status("job-1") is None
     assert caplog.text.count("result cache unreachable") == 1
     redis.start()
-    await asyncio.sleep(0.25)
+    await until(lambda: is_cached(cache, store))
     assert await make(cache, store) == "made"
     assert await make(cache, store) == "hit"
     assert caplog.text.count("result cache reachable again") == 1
@@ -515,7 +520,7 @@ async def test_redis_goes_away_during_a_job(redis: RedisProcess, store: FolderSt
             assert await waiter == "made without the cache"
     redis.kill()
     redis.start()
-    await asyncio.sleep(0.25)
+    await until(lambda: is_cached(cache, store))
     assert await make(cache, store, fingerprint=TWO) == "made"
     assert await make(cache, store, fingerprint=TWO) == "hit"
     await cache.close()

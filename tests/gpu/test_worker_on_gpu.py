@@ -27,6 +27,7 @@ from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.device import read_device
 from flux_engine.models.planning.plan import Preferences
 from flux_engine.models.served import ServedModels
+from flux_engine.progress import Update
 from flux_engine.settings import Offload, Settings
 from flux_engine.units import GIB
 from flux_engine.worker.worker import Worker
@@ -118,8 +119,15 @@ async def test_offloaded_parts_paint_the_same(tmp_path: Path, offload: Offload) 
 
 async def test_a_cancelled_job_leaves_the_gpu_at_once_and_no_trace(worker: Worker) -> None:
     before = await picture_of(worker)
-    long = asyncio.create_task(result_of(worker, num_inference_steps=50, num_images=4))
-    await asyncio.sleep(0.3)
+    has_begun = asyncio.Event()
+
+    async def see(update: Update) -> None:
+        if update["stage"] == "denoising":
+            has_begun.set()
+
+    job = {"prompt": PROMPT, "seed": 7, "cache": False, "num_inference_steps": 50, "num_images": 4}
+    long = asyncio.create_task(worker.run({"id": "gpu", "input": job}, see, min_interval_s=0))
+    await has_begun.wait()
     long.cancel()
     with pytest.raises(asyncio.CancelledError):
         await long

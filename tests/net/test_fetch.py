@@ -274,11 +274,11 @@ async def test_a_slow_server_is_left(tmp_path: Path) -> None:
         await response.prepare(request)
         for _ in range(600):
             await response.write(b"x")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # the time is the subject: each byte arrives before a read times out
         return response
 
     async def silent(_request: web.Request) -> web.Response:
-        await asyncio.sleep(60)
+        await asyncio.sleep(60)  # the time is the subject: no byte arrives before a read times out
         return web.Response()
 
     for handle, fetcher in (

@@ -54,6 +54,11 @@ class Live:
     async def run(self, job_input: dict[str, Any], *, is_sync: bool = False) -> Job:
         return await self.result(self.submit(job_input, is_sync=is_sync))
 
+    async def until_asking(self) -> None:
+        """Wait until the worker asks for a job."""
+        endpoint, worker_id = self.platform.endpoint, self.worker.id
+        await endpoint.until(lambda: (seen := endpoint.worker(worker_id)) is not None and seen.is_asking)
+
     async def until_stage(self, job_id: str, stage: str) -> None:
         """Wait until the job is seen in `stage`."""
         await self.platform.endpoint.until(lambda: stage in (update["stage"] for update in updates(self.job(job_id))))

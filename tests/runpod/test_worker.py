@@ -191,9 +191,10 @@ async def test_heartbeats_go_on_while_the_gpu_works(live: Live) -> None:
 
 
 async def test_a_frozen_worker_takes_up_its_work_when_it_wakes(live: Live) -> None:
+    await live.until_asking()
     live.worker.freeze()
     job_id = live.submit(SUN)
-    await asyncio.sleep(2)
+    await live.platform.endpoint.until(lambda: live.job(job_id).worker is not None)  # sent, and not read
     live.worker.thaw()
     assert picture(await live.result(job_id)) == picture(await live.run(SUN))
 

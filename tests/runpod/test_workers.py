@@ -68,7 +68,7 @@ async def test_the_official_clients(official: Official) -> None:
         failed = await asyncio.to_thread(endpoint.run, {"error": "no"})
         assert await asyncio.to_thread(failed.output, PATIENCE_S) is None
         assert await asyncio.to_thread(failed.status) == "FAILED"
-        long = await asyncio.to_thread(endpoint.run, {"progress": ["begun"], "sleep_s": 600})
+        long = await asyncio.to_thread(endpoint.run, {"progress": "begun", "sleep_s": 600})
         job = platform.endpoint.queue[long.job_id]
         # The SDK forgets a stop signal for a job that it has taken but not begun.
         await platform.endpoint.until(lambda: bool(platform.endpoint.queue[job.id].events_of("progress")))

@@ -27,6 +27,7 @@ from flux_engine.gateway.security.keys import mint
 from tests.gateway.chaos.client import Client
 from tests.gateway.chaos.pictures import pixels, undisturbed
 from tests.gateway.chaos.system import VICTIMS, Queue, System, Victim
+from tests.waiting import until
 
 USERS: Final = 10
 BACK_AFTER_S: Final = (0.1, 0.8)
@@ -122,7 +123,7 @@ class Storm:
         """One task a key, and every user charged for exactly what was made."""
         link = RedisLink(RemoteServer(self._system.redis.url), retry_after_s=0)
         limits = LimitsManager(link, LimitTerms(work_per_day=DAY), root=self._system.settings().redis_root)
-        await _answering(link)  # where Redis is away, usage is that of this process alone
+        await until(lambda: _answers(link))  # where Redis is away, usage is that of this process alone
         faults = []
         for user in sorted({client.user for client in clients}):
             own = [client for client in clients if client.user == user]
@@ -145,13 +146,17 @@ class Storm:
     async def _charged(self, limits: LimitsManager, user: str, expected: float) -> float:
         """The user's charge, once it is `expected`, or as it stands when the gateways have had time to close what
         was left open."""
-        deadline = time.monotonic() + RECOUNT_S
-        while True:
+
+        async def charged() -> float:
             day = next(standing for standing in await limits.usage(user) if standing.policy.name == "work-day")
-            charged = round(DAY - day.remaining, 3)
-            if charged == expected or time.monotonic() > deadline:
-                return charged
-            await asyncio.sleep(1)
+            return round(DAY - day.remaining, 3)
+
+        async def is_expected() -> bool:
+            return await charged() == expected
+
+        with suppress(TimeoutError):
+            await until(is_expected, patience_s=RECOUNT_S)
+        return await charged()
 
     def _made(self) -> Counter[str]:
         """How often each task's picture was made, as the workers say."""
@@ -170,10 +175,9 @@ def _wish(number: int) -> dict[str, Any]:
     return {"prompt": f"a red sun {number}", "seed": number, "width": 64, "height": 64, "num_inference_steps": 1}
 
 
-async def _answering(link: RedisLink) -> None:
-    async with asyncio.timeout(RECOUNT_S):
-        while True:
-            with suppress(CacheAway):
-                await link.get("anything")
-                return
-            await asyncio.sleep(1)
+async def _answers(link: RedisLink) -> bool:
+    try:
+        await link.get("anything")
+    except CacheAway:
+        return False
+    return True

@@ -1,6 +1,6 @@
 """A small real handler for tests of the stand-in itself: it does what its input says, through the real SDK.
 
-sleep_s     wait that long          progress    a list, posted one after the other before the result
+sleep_s     wait that long          progress    an update, posted before the result
 block_s     stop all else as well   bytes       size of the output
 raises      raise an exception      error       the text of an error
 refresh     ask for a new worker
@@ -17,9 +17,8 @@ import runpod
 
 async def handler(job: dict[str, Any]) -> dict[str, Any]:
     order = job["input"]
-    for update in order.get("progress", []):
-        runpod.serverless.progress_update(job, update)
-        await asyncio.sleep(0.3)
+    if "progress" in order:
+        runpod.serverless.progress_update(job, order["progress"])
     await asyncio.sleep(order.get("sleep_s", 0))
     time.sleep(order.get("block_s", 0))  # noqa: ASYNC251  # as a handler does that is a plain function
     if "raises" in order:
