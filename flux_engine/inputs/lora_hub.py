@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from flux_engine.errors import InputFetchFailed, InvalidInput
 from flux_engine.inputs.lora_source import SUFFIX, HubLora
-from flux_engine.net.fetch import PASSING, asked_to_wait
+from flux_engine.net.status import PASSING, asked_to_wait
 
 HUB_URL: Final = "https://huggingface.co"
 TIMEOUT_S: Final = 10.0

@@ -1,4 +1,4 @@
-"""Posting to a URL that a client named, under the same guard as fetching (fetch.py): webhooks.
+"""Posting to a URL that a client named, under the same guard as fetching (door.py): webhooks.
 
 No redirect is followed: it would carry a signed body to an address that nobody has named. Nothing of the answer is read
 but its status, so that a webhook is no way to look at what another service answers.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from flux_engine.errors import InputFetchFailed
-from flux_engine.net.fetch import AddressRefused, Fetcher
+from flux_engine.net.door import AddressRefused, Door
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,12 @@ class Answer:
     reason: str = ""
 
 
-class Poster(Fetcher):
+class Poster(Door):
     """Posts for clients.
 
         answer = await Poster().post("https://example.com/hook", body=b"{}", headers={}, total_timeout_s=15)
 
-    The arguments are those of Fetcher.
+    The arguments are those of Door.
     """
 
     async def post(self, url: str, *, body: bytes, headers: Mapping[str, str], total_timeout_s: float) -> Answer:

@@ -2,7 +2,7 @@
 
 A signature covers the bytes of its URL, and HTTP libraries decode `%2F` or quote `+` anew. Here only the host is
 normalised, and only what a request line cannot carry is percent-encoded: blanks, control characters, backslashes and
-everything outside ASCII. The fragment is dropped. fetch.py decides which schemes and hosts may be opened.
+everything outside ASCII. The fragment is dropped. door.py decides which schemes and hosts may be opened.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from flux_engine.errors import InputFetchFailed
 from flux_engine.net.post import Answer, Poster
-from tests.net.test_fetch import REFUSED_ADDRESSES, REFUSED_URLS
+from tests.net.test_addresses import REFUSED_ADDRESSES
+from tests.net.test_door import REFUSED_URLS
 from tests.web_server import loopback, own_certificate, server
 
 
