@@ -22,8 +22,9 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from diffusers.utils import logging
 from safetensors.torch import load_file, save_file
 
+from flux_engine.models.lora.holder import ScaledLora
 from flux_engine.models.lora.library import LoraLibrary
-from flux_engine.models.lora.manager import LoRAManager, ScaledLora
+from flux_engine.models.lora.manager import LoRAManager
 from flux_engine.models.lora.names import layer_names, linear_shapes
 from flux_engine.models.planning.plan import LoraMode
 

@@ -12,8 +12,9 @@ from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.models.beside.upsampler import Upsampler
 from flux_engine.models.loading import Tuned
 from flux_engine.models.lora.format import PreparedLora
+from flux_engine.models.lora.holder import ScaledLora
 from flux_engine.models.lora.library import LoraLibrary
-from flux_engine.models.lora.manager import LoRAManager, ScaledLora
+from flux_engine.models.lora.manager import LoRAManager
 from flux_engine.models.planning.plan import Plan
 from flux_engine.models.spec import ModelSpec
 

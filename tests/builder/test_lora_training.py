@@ -13,8 +13,9 @@ import torch
 from builder.flux_tiny import lora
 from builder.flux_tiny.landscapes import paint
 from builder.flux_tiny.scenes import random_scene
+from flux_engine.models.lora.holder import ScaledLora
 from flux_engine.models.lora.library import LoraLibrary
-from flux_engine.models.lora.manager import LoRAManager, ScaledLora
+from flux_engine.models.lora.manager import LoRAManager
 from flux_engine.models.lora.names import layer_names, linear_shapes
 from flux_engine.models.tuning.libraries import import_diffusers
 

@@ -21,7 +21,7 @@ from flux_engine.media.decode import Pictures
 from flux_engine.models.beside.upsampler import ChatUpsampler, EncoderUpsampler
 from flux_engine.models.catalog import FLUX_2_DEV, FLUX_3_KLEIN
 from flux_engine.models.loaded import LoadedModel
-from flux_engine.models.lora.manager import ScaledLora
+from flux_engine.models.lora.holder import ScaledLora
 from flux_engine.progress import Progress
 from tests.conftest import context_for
 from tests.generate.conftest import loaded

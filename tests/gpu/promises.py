@@ -14,7 +14,8 @@ import torch
 
 from flux_engine.models.checkpoint import write_checkpoint
 from flux_engine.models.loading import Source, Tuned, load_tuned, release_memory
-from flux_engine.models.lora.manager import LoRAManager, ScaledLora
+from flux_engine.models.lora.holder import ScaledLora
+from flux_engine.models.lora.manager import LoRAManager
 from flux_engine.models.planning.gpus import GpuProperties
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Plan, Preferences

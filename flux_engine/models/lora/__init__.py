@@ -1,4 +1,5 @@
 """LoRA files checked, translated to diffusers' names and put into the transformer for one job.
 
-`manager.LoRAManager` is the way in. A file is hostile until `file` and `format` have checked it.
+`manager.LoRAManager` is the way in, with two ways to hold LoRAs: `adapters` and `slot`. A file is hostile until `file`
+and `format` have checked it.
 """

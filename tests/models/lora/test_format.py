@@ -15,8 +15,9 @@ from torch import Tensor
 from flux_engine.errors import FluxError, InputFetchFailed, LoraIncompatible, LoraInvalid
 from flux_engine.models.lora.file import LoraFile, read_lora_file
 from flux_engine.models.lora.format import prepare_lora
+from flux_engine.models.lora.holder import ScaledLora
 from flux_engine.models.lora.library import LoraLibrary
-from flux_engine.models.lora.manager import LoRAManager, ScaledLora
+from flux_engine.models.lora.manager import LoRAManager
 from flux_engine.models.lora.names import linear_shapes
 from tests.models.lora.schemes import KOHYA, fused, write
 from tests.models.tiny import (

@@ -19,7 +19,8 @@ from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 from flux_engine.errors import JobCancelled, LoraInvalid
 from flux_engine.models.lora.format import PreparedLora
-from flux_engine.models.lora.manager import LoRAManager, ScaledLora
+from flux_engine.models.lora.holder import ScaledLora
+from flux_engine.models.lora.manager import LoRAManager
 from flux_engine.models.lora.names import linear_shapes
 from flux_engine.models.planning.plan import LoraMode
 from tests.models.tiny import flux1_transformer, flux2_transformer, forward, pipeline_of, random_lora

@@ -13,8 +13,9 @@ from diffusers import FluxPipeline
 
 from flux_engine.models.lora.file import LoraFile
 from flux_engine.models.lora.format import prepare_lora
+from flux_engine.models.lora.holder import ScaledLora
 from flux_engine.models.lora.library import LoraLibrary
-from flux_engine.models.lora.manager import LoRAManager, ScaledLora
+from flux_engine.models.lora.manager import LoRAManager
 from flux_engine.models.lora.names import LayerNames, layer_names, linear_shapes
 from flux_engine.models.lora.parts import LoraLayer
 from flux_engine.models.weights import BUNDLED_FOLDER

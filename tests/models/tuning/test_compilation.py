@@ -18,7 +18,8 @@ from diffusers import FluxPipeline
 from peft.tuners.lora import LoraLayer
 
 from flux_engine.models.catalog import FLUX_TINY
-from flux_engine.models.lora.manager import LoRAManager, ScaledLora
+from flux_engine.models.lora.holder import ScaledLora
+from flux_engine.models.lora.manager import LoRAManager
 from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import ModelOptimizer
 from flux_engine.models.planning.plan import Plan, Preferences
