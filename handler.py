@@ -28,16 +28,11 @@ from flux_engine.build import build_checks, build_worker, try_own_bucket
 from flux_engine.cli.local import TestInputError, print_summary, with_test_input
 from flux_engine.health import Unfit
 from flux_engine.logs import set_up_logs
-from flux_engine.runpod_sdk import (
-    Deliveries,
-    GracefulStop,
-    Unprinted,
-    import_runpod,
-    part_sender,
-    progress_sender,
-    retry_results,
-    wake_on_events,
-)
+from flux_engine.runpod_sdk.draining import GracefulStop
+from flux_engine.runpod_sdk.results import Unprinted, retry_results
+from flux_engine.runpod_sdk.scaler import Deliveries, wake_on_events
+from flux_engine.runpod_sdk.sdk import import_runpod
+from flux_engine.runpod_sdk.senders import part_sender, progress_sender
 from flux_engine.settings import Settings, SettingsError
 from flux_engine.worker.worker import Worker
 

@@ -139,7 +139,8 @@ def test_no_other_module_can_open_a_url() -> None:
         "flux_engine/results/s3_config.py": {
             "socket"
         },  # resolves the endpoint's name, to refuse one that is not public
-        "flux_engine/runpod_sdk.py": {"aiohttp"},  # posts to the platform
+        "flux_engine/runpod_sdk/senders.py": {"aiohttp"},  # posts to the platform
+        "flux_engine/runpod_sdk/results.py": {"aiohttp"},  # names the errors of such a post
         "flux_engine/queues/runpod.py": {"httpx2"},  # asks the platform
         "flux_engine/queues/worker_health.py": {"aiohttp"},  # answers probes, asks nothing
         "flux_engine/queues/celery_worker.py": {"socket"},  # this host's name
