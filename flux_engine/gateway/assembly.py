@@ -28,12 +28,14 @@ from flux_engine.gateway.security.secret import gateway_secret
 from flux_engine.gateway.security.terms import SecurityTerms
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.gateway.task import Task
+from flux_engine.gateway.tasks.cancellation import Cancellation
 from flux_engine.gateway.tasks.endings import Endings
 from flux_engine.gateway.tasks.events import EventHub
 from flux_engine.gateway.tasks.hits import Hits
 from flux_engine.gateway.tasks.intake import Intake
 from flux_engine.gateway.tasks.kept import KeptInputs
 from flux_engine.gateway.tasks.ledger.ledger import Ledger
+from flux_engine.gateway.tasks.look import Look
 from flux_engine.gateway.tasks.named import NamedInputs
 from flux_engine.gateway.tasks.pace import Pace
 from flux_engine.gateway.tasks.results import Results
@@ -138,10 +140,12 @@ def _assembled(settings: GatewaySettings, opened: _Opened, pace: Pace | None) ->
     dispatcher = Dispatcher(ledger, line, opened.queue, settings, **handing)
     endings.on_freed = dispatcher.kick
     looking: dict[str, Any] = {"cache": cache, "hits": hits, "line": line, "settings": settings, "capacity": capacity}
-    sweep = Sweep(ledger, opened.queue, dispatcher=dispatcher, endings=endings, pace=pace, **closing, **looking)
+    cancellation = Cancellation(ledger, opened.queue, endings)
+    acting: dict[str, Any] = {"dispatcher": dispatcher, "endings": endings, "cancellation": cancellation}
+    look = Look(ledger, opened.queue, pace=pace, **acting, **closing, **looking)
     checking: dict[str, Any] = {"offers": offers, "hits": hits, "named": NamedInputs(Fetcher()), "limits": limits}
-    has_urls = settings.shared.has_bucket
-    intake = Intake(ledger, kept=kept, line=line, sweep=sweep, store_has_urls=has_urls, **checking)
+    entering: dict[str, Any] = {"line": line, "kept": kept, "dispatcher": dispatcher, "endings": endings}
+    intake = Intake(ledger, store_has_urls=settings.shared.has_bucket, **entering, **checking)
     return Gateway(
         settings=settings,
         redis=opened.redis,
@@ -153,7 +157,8 @@ def _assembled(settings: GatewaySettings, opened: _Opened, pace: Pace | None) ->
         asking=Asking(offers, hits, cache, settings),
         capacity=capacity,
         intake=intake,
-        sweep=sweep,
+        sweep=Sweep(ledger, look, endings=endings, rates=opened.queue.rates, pace=pace),
+        **acting,
         security=opened.security,
         limits=limits,
         line=line,

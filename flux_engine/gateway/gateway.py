@@ -29,10 +29,13 @@ from flux_engine.gateway.offer import Offers
 from flux_engine.gateway.security.manager import SecurityManager
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.gateway.task import Task
+from flux_engine.gateway.tasks.cancellation import Cancellation
+from flux_engine.gateway.tasks.endings import Endings
 from flux_engine.gateway.tasks.events import EventHub
 from flux_engine.gateway.tasks.intake import Intake
 from flux_engine.gateway.tasks.ledger.ledger import Ledger
 from flux_engine.gateway.tasks.results import Results
+from flux_engine.gateway.tasks.submit import Dispatcher
 from flux_engine.gateway.tasks.sweep import Sweep
 from flux_engine.gateway.watching.metrics import GatewayMetrics
 from flux_engine.gateway.webhooks.manager import WebhookManager
@@ -62,6 +65,9 @@ class Gateway:
     capacity: Capacity
     intake: Intake
     sweep: Sweep
+    dispatcher: Dispatcher
+    endings: Endings
+    cancellation: Cancellation
     security: SecurityManager
     limits: LimitsManager
     line: FairLine
@@ -95,7 +101,7 @@ async def running(gateway: Gateway, notices: Notices) -> AsyncIterator[None]:
     jobs = [
         asyncio.create_task(gateway.hub.run(), name="events"),
         asyncio.create_task(gateway.sweep.run(), name="sweep"),
-        asyncio.create_task(gateway.sweep.dispatcher.run(), name="dispatcher"),
+        asyncio.create_task(gateway.dispatcher.run(), name="dispatcher"),
         asyncio.create_task(gateway.webhooks.run(), name="webhooks"),
         asyncio.create_task(_listen(gateway, notices), name="notices"),
     ]

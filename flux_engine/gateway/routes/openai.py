@@ -38,7 +38,7 @@ from flux_engine.gateway.routes.request import (
 from flux_engine.gateway.seams import Principal
 from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.events import Event
-from flux_engine.gateway.tasks.sweep import ORPHANED_S
+from flux_engine.gateway.tasks.look import ORPHANED_S
 from flux_engine.gateway.tasks.wanted import Accepted, Wanted
 from flux_engine.openai.answer import images_body, model_body, models_body
 from flux_engine.openai.events import PartialImages, as_text, completed_events, error_event

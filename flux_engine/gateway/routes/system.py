@@ -77,7 +77,7 @@ async def metrics(request: Request) -> Response:
 async def queue_hook(request: Request, task_id: str, secret: str) -> Response:
     """The queue says that a task has changed. It is not believed: its status is read."""
     gateway = gateway_of(request)
-    expected = gateway.sweep.dispatcher.hook_path(task_id).rpartition("/")[2] if TASK_ID.fullmatch(task_id) else ""
+    expected = gateway.dispatcher.hook_path(task_id).rpartition("/")[2] if TASK_ID.fullmatch(task_id) else ""
     if not expected or not hmac.compare_digest(secret.encode(), expected.encode()):
         raise NotFound(NO_SUCH_TASK)
     await gateway.sweep.nudge(task_id)

@@ -104,7 +104,7 @@ async def delete(
     gateway = gateway_of(request)
     task = await own_task(request, task_id, principal)
     if not task.is_final:
-        task = await gateway.sweep.cancel(task)
+        task = await gateway.cancellation.cancel(task)
     if purge in ("1", "true"):
         await _purge(request, task)
         task = await gateway.ledger.get(task.id) or task
@@ -151,7 +151,7 @@ async def _purge(request: Request, task: Task) -> None:
         if not task.is_final:
             return  # the sweep does it at the end; where that came in between, it is done here
     try:
-        await gateway.sweep.endings.purge(task)
+        await gateway.endings.purge(task)
     except StorageFailed as error:
         raise Unavailable("the files could not be deleted now; send it again") from error
 

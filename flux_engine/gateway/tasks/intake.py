@@ -28,12 +28,13 @@ from flux_engine.gateway.offer import Offers
 from flux_engine.gateway.problems import Gone, KeyReused, Problem, Refused
 from flux_engine.gateway.seams import Limits, Line
 from flux_engine.gateway.task import Kind, Task
+from flux_engine.gateway.tasks.endings import Endings
 from flux_engine.gateway.tasks.hits import Hits
 from flux_engine.gateway.tasks.kept import KeptInputs
 from flux_engine.gateway.tasks.ledger.ledger import Ledger
 from flux_engine.gateway.tasks.ledger.news import Ending, Known, new_task
 from flux_engine.gateway.tasks.named import NamedInputs
-from flux_engine.gateway.tasks.sweep import Sweep
+from flux_engine.gateway.tasks.submit import Dispatcher
 from flux_engine.gateway.tasks.wanted import Accepted, Wanted
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job
@@ -60,7 +61,8 @@ class Intake:
         kept: KeptInputs,
         limits: Limits,
         line: Line,
-        sweep: Sweep,
+        dispatcher: Dispatcher,
+        endings: Endings,
         store_has_urls: bool,
     ) -> None:
         """`store_has_urls`: results are read from a bucket, which workers may write to themselves."""
@@ -71,7 +73,8 @@ class Intake:
         self._kept = kept
         self._limits = limits
         self._line = line
-        self._sweep = sweep
+        self._dispatcher = dispatcher
+        self._endings = endings
         self._store_has_urls = store_has_urls
 
     async def accept(self, wanted: Wanted) -> Accepted:
@@ -106,7 +109,7 @@ class Intake:
             await self._ledger.discard(task, key=wanted.key)
             await self._give_back(task_id)
             raise
-        self._sweep.dispatcher.kick()
+        self._dispatcher.kick()
         return Accepted(task, headers=reservation.headers)
 
     async def parsed(self, body: Mapping[str, Any], kind: Kind | None, *, task_id: str) -> ImageJob | VideoJob:
@@ -188,7 +191,7 @@ class Intake:
         if known is not None:
             return await self._replayed(known, body_hash)
         with suppress(CacheAway, RedisError):  # the sweep settles it again
-            await self._sweep.endings.settle_new(finished)
+            await self._endings.settle_new(finished)
         return Accepted(finished)
 
     def _task(self, task_id: str, job: ImageJob | VideoJob, wanted: Wanted) -> Task:

@@ -72,9 +72,9 @@ async def test_progress_never_falls_though_a_worker_begins_again(gw: World) -> N
         while (await anext(events)).data["progress"] < 0.6:
             pass
         gw.hand.progress(job, 0.1, seq=1)
-        await gw.gateway.sweep.look(made["task_id"])
+        await gw.gateway.sweep.look.at(made["task_id"])
         gw.hand.progress(job, 0.7, seq=4)
-        await gw.gateway.sweep.look(made["task_id"])
+        await gw.gateway.sweep.look.at(made["task_id"])
         gw.hand.finish(job)
         told = await rest(events)
     progress = [event.data["progress"] for event in told]

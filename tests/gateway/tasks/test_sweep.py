@@ -149,7 +149,7 @@ async def test_what_a_gateway_reserved_and_died_over_is_closed(gw: World) -> Non
     died = LimitsManager(link, terms, root=settings.redis_root, clock=lambda: time.time() - 2 * LEFT_OPEN_S)
     taken = await died.reserve("ada", "00000000-0000-4000-8000-00000000000b", 40)  # or TooMany, and nothing was taken
     assert taken.work == 40
-    await gw.gateway.sweep.endings.check_reservations()
+    await gw.gateway.endings.check_reservations()
     assert await _left_of_work(gw) == pytest.approx(quota - spent)
     await link.close()
 
@@ -191,7 +191,7 @@ async def test_the_queues_hook_is_a_nudge(shared_redis: RedisProcess, tmp_path: 
         made = await gw.create()
         job = await gw.hand.take()
         gw.hand.finish(job)
-        path = gw.gateway.sweep.dispatcher.hook_path(made["task_id"])
+        path = gw.gateway.dispatcher.hook_path(made["task_id"])
         forged = path[:-1] + ("0" if path[-1] != "0" else "1")
         assert (await gw.client.post(forged, headers={"Authorization": ""})).status_code == 404
         assert (await gw.status(made["task_id"]))["status"] == "queued"

@@ -1,0 +1,203 @@
+"""One look at a task, and what follows from what it finds.
+
+In this order: the worker's own word in the shared Redis, then the queue's status. A task that the queue has forgotten
+is submitted again under the same id, a bounded number of times; one that takes too long fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from flux_engine.cache.manager import CacheManager
+from flux_engine.errors import FluxError, StorageFailed
+from flux_engine.gateway.capacity import Capacity
+from flux_engine.gateway.seams import Line, Webhooks
+from flux_engine.gateway.settings import GatewaySettings
+from flux_engine.gateway.task import Task, TaskError
+from flux_engine.gateway.tasks.cancellation import Cancellation
+from flux_engine.gateway.tasks.endings import Endings
+from flux_engine.gateway.tasks.hits import Hits
+from flux_engine.gateway.tasks.kept import is_whole
+from flux_engine.gateway.tasks.ledger.ledger import Ledger
+from flux_engine.gateway.tasks.ledger.news import Ending
+from flux_engine.gateway.tasks.pace import Pace
+from flux_engine.gateway.tasks.reports import completed, failed, found_again, lost, news_of, refused
+from flux_engine.gateway.tasks.results import Results
+from flux_engine.gateway.tasks.submit import Dispatcher
+from flux_engine.queues.job_queue import JobQueue, Report
+
+ORPHANED_S: Final = 30.0  # until a task that nobody waits for is cancelled
+
+log = logging.getLogger(__name__)
+
+
+class Look:
+    """See the module. Each look ends with when to look again, or with the task's end."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        queue: JobQueue,
+        *,
+        dispatcher: Dispatcher,
+        endings: Endings,
+        cancellation: Cancellation,
+        cache: CacheManager,
+        results: Results,
+        hits: Hits,
+        line: Line,
+        webhooks: Webhooks,
+        settings: GatewaySettings,
+        capacity: Capacity,
+        pace: Pace,
+    ) -> None:
+        self._ledger = ledger
+        self._queue = queue
+        self._dispatcher = dispatcher
+        self._endings = endings
+        self._cancellation = cancellation
+        self._cache = cache
+        self._results = results
+        self._hits = hits
+        self._line = line
+        self._webhooks = webhooks
+        self._settings = settings
+        self._capacity = capacity
+        self._pace = pace
+
+    async def at(self, task_id: str, *, is_among_few: bool = True) -> None:
+        """Look at one task; where it `is_among_few`, there is time to look again soon."""
+        task = await self._ledger.get(task_id)
+        if task is None:
+            await self._ledger.agenda.look_at(task_id, time.time())  # which drops what is not there
+        elif task.is_final:
+            await self._endings.settle(task)
+        elif self._is_overdue(task):
+            await self._give_up(task)
+        elif task.orphaned_at is not None and not task.cancelling and time.time() - task.orphaned_at > ORPHANED_S:
+            await self._cancellation.cancel(task)
+        elif task.ticket is None:
+            await self._look_before_queue(task)
+        else:
+            await self._look_in_queue(task, task.ticket, is_among_few=is_among_few)
+
+    async def advance(self, task: Task, update: Mapping[str, Any], *, is_told: bool = False) -> None:
+        """A worker says how far `task` is, `is_told` where through Redis."""
+        news = news_of(update)
+        if news is not None:
+            is_news = await self._ledger.advance(task, news, is_told=is_told)
+            if is_news and task.status == "queued":
+                await self._webhooks.task_changed(replace(task, status="processing", started_at=time.time()))
+
+    def _is_overdue(self, task: Task) -> bool:
+        now = time.time()
+        if task.deadline_at is not None and now > task.deadline_at:
+            return True
+        return task.submitted_at is not None and now - task.submitted_at > self._settings.task_timeout_seconds
+
+    async def _give_up(self, task: Task) -> None:
+        if task.ticket is not None:
+            await self._cancellation.in_queue(task.ticket)
+        is_deadline = task.deadline_at is not None and time.time() > task.deadline_at
+        reason = "`deadline_seconds` passed" if is_deadline else "no worker finished this task in time; send it again"
+        error = TaskError(code="internal", message=reason, retryable=not is_deadline)
+        await self._endings.finish(task, Ending(status="cancelled" if task.cancelling else "failed", error=error))
+
+    async def _look_before_queue(self, task: Task) -> None:
+        if task.cancelling:
+            await self._endings.finish(task, Ending(status="cancelled"))
+        elif await self._waits_in_line(task):
+            await self._ledger.agenda.look_at(task.id, time.time() + self._pace.in_line)
+        elif task.attempt >= self._settings.task_max_attempts:
+            await self._endings.finish(task, lost(task))
+        else:
+            await self._ledger.agenda.look_at(task.id, time.time() + self._pace.after_error)
+            await self._dispatcher.submit(task.id)
+
+    async def _waits_in_line(self, task: Task) -> bool:
+        """Also of a task whose replica died between the ledger and the line: it enters now."""
+        if await self._line.position(task.id) is not None:
+            return True
+        if task.attempt > 0:
+            return False
+        await self._line.enter(task.user, task.id, task.priority)  # nothing, where it is in flight
+        self._dispatcher.kick()
+        return await self._line.position(task.id) is not None
+
+    async def _look_in_queue(self, task: Task, ticket: str, *, is_among_few: bool) -> None:
+        if task.cancelling:
+            report = await self._queue.cancel(ticket)
+            if report.state in ("cancelled", "unknown"):
+                await self._endings.finish(task, Ending(status="cancelled"))
+                return
+        report = await self._queue.status(ticket)
+        match report.state:
+            case "queued":
+                await self._still_queued(task, is_among_few=is_among_few)
+            case "running":
+                await self._still_running(task, report)
+            case "completed":
+                await self._completed(task, report)
+            case "failed" | "timed_out":
+                await self._endings.finish(task, failed(report))
+            case "cancelled" if task.cancelling:
+                await self._endings.finish(task, Ending(status="cancelled"))
+            case _:
+                await self._lost_by_queue(task)
+
+    async def _still_queued(self, task: Task, *, is_among_few: bool) -> None:
+        waiting_for = await self._capacity.waiting_for()
+        if waiting_for != task.waiting_for:
+            await self._ledger.note(task, waiting_for=waiting_for)
+        wait_s = self._pace.queued_while_few if is_among_few else self._pace.queued
+        await self._ledger.agenda.look_at(task.id, time.time() + wait_s)
+
+    async def _still_running(self, task: Task, report: Report) -> None:
+        if report.progress is not None:
+            await self.advance(task, report.progress)
+        elif task.status == "queued":
+            begun = replace(task, status="processing", started_at=time.time(), waiting_for=None)
+            await self._ledger.note(task, status=begun.status, started_at=begun.started_at, waiting_for=None)
+            await self._webhooks.task_changed(begun)
+        await self._ledger.agenda.look_at(task.id, time.time() + self._until_next(task, report))
+
+    def _until_next(self, task: Task, report: Report) -> float:
+        if task.ended_at is not None and time.time() - task.ended_at < self._pace.told_within:
+            return self._pace.ending
+        is_told = task.heard_at is not None and time.time() - task.heard_at < self._pace.told_within
+        can_rest = is_told and report.progress is None and not self._queue.rates.shows_lost_workers
+        return self._pace.told if can_rest else self._pace.running
+
+    async def _completed(self, task: Task, report: Report) -> None:
+        if report.output is None or ("images" not in report.output and "video" not in report.output):
+            await self._lost_by_queue(task)  # a result that the platform dropped for its size, or lost
+            return
+        try:
+            adopted = await self._results.adopt(report.output)
+        except StorageFailed:
+            raise  # another look may find the store well again
+        except FluxError as error:
+            await self._endings.finish(task, refused(error))
+            return
+        held = await self._ledger.input(task.id)
+        if held is not None and is_whole(held):
+            await self._hits.remember(task, held.get("given", held), adopted)
+        await self._endings.finish(task, completed(task, adopted))
+
+    async def _lost_by_queue(self, task: Task) -> None:
+        """The queue knows nothing of it: its result may be in the store all the same, else it is submitted again."""
+        known = await self._cache.task_status(task.id)
+        entry = known.result if known is not None and known.status == "completed" else None
+        if entry is not None and await self._results.has(entry):
+            await self._endings.finish(task, found_again(task, entry))
+        elif task.submitted_at is not None and time.time() - task.submitted_at < self._pace.unknown_again:
+            await self._ledger.agenda.look_at(task.id, time.time() + self._pace.unknown_again)
+        elif task.attempt >= self._settings.task_max_attempts:
+            await self._endings.finish(task, lost(task))
+        elif await self._ledger.agenda.lose_ticket(task):
+            log.warning("task lost by the queue", extra={"job_id": task.id, "detail": f"attempt {task.attempt}"})
+            await self._dispatcher.submit(task.id)
