@@ -94,7 +94,7 @@ class Intake:
         reservation = await self._limits.reserve(user, task_id, task.work)
         try:
             job_input = await self._job_input(task_id, wanted.body, job)
-            known = await self._ledger.create(task, job_input, body_hash=body_hash, key=wanted.key)
+            known = await self._ledger.beginnings.create(task, job_input, body_hash=body_hash, key=wanted.key)
         except BaseException:
             await self._give_back(task_id)  # the task may be there all the same: its end charges what it used
             raise
@@ -106,7 +106,7 @@ class Intake:
         except CacheAway:
             log.warning("task not in line yet", extra={"job_id": task_id})  # the sweep's first look lets it enter
         except Problem:  # the line is full
-            await self._ledger.discard(task, key=wanted.key)
+            await self._ledger.beginnings.discard(task, key=wanted.key)
             await self._give_back(task_id)
             raise
         self._dispatcher.kick()
@@ -165,9 +165,9 @@ class Intake:
     async def _known(self, wanted: Wanted, body_hash: str) -> Known | None:
         user = wanted.principal.user
         if wanted.key is not None:
-            return await self._ledger.known_by_key(user, wanted.key)
+            return await self._ledger.beginnings.known_by_key(user, wanted.key)
         if wanted.is_repeat:
-            task_id = await self._ledger.known_by_body(user, body_hash)
+            task_id = await self._ledger.beginnings.known_by_body(user, body_hash)
             return Known(task_id, body_hash) if task_id is not None else None
         return None
 
@@ -187,7 +187,7 @@ class Intake:
         """A hit: the task begins and ends here."""
         finished = ended(task, ending)
         job_input = await self._job_input(task.id, wanted.body, job)
-        known = await self._ledger.create(finished, job_input, body_hash=body_hash, key=wanted.key)
+        known = await self._ledger.beginnings.create(finished, job_input, body_hash=body_hash, key=wanted.key)
         if known is not None:
             return await self._replayed(known, body_hash)
         with suppress(CacheAway, RedisError):  # the sweep settles it again

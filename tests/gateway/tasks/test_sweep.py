@@ -177,7 +177,7 @@ async def test_a_task_whose_replica_died_before_the_line(gw: World) -> None:
     job_input = {k: v for k, v in dict(first.payload["input"]).items() if k != "gateway"}  # type: ignore[call-overload]
     orphan = {"id": "00000000-0000-4000-8000-00000000000a", "status": "queued", "attempt": 0}
     fresh = _copied(task, **orphan)
-    await gw.gateway.ledger.create(fresh, job_input, body_hash="h")
+    await gw.gateway.ledger.beginnings.create(fresh, job_input, body_hash="h")
     await gw.gateway.sweep.nudge(fresh.id)
     second = await gw.hand.take()
     gw.hand.finish(second)

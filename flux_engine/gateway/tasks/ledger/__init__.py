@@ -1,7 +1,12 @@
 """Every accepted task, in Redis, written before the queue is asked.
 
-ledger     tasks made, changed and ended               reader     one task, many, a user's newest
-agenda     which task to look at next, who submits it   holders    which tasks have a file
-news       what the ledger is told, and watchers hear   keys       the names of its keys
-lua        its atomic steps                             scripts    how they are run
+ledger      tasks changed and ended
+beginnings  tasks made, once for a key
+reader      one task, many, a user's newest
+agenda      which task to look at next, who submits it
+holders     which tasks have a file
+news        what the ledger is told, and watchers hear
+keys        the names of its keys
+lua         its atomic steps
+scripts     how they are run
 """

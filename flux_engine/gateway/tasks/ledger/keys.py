@@ -1,4 +1,17 @@
-"""The names of the ledger's keys in Redis, with users' names quoted so that no user reaches another's."""
+"""The names of the ledger's keys in Redis, and what each holds.
+
+All are under `flux:NAMESPACE:gateway:`, with users' names quoted so that no user reaches another's keys:
+
+    task:ID          hash, see task.py           input:ID      what the worker is sent, as JSON
+    events:ID        stream for replay           preview:ID    the newest preview alone
+    index:USER       sorted set of the user's tasks by time
+    user:USER        stream of all of a user's events
+    due              sorted set of tasks by when to look at them next
+    key:USER:HASH    an Idempotency-Key
+    join:USER:HASH   the newest task of one body
+    file:KEY         set of the tasks that have a file
+    changes          channel: USER, task, event id, kind and data, a line each
+"""
 
 from __future__ import annotations
 
@@ -9,7 +22,7 @@ from urllib.parse import quote
 
 @dataclass(frozen=True, slots=True)
 class LedgerKeys:
-    """All under `root`; what each holds stands in ledger.py."""
+    """All under `root`; see the module."""
 
     root: str
 

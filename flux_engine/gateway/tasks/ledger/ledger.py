@@ -1,23 +1,11 @@
 """The ledger: every accepted task, in Redis, written before the queue is asked.
 
-    made = await ledger.create(task, job_input, key=..., body_hash=...)
+    made = await ledger.beginnings.create(task, job_input, key=..., body_hash=...)
     await ledger.advance(task.id, ...)              what a worker or the queue says of it
     await ledger.finish(task, status="completed", ...)
 
-Keys, all under `flux:NAMESPACE:gateway:`, with names quoted so that no user reaches another's:
-
-    task:ID          hash, see task.py           input:ID      what the worker is sent, as JSON
-    events:ID        stream for replay           preview:ID    the newest preview alone
-    index:USER       sorted set of the user's tasks by time
-    user:USER        stream of all of a user's events
-    due              sorted set of tasks by when to look at them next
-    key:USER:HASH    an Idempotency-Key
-    join:USER:HASH  the newest task of one body
-    file:KEY         set of the tasks that have a file
-    changes          channel: USER, task, event id, kind and data, a line each
-
-Nothing of a task that has not ended expires. Every method may raise RedisError: then nothing is known to have happened,
-and the call may be repeated.
+What each of its keys holds stands in keys.py. Nothing of a task that has not ended expires. Every method may raise
+RedisError: then nothing is known to have happened, and the call may be repeated.
 """
 
 from __future__ import annotations
@@ -26,23 +14,21 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
 
 from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.ledger import lua
 from flux_engine.gateway.tasks.ledger.agenda import Agenda
+from flux_engine.gateway.tasks.ledger.beginnings import Beginnings
 from flux_engine.gateway.tasks.ledger.holders import FileHolders
 from flux_engine.gateway.tasks.ledger.keys import LedgerKeys, quoted_user
-from flux_engine.gateway.tasks.ledger.news import Advance, Ending, Known, event_of
+from flux_engine.gateway.tasks.ledger.news import Advance, Ending, event_of
 from flux_engine.gateway.tasks.ledger.reader import LedgerReader
-from flux_engine.gateway.tasks.ledger.scripts import Scripts
+from flux_engine.gateway.tasks.ledger.scripts import Scripts, flat
 
-KEY_LASTS_S: Final = 86_400
-JOIN_LASTS_S: Final = 600
 PREVIEW_LASTS_S: Final = 600
-FIRST_LOOK_S: Final = 5.0
 
 
 class Ledger(LedgerReader):
@@ -53,59 +39,7 @@ class Ledger(LedgerReader):
         self._scripts = Scripts(redis)
         self.agenda: Final = Agenda(redis, self._scripts, self.keys)
         self.holders: Final = FileHolders(redis, self.keys, keep_s=keep_s)
-
-    # ------------------------------------------------------------------------------------ creating
-
-    async def create(
-        self,
-        task: Task,
-        job_input: Mapping[str, Any],
-        *,
-        body_hash: str,
-        key: str | None = None,
-    ) -> Known | None:
-        """Write a new task, ended or not; or, where `key` made one before, what that was."""
-        first_event = task.status if task.is_final else "status"
-        await self.holders.hold(task)
-        reply = await self._scripts.run(
-            lua.CREATE,
-            [
-                self.keys.task(task.id),
-                self.keys.input(task.id),
-                self.keys.index(task.user),
-                self.keys.due,
-                self.keys.events(task.id),
-                self.keys.user_events(task.user),
-                self.keys.idempotency(task.user, key) if key is not None else "",
-                self.keys.join(task.user, body_hash),
-            ],
-            [
-                task.id,
-                task.created_at,
-                task.created_at + (0 if task.is_final else FIRST_LOOK_S),
-                json.dumps(job_input),
-                body_hash,
-                KEY_LASTS_S,
-                JOIN_LASTS_S,
-                self.keys.channel,
-                quoted_user(task.user),
-                first_event,
-                json.dumps(task.public()),
-                *_pairs(task.to_hash()),
-            ],
-        )
-        return Known(reply[1], reply[2]) if reply[0] == "known" else None
-
-    async def known_by_key(self, user: str, key: str) -> Known | None:
-        found = await self._redis.hmget(self.keys.idempotency(user, key), ["task", "body"])
-        task_id, body = cast(list[str | None], found)
-        return Known(task_id, body or "") if task_id is not None else None
-
-    async def known_by_body(self, user: str, body_hash: str) -> str | None:
-        """The newest task that this user made by this very body within the last ten minutes."""
-        return cast(str | None, await self._redis.get(self.keys.join(user, body_hash)))
-
-    # ------------------------------------------------------------------------------------ changing
+        self.beginnings: Final = Beginnings(redis, self._scripts, self.keys, self.holders)
 
     async def advance(self, task: Task, news: Advance, *, is_told: bool) -> bool:
         """A worker says how far `task` is, `is_told` where through Redis. False where it was known, is older than what
@@ -184,17 +118,6 @@ class Ledger(LedgerReader):
         """Somebody waits for it again."""
         await self._redis.hdel(self.keys.task(task.id), "orphaned_at")
 
-    async def discard(self, task: Task, *, key: str | None) -> None:
-        """A task that was made by mistake was never there."""
-        await self._redis.delete(
-            self.keys.task(task.id),
-            self.keys.input(task.id),
-            self.keys.events(task.id),
-            *([self.keys.idempotency(task.user, key)] if key is not None else []),
-        )
-        await self._redis.zrem(self.keys.due, task.id)
-        await self._redis.zrem(self.keys.index(task.user), task.id)
-
     async def purge_at_end(self, task: Task) -> None:
         """Its files go as soon as it has ended."""
         await self._redis.hset(self.keys.task(task.id), "is_purge_wished", "1")
@@ -204,8 +127,6 @@ class Ledger(LedgerReader):
         if await self._redis.exists(self.keys.task(task.id)):
             await self._redis.hset(self.keys.task(task.id), "is_purged", "1")
         await self._redis.delete(self.keys.input(task.id), self.keys.preview(task.id))
-
-    # ------------------------------------------------------------------------------------- at the end
 
     async def settle(self, task: Task) -> None:
         """All that follows from its end is done; it expires in its time."""
@@ -253,7 +174,7 @@ class Ledger(LedgerReader):
             preview,
             PREVIEW_LASTS_S,
             time.time() if is_told else "",
-            *_pairs(pairs),
+            *flat(pairs),
         ]
         return bool(await self._scripts.run(lua.APPLY, keys, arguments))
 
@@ -262,7 +183,3 @@ def _only(task: Task, names: Any, *, but: Sequence[str] = ()) -> dict[str, str]:
     """The named fields of `task` for a hash; an empty text removes one."""
     held = task.to_hash()
     return {name: held.get(name, "") for name in dict.fromkeys(names) if name not in but}
-
-
-def _pairs(held: Mapping[str, str]) -> list[str]:
-    return [part for pair in held.items() for part in pair]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -21,3 +21,8 @@ class Scripts:
         if made is None:
             made = self._made[script] = self._redis.register_script(script)
         return await made(keys=list(keys), args=list(arguments))
+
+
+def flat(held: Mapping[str, str]) -> list[str]:
+    """Names and values of a hash in turn, as a script's arguments."""
+    return [part for pair in held.items() for part in pair]
