@@ -53,7 +53,6 @@ def _renamed(spec: ModelSpec, identity: str, *, aliases: tuple[str, ...]) -> Mod
     """`spec` under another id; the caller replaces what else differs."""
     return replace(
         spec,
-        id=identity,
         name=identity.rpartition("/")[2],
         aliases=aliases,
         limits=replace(spec.limits, id=identity),
@@ -61,7 +60,6 @@ def _renamed(spec: ModelSpec, identity: str, *, aliases: tuple[str, ...]) -> Mod
 
 
 FLUX_1_DEV: Final = ModelSpec(
-    id="black-forest-labs/FLUX.1-dev",
     name="FLUX.1-dev",
     aliases=("dev", "flux-dev"),
     limits=ModelLimits(
@@ -136,7 +134,6 @@ FLUX_1_FILL_DEV: Final = replace(
     transformer=_component("transformer", 11_902_391_360, linear=11_899_305_984, largest_layer=56_623_104),
 )
 FLUX_2_DEV: Final = ModelSpec(
-    id="black-forest-labs/FLUX.2-dev",
     name="FLUX.2-dev",
     aliases=("flux-2-dev",),
     limits=ModelLimits(
@@ -159,14 +156,7 @@ FLUX_2_DEV: Final = ModelSpec(
     licence="FLUX.2-dev non-commercial",
     is_gated=True,
     transformer=_component("transformer", 32_223_281_152, linear=32_223_264_768, largest_layer=339_738_624),
-    text_encoders=(
-        _component(
-            "text_encoder",
-            24_011_361_280,
-            linear=22_668_115_968,
-            largest_layer=671_088_640,
-        ),
-    ),
+    text_encoders=(_component("text_encoder", 24_011_361_280, linear=22_668_115_968, largest_layer=671_088_640),),
     vae=_component("vae", 84_046_115, linear=2_097_152, largest_layer=2_359_296),
     shape=_flux_2_shape(width=6144, blocks=56, token_weights=2.748e10, linear_sides=6_491_904),
 )
@@ -206,7 +196,6 @@ FLUX_2_KLEIN_9B: Final = replace(
     shape=_flux_2_shape(width=4096, blocks=32, token_weights=6.979e9, linear_sides=2_843_136),
 )
 FLUX_3_KLEIN: Final = ModelSpec(
-    id="black-forest-labs/flux-3-image-klein",
     name="FLUX.3-klein",
     aliases=("flux-3-klein", "flux-3-image-klein"),
     limits=ModelLimits(
@@ -233,19 +222,11 @@ FLUX_3_KLEIN: Final = ModelSpec(
     is_float16_safe=False,
     is_gated=True,
     transformer=_component("transformer", 5_548_681_984, linear=5_548_670_976, largest_layer=62_914_560),
-    text_encoders=(
-        _component(
-            "text_encoder",
-            4_437_815_808,
-            linear=4_044_357_632,
-            largest_layer=388_956_160,
-        ),
-    ),
+    text_encoders=(_component("text_encoder", 4_437_815_808, linear=4_044_357_632, largest_layer=388_956_160),),
     vae=FLUX_2_DEV.vae,
     shape=_flux_2_shape(width=3072, blocks=33, token_weights=4.049e9, linear_sides=2_644_864),
 )
 FLUX_TINY: Final = ModelSpec(
-    id="flux-tiny",
     name="flux-tiny",
     aliases=("tiny",),
     limits=ModelLimits(

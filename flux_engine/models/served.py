@@ -76,7 +76,7 @@ class ServedModels:
             kind = _kind_of(folder)
             if kind is None:
                 raise ModelUnavailable(f"{self._own_id} is of a kind that this worker does not serve")
-            renamed = replace(kind, id=self._own_id, limits=replace(kind.limits, id=self._own_id))
+            renamed = replace(kind, limits=replace(kind.limits, id=self._own_id))
             self._default = as_in(folder, renamed)
         return self._default
 

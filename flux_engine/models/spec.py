@@ -43,7 +43,6 @@ class TransformerShape:
 class ModelSpec:
     """One model of the catalogue."""
 
-    id: str  # Hugging Face id; the bundled model's is its name
     name: str
     aliases: tuple[str, ...] = ()
     limits: ModelLimits
@@ -64,6 +63,11 @@ class ModelSpec:
     shape: TransformerShape
     # Width and height. The second size makes shapes dynamic, so later sizes do not recompile.
     warm_up_sizes: tuple[tuple[int, int], ...] = ((1024, 1024), (1360, 768))
+
+    @property
+    def id(self) -> str:
+        """Its Hugging Face id; the bundled model's is its name."""
+        return self.limits.id
 
     @property
     def asks_for_filter(self) -> bool:

@@ -36,7 +36,6 @@ def _spec() -> ModelSpec:
     linear = [layer.weight.numel() for layer in transformer.modules() if isinstance(layer, torch.nn.Linear)]
     return replace(
         catalog.FLUX_TINY,
-        id="flux-300m",
         name="flux-300m",
         limits=replace(catalog.FLUX_TINY.limits, id="flux-300m", side=512, max_pixels=768 * 768),
         transformer=replace(

@@ -119,7 +119,6 @@ def _spec(file: ModelFile, folder: Path, shapes: Mapping[str, Mapping[str, tuple
 
     return replace(
         kind,
-        id=file.name,
         name=file.name,
         aliases=(),
         is_single_file=True,
