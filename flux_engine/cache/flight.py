@@ -71,6 +71,7 @@ class Flight:
         self._slot = ""
         self._unseen = b""
         self._latest: Update | None = None
+        self._reached = 0.0  # by the owner that this job waits for
         self._news = asyncio.Event()
         self._renewal: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -181,14 +182,22 @@ class Flight:
                 while (message := await messages.next(lease_s)) is not None and message != WAKE:
                     self._pass_on(message)
                     lease_s = self._scripts.terms.lease_s  # progress comes with a renewal
+                self._reached = 0.0  # another owner begins anew
                 outcome = await self._acquire()
         return outcome
 
     def _pass_on(self, message: bytes) -> None:
+        """But not what is older than a look: messages that were sent before it arrive after it."""
         with suppress(ValueError, RecursionError):  # another version's message, or none yet
             update = json.loads(message)
-            if isinstance(update, dict):
-                self._lookup.on_progress(update)
+            if not isinstance(update, dict):
+                return
+            reached = update.get("progress")
+            if isinstance(reached, int | float):
+                if reached < self._reached:
+                    return
+                self._reached = reached
+            self._lookup.on_progress(update)
 
     async def _renew(self) -> None:
         """Keep the lease while the work goes on; each renewal carries the latest progress."""

@@ -322,6 +322,25 @@ async def test_waiters_sleep_until_they_are_woken(cache: CacheManager, store: Fo
     await patient.close()
 
 
+async def test_a_message_that_is_older_than_a_look_is_not_passed_on(
+    cache: CacheManager, store: FolderStore, redis: RedisProcess
+) -> None:
+    """A waiter subscribes and then looks: what was sent between the two arrives after what the look has found."""
+    seen: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    async with cache.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
+        waiter = asyncio.create_task(make(cache, store, job_id="waiter", on_progress=seen.put_nowait))
+        await until_waiting(redis, 1)
+        owner.share_progress({"stage": "denoising", "progress": 0.5})
+        assert await seen.get() == {"stage": "denoising", "progress": 0.5}
+        async with Redis.from_url(redis.url) as client:
+            (channel,) = await client.pubsub_channels("*:events")
+            for progress in (0.4, 0.5, 0.6):
+                await client.publish(channel, json.dumps({"stage": "denoising", "progress": progress}))
+        assert [(await seen.get())["progress"] for _ in range(2)] == [0.5, 0.6]
+        await owner.complete(await stored(store, ONE, b"x"))
+    assert await waiter == "hit"
+
+
 @pytest.mark.parametrize("way", ["error", "cancelled", "forgotten"])
 async def test_when_the_owner_does_not_finish_one_waiter_takes_over_at_once(
     redis: RedisProcess, store: FolderStore, way: str
