@@ -11,10 +11,10 @@ from typing import Any
 def import_runpod() -> ModuleType:
     """The SDK, without what a worker never uses of it and would pay for at every start.
 
-    Its command line imports paramiko with a hundred modules, and its debugger asks cpuinfo for the processor's name,
-    which takes as long as the rest together (measured). Both come where something does use them.
+    Its command line imports paramiko with a hundred modules and two readers of TOML, and its debugger asks cpuinfo for
+    the processor's name, which takes as long as the rest together (measured). All come where something does use them.
     """
-    stand_ins = [_NoProcessor("cpuinfo"), _Later("paramiko")]
+    stand_ins = [_NoProcessor("cpuinfo"), _Later("paramiko"), _Later("tomli"), _Later("tomlkit")]
     left_out = {stand_in.__name__: stand_in for stand_in in stand_ins if stand_in.__name__ not in sys.modules}
     sys.modules |= left_out
     try:
@@ -31,6 +31,8 @@ class _Later(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:  # the SDK's import goes on, and it is asked already
+            del sys.modules[self.__name__]
         return getattr(import_module(self.__name__), name)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Final
-from xml.sax.saxutils import quoteattr
 
 from flux_engine.media.marks.statement import TOOL, Statement
 
@@ -21,6 +20,8 @@ PACKET: Final = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 def xmp_packet(statement: Statement) -> bytes:
     """The packet, UTF-8 without a zero byte, a few hundred bytes long."""
+    from xml.sax.saxutils import quoteattr  # six modules, which a worker's start can do without
+
     return PACKET.format(
         source=quoteattr(statement.source_uri),
         model=quoteattr(statement.model),
