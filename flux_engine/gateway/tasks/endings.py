@@ -53,6 +53,7 @@ class Endings:
             self._on_end(ended)
             code = ended.error.code if ended.error is not None else None
             log.info(f"task {ended.status}", extra={"job_id": ended.id, "code": code})
+            ended = await self._ledger.get(task.id) or ended  # a purge wished for since `task` was read
         await self.settle(ended)
         return ended
 

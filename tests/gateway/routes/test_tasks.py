@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from flux_engine.gateway.tasks.ledger.news import Ending
 from tests.gateway.world import SUN, World, failure
 
 
@@ -115,6 +116,17 @@ async def test_purge_of_a_running_task(gw: World) -> None:
     while again.status_code == 202:  # until the end is settled
         again = await gw.post(f"/task/{made['task_id']}/again", json={})
     assert again.status_code == 410
+
+
+async def test_a_purge_that_is_wished_for_while_the_task_ends(gw: World) -> None:
+    """The look that ends the task read it before the wish."""
+    made = await gw.create()
+    await gw.hand.take()
+    read = await gw.gateway.ledger.get(made["task_id"])
+    assert read is not None
+    await gw.gateway.ledger.purge_at_end(read)
+    await gw.gateway.endings.finish(read, Ending(status="cancelled"))
+    assert (await gw.post(f"/task/{made['task_id']}/again", json={})).status_code == 410
 
 
 async def test_again_with_other_fields(gw: World) -> None:

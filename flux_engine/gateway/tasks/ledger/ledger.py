@@ -29,6 +29,7 @@ from flux_engine.gateway.tasks.ledger.reader import LedgerReader
 from flux_engine.gateway.tasks.ledger.scripts import Scripts, flat
 
 PREVIEW_LASTS_S: Final = 600
+SET_BY_OTHERS: Final = ("ticket", "attempt", "seq", "is_purge_wished", "is_purged")  # since the task was read
 
 
 class Ledger(LedgerReader):
@@ -102,7 +103,7 @@ class Ledger(LedgerReader):
         is_first = await self._apply(
             task,
             "final",
-            pairs=_only(changed, (*changed.to_hash(), "waiting_for", "cancelling"), but=("ticket", "attempt", "seq")),
+            pairs=_only(changed, (*changed.to_hash(), "waiting_for", "cancelling"), but=SET_BY_OTHERS),
             kind=ending.status,
             event=changed.public(),
             look_at=time.time(),
