@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from flux_engine.generate.sampling import sibling
 from flux_engine.generate.start import Start
 from flux_engine.job.image import ImageJob
+from flux_engine.job.work import steps_run
 from flux_engine.media.canny import edge_map
-from flux_engine.media.decode import fitted
+from flux_engine.media.decode import Pictures, fitted
 from flux_engine.models.beside.controlnets import ControlNet, load_controlnet
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from flux_engine.models.loaded import LoadedModel
 
-PIPELINE_CLASS = "FluxControlNetPipeline"
+PIPELINE_CLASS: Final = "FluxControlNetPipeline"
+REDRAWING_CLASS: Final = "FluxControlNetImg2ImgPipeline"
 
 
 class Controls:
@@ -29,9 +29,10 @@ class Controls:
 
     @contextmanager
     def start(
-        self, model: LoadedModel, job: ImageJob, maps: tuple[Image, ...], found: ControlNet | None
+        self, model: LoadedModel, job: ImageJob, pictures: Pictures, found: ControlNet | None
     ) -> Iterator[Start | None]:
-        """Within, how the pictures of `job` begin that follow `maps`; None where it follows none.
+        """Within, how the results of `job` begin that follow the maps of `pictures`, from noise or from its image; None
+        where it follows none.
 
         Raises ModelUnavailable for a ControlNet whose files are broken.
         """
@@ -41,7 +42,7 @@ class Controls:
         network = self._loaded(model, found)
         network.to(model.device)
         try:
-            yield _start(model, job, maps, found, network)
+            yield _start(model, job, pictures, found, network)
         finally:
             network.to("cpu")
 
@@ -54,21 +55,26 @@ class Controls:
         return self._last[1]
 
 
-def _start(model: LoadedModel, job: ImageJob, maps: tuple[Image, ...], found: ControlNet, network: Any) -> Start:
+def _start(model: LoadedModel, job: ImageJob, pictures: Pictures, found: ControlNet, network: Any) -> Start:
     from diffusers import FluxMultiControlNetModel
 
     controls = job.control or ()
-    pictures = [
+    maps = [
         fitted(edge_map(picture) if control.type == "canny" else picture, width=job.width, height=job.height)
-        for control, picture in zip(controls, maps, strict=True)
+        for control, picture in zip(controls, pictures.maps, strict=True)
     ]
+    class_name, num_steps, redrawn = PIPELINE_CLASS, job.num_inference_steps, {}
+    if pictures.image is not None and job.strength is not None:
+        class_name, num_steps = REDRAWING_CLASS, steps_run(num_steps, job.strength)
+        image = fitted(pictures.image, width=job.width, height=job.height)
+        redrawn = {"image": image, "strength": job.strength}
     # One network takes several maps as a list of networks does that has one of them alone.
-    pipeline = sibling(model.pipeline, PIPELINE_CLASS, controlnet=FluxMultiControlNetModel([network]))
-    arguments = {
-        "control_image": pictures,
+    pipeline = sibling(model.pipeline, class_name, controlnet=FluxMultiControlNetModel([network]))
+    arguments = redrawn | {
+        "control_image": maps,
         "control_mode": [found.mode(control.type) for control in controls],
         "controlnet_conditioning_scale": [control.strength for control in controls],
         "control_guidance_start": [0.0] * len(controls),
         "control_guidance_end": [control.end for control in controls],
     }
-    return Start(pipeline=pipeline, arguments=arguments, num_steps=job.num_inference_steps)
+    return Start(pipeline=pipeline, arguments=arguments, num_steps=num_steps)

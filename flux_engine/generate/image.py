@@ -66,7 +66,7 @@ class ImageGenerator:
         """
         made, inputs = Generated(), inputs or JobInputs()
         progress.stage("text")
-        with self._controls.start(model, job, inputs.pictures.maps, controlnet) as controlled:
+        with self._controls.start(model, job, inputs.pictures, controlnet) as controlled:
             began = time.perf_counter()
             start = controlled or start_of(model, job, inputs.pictures)
             prompt = read_prompt(model, job, looked_at(model.spec, inputs.pictures), check=cancellation.check)

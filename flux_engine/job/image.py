@@ -63,7 +63,7 @@ def image_job(parsing: Parsing) -> ImageJob:
     limits = model_limits(given.model, parsing.context)
     _check_references(given, limits)
     expand, control = expand_of(given.expand), controls_of(given.control)
-    _check_control(given, limits)
+    _check_control(given, limits, is_guided=shared["true_cfg_scale"] > 1)
     _check_images(given, limits)
     if given.image is None or not shared["is_size_open"]:
         check_result((shared["width"], shared["height"]), given.upscale)
@@ -134,15 +134,24 @@ def _check_references(given: ImageFields, limits: ModelLimits) -> None:
         )
 
 
-def _check_control(given: ImageFields, limits: ModelLimits) -> None:
+def _check_control(given: ImageFields, limits: ModelLimits, *, is_guided: bool) -> None:
     """Raise InvalidInput where `control` stands beside what it excludes, or the model follows no maps."""
     if given.control is None:
         return
     if not limits.takes_control:
         raise InvalidInput(f"{limits.id} takes no `control`; leave it out or send another `model`", field="control")
-    for name in ("image", "images"):
+    for name in ("mask", "expand"):
         if getattr(given, name) is not None:
-            raise InvalidInput(f"`control` and `{name}` exclude one another; send one of them", field=name)
+            raise InvalidInput(
+                f"`control` and `{name}` exclude one another; leave `{name}` out and all of `image` is redrawn along "
+                "the map, or leave `control` out",
+                field=name,
+            )
+    if given.image is not None and is_guided:  # diffusers' pipeline of both has no second, negative pass
+        raise InvalidInput(
+            "`true_cfg_scale` above 1 does not go with `control` and `image` together; leave one of the three out",
+            field="true_cfg_scale",
+        )
 
 
 def _is_put_back(given: ImageFields) -> bool:

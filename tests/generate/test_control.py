@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import FluxControlNetModel
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from flux_engine.build import build_worker
 from flux_engine.generate.gpu import GpuThread
@@ -69,6 +70,10 @@ async def pixels_of(worker: Worker, **fields: Any) -> bytes:
     return Image.open(io.BytesIO(base64.b64decode(result["images"][0]["b64_json"]))).tobytes()
 
 
+def distance(one: bytes, other: bytes) -> float:
+    return float(np.abs(np.frombuffer(one, np.uint8).astype(int) - np.frombuffer(other, np.uint8)).mean())
+
+
 async def test_a_picture_follows_its_map(controlled: Worker) -> None:
     canny = {"type": "canny", "image": a_map()}
     first = await pixels_of(controlled, control=canny)
@@ -86,6 +91,20 @@ async def test_a_picture_follows_its_map(controlled: Worker) -> None:
     assert len({first, *others}) == 6
     without = [await pixels_of(controlled, control=canny | part) for part in ({"strength": 0}, {"end": 0})]
     assert without[0] == without[1] != first  # a map that is not followed leaves no trace
+
+
+async def test_a_picture_is_redrawn_along_a_map(controlled: Worker) -> None:
+    canny = {"type": "canny", "image": a_map()}
+    begun = {"image": a_map(25), "control": canny, "num_inference_steps": 4}
+    faint, strong = [await pixels_of(controlled, **begun, strength=strength) for strength in (0.25, 1)]
+    given = Image.open(io.BytesIO(base64.b64decode(a_map(25)))).convert("RGB")
+    near, far = (distance(pixels, ImageOps.fit(given, (64, 64)).tobytes()) for pixels in (faint, strong))
+    assert near < far
+    without = [
+        await pixels_of(controlled, **begun | {"control": canny | part}, strength=1)
+        for part in ({"strength": 0}, {"end": 0})
+    ]
+    assert without[0] == without[1] != strong
 
 
 async def test_it_goes_with_other_fields_and_is_made_once(controlled: Worker, tmp_path: Path) -> None:

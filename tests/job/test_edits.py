@@ -178,8 +178,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"control": MAP | {"weight": 1}}, "control"),
     ({"control": [MAP, 5]}, "control[1]"),
     ({"control": MAP, "controlnets": MAP | {"end": 0.5}}, "controlnets"),
-    ({"control": MAP, "image": "QUFB"}, "image"),
-    ({"control": MAP, **EDIT}, "image"),
+    ({"control": MAP, "images": ["QUFB"]}, "images"),
+    ({"control": MAP, **EDIT}, "mask"),
+    ({"control": MAP, "image": "QUFB", "expand": {"left": 5}}, "expand"),
+    ({"control": MAP, "image": "QUFB", "true_cfg_scale": 2}, "true_cfg_scale"),
     ({"control": MAP, "model": "klein"}, "control"),
     ({"control": MAP, "model": "kontext"}, "control"),
     ({"control": MAP, "model": "fill"}, "control"),
@@ -221,3 +223,10 @@ def test_a_map_has_its_own_effective_values(context: ParseContext) -> None:
     ]
     assert list(job.sources()) == ["control[0].image", "control[1].image"]
     assert parse(context, controlnets=MAP).control == parse(context, control=[MAP]).control
+
+
+def test_a_map_goes_with_a_picture_that_is_redrawn(context: ParseContext) -> None:
+    job = parse(context, control=MAP, image="QUFB")
+    assert (job.strength, list(job.sources())) == (0.8, ["image", "control[0].image"])
+    assert parse(context, control=MAP, image="QUFB", strength=0.3).strength == 0.3
+    assert parse(context, control=MAP, true_cfg_scale=2).true_cfg_scale == 2
