@@ -63,8 +63,11 @@ class Mosaic:
 
     def picture(self) -> Image.Image:
         """The whole. Every pixel must lie in a tile."""
-        self._sum /= self._weight
-        return Image.fromarray(self._sum.round().clip(0, 255).astype(np.uint8))
+        values = self._sum
+        values /= self._weight
+        np.rint(values, out=values)
+        np.clip(values, 0, 255, out=values)
+        return Image.fromarray(values.astype(np.uint8))
 
 
 def _ramp(length: int) -> NDArray[np.float32]:

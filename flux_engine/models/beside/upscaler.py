@@ -19,7 +19,7 @@ from flux_engine.errors import ModelUnavailable
 from flux_engine.media.mosaic import Mosaic, tiles_of
 
 OVERLAP: Final = 32  # pixels of the given picture
-TILE_SIDES: Final = (64, 512)
+TILE_SIDES: Final = (32, 512)
 VALUES_OF_PIXEL: Final = (
     320  # held at once for each pixel of a result: of 64 channels an input, an output, three between
 )
@@ -42,21 +42,26 @@ class LoadedUpscaler:
         return int(self.network.scale)
 
     def enlarged(self, picture: Image.Image, factor: int, *, max_bytes: int) -> Image.Image:
-        """`picture` (RGB) `factor` times as large, in tiles that take about `max_bytes`."""
-        size = picture.width * factor, picture.height * factor
-        whole = picture
-        while whole.width < size[0]:
-            whole = self._once(whole, max_bytes)
-        return whole if whole.size == size else whole.resize(size, Image.Resampling.LANCZOS)
+        """`picture` (RGB) `factor` times as large. The network and a tile take about `max_bytes`, and no whole picture
+        is larger than the one that is asked for."""
+        done, whole = 1, picture
+        while done < factor:
+            done = min(done * self.scale, factor)
+            whole = self._once(whole, (picture.width * done, picture.height * done), max_bytes - self._weight_bytes)
+        return whole
 
-    def _once(self, picture: Image.Image, max_bytes: int) -> Image.Image:
-        scale = self.scale
-        bytes_of_pixel = VALUES_OF_PIXEL * scale**2 * self.network.dtype.itemsize
-        side = min(max(int((max_bytes / bytes_of_pixel) ** 0.5), TILE_SIDES[0]), TILE_SIDES[1])
-        beneath = Image.new("RGB", (picture.width * scale, picture.height * scale))
-        mosaic = Mosaic(beneath, keeps_colours=False)
+    @property
+    def _weight_bytes(self) -> int:
+        return sum(weight.nbytes for weight in self.network.model.parameters())
+
+    def _once(self, picture: Image.Image, size: tuple[int, int], max_bytes: int) -> Image.Image:
+        """`picture` at `size`, up to `scale` times as large: of a larger factor each tile is scaled down."""
+        bytes_of_pixel = VALUES_OF_PIXEL * self.scale**2 * self.network.dtype.itemsize
+        side = min(max(int((max(max_bytes, 0) / bytes_of_pixel) ** 0.5), TILE_SIDES[0]), TILE_SIDES[1])
+        factor = size[0] / picture.width
+        mosaic = Mosaic(Image.new("RGB", size), keeps_colours=False)
         for box in tiles_of(picture.size, side=side, overlap=min(OVERLAP, side // 2)):
-            left, top, right, bottom = (edge * scale for edge in box)
+            left, top, right, bottom = (round(edge * factor) for edge in box)
             mosaic.add(self._tile(picture.crop(box)), (left, top, right, bottom))
         return mosaic.picture()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,36 @@ def test_the_one_that_fits_is_found(tmp_path: Path) -> None:
     assert Upscalers(tmp_path / "missing").find(2) is None
 
 
-@pytest.mark.parametrize(("scale", "factor"), [(2, 2), (4, 4), (4, 2), (2, 4)])
+@pytest.mark.parametrize(("scale", "factor"), [(2, 2), (4, 4), (4, 2), (2, 4), (8, 2)])
 def test_a_picture_is_enlarged_to_the_factor_asked_for(tmp_path: Path, scale: int, factor: int) -> None:
     save_file(weights(scale), tmp_path / "net.safetensors")
     loaded = load_upscaler(tmp_path / "net.safetensors", device="cpu")
     assert loaded.scale == scale
     assert loaded.enlarged(PICTURE, factor, max_bytes=10**9).size == (80 * factor, 56 * factor)
+
+
+@pytest.mark.parametrize(("scale", "factor"), [(4, 2), (8, 4), (2, 4)])
+def test_no_whole_picture_is_larger_than_the_result(tmp_path: Path, scale: int, factor: int) -> None:
+    """numpy's memory is traced: that of whole pictures. A picture of the network's own factor would take four times
+    as much."""
+    save_file(weights(scale), tmp_path / "net.safetensors")
+    loaded = load_upscaler(tmp_path / "net.safetensors", device="cpu")
+    loaded.enlarged(PICTURE, factor, max_bytes=10**7)  # libraries are imported by now
+    picture = Image.effect_noise((256, 192), 60).convert("RGB")
+    tracemalloc.start()
+    larger = loaded.enlarged(picture, factor, max_bytes=10**7)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert larger.size == (256 * factor, 192 * factor)
+    assert peak < 24 * larger.width * larger.height + 2**20, peak / (larger.width * larger.height)
+
+
+def test_a_tile_scaled_down_is_the_whole_scaled_down(tmp_path: Path) -> None:
+    save_file(weights(4), tmp_path / "net.safetensors")
+    loaded = load_upscaler(tmp_path / "net.safetensors", device="cpu")
+    whole = loaded.enlarged(PICTURE, 4, max_bytes=10**10).resize((160, 112), Image.Resampling.LANCZOS)
+    tiled = loaded.enlarged(PICTURE, 2, max_bytes=1)
+    assert np.abs(np.asarray(whole).astype(int) - np.asarray(tiled)).mean() < 0.6
 
 
 def test_tiles_show_no_seam(tmp_path: Path) -> None:
