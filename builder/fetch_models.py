@@ -7,6 +7,7 @@
     python builder/fetch_models.py https://huggingface.co/owner/repo/resolve/main/file.safetensors
     python builder/fetch_models.py RealESRGAN_x4                      # an upscaler, for `upscale`
     python builder/fetch_models.py FLUX.1-ControlNet-Union-Pro        # a ControlNet, for `control`
+    python builder/fetch_models.py Depth-Anything-V2-Small            # makes depth maps for it
     python builder/fetch_models.py Falconsai/nsfw_image_detection      the usual classifier for CONTENT_FILTER
     python builder/fetch_models.py --list
 
@@ -41,6 +42,7 @@ from flux_engine.inputs.upscalers import UPSCALER_FOLDER
 from flux_engine.models import catalog
 from flux_engine.models.beside.content_filter import USUAL
 from flux_engine.models.beside.controlnets import CONTROLNET_FOLDER
+from flux_engine.models.beside.depth import PREPROCESSOR_FOLDER
 from flux_engine.models.catalog import ModelSpec
 from flux_engine.models.checkpoint import Snapshot, write_checkpoint
 from flux_engine.models.loading import Source, load_tuned
@@ -65,6 +67,11 @@ CONTROLNETS: Final[dict[str, tuple[str, str]]] = {  # by name: repository and li
     "FLUX.1-ControlNet-Union-Pro": ("Shakker-Labs/FLUX.1-dev-ControlNet-Union-Pro", "FLUX.1-dev non-commercial"),
 }
 CONTROLNET_FILES: Final = ("config.json", "diffusion_pytorch_model.safetensors")
+DEPTHS: Final[dict[str, tuple[str, str]]] = {  # by name: repository and licence
+    "Depth-Anything-V2-Small": ("depth-anything/Depth-Anything-V2-Small-hf", "Apache-2.0"),
+    "Depth-Anything-V2-Large": ("depth-anything/Depth-Anything-V2-Large-hf", "CC BY-NC 4.0, non-commercial"),
+}
+DEPTH_FILES: Final = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -104,7 +111,10 @@ def fetch(model: str, volume: Path, *, revision: str = "main", force: bool = Fal
     Raises FetchError.
     """
     if model in CONTROLNETS:
-        return _fetch_controlnet(model, volume, force=force)
+        folder = volume / CONTROLNET_FOLDER / model
+        return _fetch_folder(CONTROLNETS[model][0], folder, CONTROLNET_FILES, force=force)
+    if model in DEPTHS:
+        return _fetch_folder(DEPTHS[model][0], volume / PREPROCESSOR_FOLDER / model, DEPTH_FILES, force=force)
     if model in UPSCALERS:
         return _fetch_upscaler(model, volume, force=force)
     spec = catalog.find(model)
@@ -136,15 +146,14 @@ def _fetch(repository: str, volume: Path, revision: str, patterns: Sequence[str]
     return folder
 
 
-def _fetch_controlnet(name: str, volume: Path, *, force: bool) -> Path:
-    repository, folder = CONTROLNETS[name][0], volume / CONTROLNET_FOLDER / name
+def _fetch_folder(repository: str, folder: Path, files: Sequence[str], *, force: bool) -> Path:
     if folder.is_dir() and not force:
         return folder
-    partial = folder.with_name(f".{name}.partial")
+    partial = folder.with_name(f".{folder.name}.partial")
     with _downloading(repository):
         from huggingface_hub import hf_hub_download
 
-        for file in CONTROLNET_FILES:
+        for file in files:
             hf_hub_download(repository, file, local_dir=partial, token=_token())
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     if folder.is_dir():
@@ -295,9 +304,13 @@ def _print_catalogue(volume: Path) -> None:
         is_there = (volume / "models" / spec.id.replace("/", "--") / REVISION_FILE).is_file()
         gib = spec.parameters * 2 / GIB
         sys.stdout.write(f"{spec.id:42} {gib:6.1f} GiB  {_state(spec, is_there)}\n")
-    for name, (_, licence) in CONTROLNETS.items():
-        is_there = (volume / CONTROLNET_FOLDER / name).is_dir()
-        sys.stdout.write(f"{name:42} ControlNet  {'on the volume' if is_there else licence}\n")
+    for kind, place, known in (
+        ("ControlNet", CONTROLNET_FOLDER, CONTROLNETS),
+        ("depth maps", PREPROCESSOR_FOLDER, DEPTHS),
+    ):
+        for name, (_, licence) in known.items():
+            is_there = (volume / place / name).is_dir()
+            sys.stdout.write(f"{name:42} {kind:11} {'on the volume' if is_there else licence}\n")
     for name in FileShelf(volume).names():
         sys.stdout.write(f"{name:42} {'':6}      a file on the volume\n")
     for name, (_, licence) in UPSCALERS.items():

@@ -22,6 +22,7 @@ from flux_engine.media.decode import MAX_PIXELS
 from flux_engine.media.marks.marker import Marker, Marks, Unmarked
 from flux_engine.models.beside.content_filter import ContentFilter, find_filter
 from flux_engine.models.beside.controlnets import CONTROLNET_FOLDER, ControlNets
+from flux_engine.models.beside.depth import PREPROCESSOR_FOLDER, DepthModels
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.device import has_gpu, read_device, read_driver
 from flux_engine.models.planning.plan import Preferences
@@ -68,7 +69,12 @@ def build_worker(
     )
     cache = CacheManager.from_settings(settings, cache_folder=cache_folder)
     return Worker(
-        Generator(models, gpu or GpuThread(), controlnets=ControlNets(settings.model_volume / CONTROLNET_FOLDER)),
+        Generator(
+            models,
+            gpu or GpuThread(),
+            controlnets=ControlNets(settings.model_volume / CONTROLNET_FOLDER),
+            depths=DepthModels(settings.model_volume / PREPROCESSOR_FOLDER),
+        ),
         served=models.served,
         cache=cache,
         store=build_store(settings, cache_folder=cache_folder, is_local=is_local),
@@ -98,6 +104,7 @@ def build_questions(
         inputs=inputs,
         cache=cache,
         lora_folder=settings.model_volume / LORA_FOLDER,
+        depths=DepthModels(settings.model_volume / PREPROCESSOR_FOLDER),
         limits=limits,
         price_per_hour=settings.gpu_price_per_hour,
     )

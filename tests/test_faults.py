@@ -23,6 +23,7 @@ from flux_engine.inputs.fetcher import InputFetcher
 from flux_engine.inputs.lora_store import LoraStore
 from flux_engine.inputs.pictures import PictureSource
 from flux_engine.models.beside.controlnets import ControlNets
+from flux_engine.models.beside.depth import DepthModels
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.net.fetch import Fetcher
 from flux_engine.progress import Update
@@ -89,7 +90,12 @@ async def _site(
     )
     inputs = InputFetcher(LoraStore.from_settings(settings), PictureSource(Fetcher()))
     worker = Worker(
-        Generator(models, gpu, controlnets=ControlNets(tmp_path / "controlnets")),
+        Generator(
+            models,
+            gpu,
+            controlnets=ControlNets(tmp_path / "controlnets"),
+            depths=DepthModels(tmp_path / "preprocessors"),
+        ),
         served=models.served,
         cache=cache,
         store=s3.store(),

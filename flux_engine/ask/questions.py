@@ -29,6 +29,7 @@ from flux_engine.job.shape import shaped_like
 from flux_engine.job.validation import shown, shown_name
 from flux_engine.job.video import VideoJob
 from flux_engine.job.written.loras import LoraRequest
+from flux_engine.models.beside.depth import DepthModels
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.plan import Plan
 from flux_engine.models.spec import ModelSpec
@@ -48,6 +49,7 @@ class Questions:
         inputs: InputFetcher,
         cache: CacheManager,
         lora_folder: Path,
+        depths: DepthModels,
         limits: Mapping[str, Any],
         price_per_hour: float | None = None,
     ) -> None:
@@ -57,6 +59,7 @@ class Questions:
         self._inputs = inputs
         self._cache = cache
         self._lora_folder = lora_folder
+        self._depths = depths
         self._limits = dict(limits)
         self._price_per_hour = price_per_hour
 
@@ -100,7 +103,7 @@ class Questions:
             models,
             context,
             loras=volume_loras(self._lora_folder),
-            limits=self._limits,
+            limits=self._limits | {"maps_made": ["canny", *(["depth"] if self._depths.find() else [])]},
             plan=self._plan(default) if default is not None else None,
         )
 

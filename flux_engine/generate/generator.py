@@ -17,6 +17,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from flux_engine.generate.control import ControlParts
 from flux_engine.generate.gpu import Cancellation, GpuThread
 from flux_engine.generate.image import Generated, ImageGenerator, can_preview
 from flux_engine.generate.interruption import interruptible
@@ -32,7 +33,8 @@ from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.job.image import ImageJob
 from flux_engine.job.video import VideoJob
 from flux_engine.models.beside.content_filter import ContentFilter
-from flux_engine.models.beside.controlnets import ControlNet, ControlNets
+from flux_engine.models.beside.controlnets import ControlNets
+from flux_engine.models.beside.depth import DepthModels
 from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.manager import NO_DEMAND, FluxModelManager
 from flux_engine.models.planning.estimate import reference_pixels
@@ -71,9 +73,12 @@ class Made:
 class Generator:
     """Makes what jobs ask for, one at a time, in the order of their turns."""
 
-    def __init__(self, models: FluxModelManager, gpu: GpuThread, *, controlnets: ControlNets) -> None:
+    def __init__(
+        self, models: FluxModelManager, gpu: GpuThread, *, controlnets: ControlNets, depths: DepthModels
+    ) -> None:
         self._models = models
         self._controlnets = controlnets
+        self._depths = depths
         self._gpu = gpu
         self._looking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="look")  # one at a time; begins when used
         self._looked_at: set[str] = set()  # models whose identity needs no look at the GPU or the volume any more
@@ -93,7 +98,7 @@ class Generator:
         spec = self._models.served.named(job.model)
         if isinstance(job, VideoJob):
             check_model(spec)
-        demand = _demand(spec, job, beside=self._controlnet(job, spec))
+        demand = _demand(spec, job, beside=self._control(job, spec))
         if spec.id in self._looked_at and self._models.can_identify(spec):
             return self._models.identity(spec, demand)
         identity = await self._looked(spec, demand)
@@ -116,8 +121,8 @@ class Generator:
 
     def content(self, job: ImageJob | VideoJob) -> JsonObject:
         """What of the volume makes the result of `job` beside the model, for its fingerprint. Raises as `identity`."""
-        found = self._controlnet(job, self._models.served.named(job.model))
-        return {} if found is None else {"controlnet": found.revision}
+        found = self._control(job, self._models.served.named(job.model))
+        return {} if found is None else found.content()
 
     async def warm(self) -> ModelIdentity:
         """Load the default model before the first job asks for it; by what its results will be made. Raises as
@@ -148,7 +153,7 @@ class Generator:
                 order.clock.cold_start_ms |= model.phases_ms
             return self._made_by(model, order)
 
-        beside = self._controlnet(order.job, spec)
+        beside = self._control(order.job, spec)
         return self._models.use(spec, with_model, demand=_demand(spec, order.job, order.inputs, beside=beside))
 
     def _made_by(self, model: LoadedModel, order: _Order) -> Made:
@@ -185,14 +190,15 @@ class Generator:
         )
 
     def _pictures(self, model: LoadedModel, job: ImageJob, order: _Order) -> Generated:
-        found = self._controlnet(job, model.spec)
-        return self._images.generate(
-            model, job, order.progress, order.cancellation, inputs=order.inputs, controlnet=found
-        )
+        found = self._control(job, model.spec)
+        return self._images.generate(model, job, order.progress, order.cancellation, inputs=order.inputs, control=found)
 
-    def _controlnet(self, job: ImageJob | VideoJob, spec: ModelSpec) -> ControlNet | None:
-        """The one that `job` needs. Raises ModelUnavailable where it is not on the volume."""
-        return self._controlnets.needed(spec) if isinstance(job, ImageJob) and job.control else None
+    def _control(self, job: ImageJob | VideoJob, spec: ModelSpec) -> ControlParts | None:
+        """What `job` needs for its `control`. Raises ModelUnavailable where no ControlNet is on the volume."""
+        if not isinstance(job, ImageJob) or not job.control:
+            return None
+        has_depth = any(control.type == "depth" for control in job.control)
+        return ControlParts(network=self._controlnets.needed(spec), depth=self._depths.find() if has_depth else None)
 
     def _film(self, model: LoadedModel, job: VideoJob, order: _Order) -> Film:
         first_frame = order.inputs.pictures.image
@@ -218,7 +224,7 @@ def _preview_notes(
 
 
 def _demand(
-    spec: ModelSpec, job: ImageJob | VideoJob, inputs: JobInputs | None = None, *, beside: ControlNet | None
+    spec: ModelSpec, job: ImageJob | VideoJob, inputs: JobInputs | None = None, *, beside: ControlParts | None
 ) -> Demand:
     """What the job needs of the device beside the model, whose plan has room for one reference. LoRAs that are gone by
     now are reported when they are read."""

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from flux_engine.generate.control import Controls
+from flux_engine.generate.control import ControlParts, Controls
 from flux_engine.generate.enlarge import enlarging_of
 from flux_engine.generate.gpu import Cancellation, settle
 from flux_engine.generate.preview import FlowPreview
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from flux_engine.models.beside.controlnets import ControlNet
     from flux_engine.models.loaded import LoadedModel
 
 
@@ -58,7 +57,7 @@ class ImageGenerator:
         cancellation: Cancellation,
         *,
         inputs: JobInputs | None = None,
-        controlnet: ControlNet | None = None,
+        control: ControlParts | None = None,
     ) -> Generated:
         """Make the job's images; `inputs` hold the pictures that it brings, of any size, and what enlarges its own.
 
@@ -66,7 +65,7 @@ class ImageGenerator:
         """
         made, inputs = Generated(), inputs or JobInputs()
         progress.stage("text")
-        with self._controls.start(model, job, inputs.pictures, controlnet) as controlled:
+        with self._controls.start(model, job, inputs.pictures, control) as controlled:
             began = time.perf_counter()
             start = controlled or start_of(model, job, inputs.pictures)
             prompt = read_prompt(model, job, looked_at(model.spec, inputs.pictures), check=cancellation.check)

@@ -18,9 +18,11 @@ from PIL import Image, ImageDraw, ImageOps
 from flux_engine.build import build_worker
 from flux_engine.generate.gpu import GpuThread
 from flux_engine.models.beside.controlnets import ignore_diffusers_warning
+from flux_engine.models.beside.depth import PREPROCESSOR_FOLDER, DepthModels, load_depth
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.settings import Settings
 from flux_engine.worker.worker import Worker
+from tests.models.beside.test_depth import save_depth_model
 
 JOB = {"prompt": "a red sun", "seed": 7, "size": "64x64", "num_inference_steps": 2, "cache": False}
 
@@ -28,9 +30,19 @@ JOB = {"prompt": "a red sun", "seed": 7, "size": "64x64", "num_inference_steps":
 def a_map(corner: int = 10) -> str:
     picture = Image.new("RGB", (96, 64), "black")
     ImageDraw.Draw(picture).ellipse((corner, corner, 60, 50), fill="white")
+    return base64_of(picture)
+
+
+def base64_of(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+def a_view() -> str:
+    """A picture in colour."""
+    gradient = Image.linear_gradient("L").resize((96, 64))
+    return base64_of(Image.merge("RGB", (gradient, gradient.rotate(180), Image.radial_gradient("L").resize((96, 64)))))
 
 
 def save_controlnet(folder: Path) -> None:
@@ -105,6 +117,41 @@ async def test_a_picture_is_redrawn_along_a_map(controlled: Worker) -> None:
         for part in ({"strength": 0}, {"end": 0})
     ]
     assert without[0] == without[1] != strong
+
+
+async def test_a_depth_map_is_made_where_its_model_is_on_the_volume(controlled: Worker, tmp_path: Path) -> None:
+    grey, colours = {"type": "depth", "image": a_map()}, {"type": "depth", "image": a_view()}
+    refused = await controlled.run({"id": "control", "input": JOB | {"control": [grey, colours]}})
+    assert '"control[1].image"' in refused["error"]
+    assert "fetch_models.py Depth-Anything-V2-Small" in refused["error"]
+    with_map = await pixels_of(controlled, control=grey)
+    asked = {"op": "capabilities"}
+    before = await controlled.run({"id": "ask", "input": asked})
+
+    folder = tmp_path / "volume" / PREPROCESSOR_FOLDER / "small"
+    save_depth_model(folder)
+    after = await controlled.run({"id": "ask", "input": asked})
+    assert [answer["limits"]["maps_made"] for answer in (before, after)] == [["canny"], ["canny", "depth"]]
+    assert await pixels_of(controlled, control=grey) == with_map  # a map stays what it is
+    made = await pixels_of(controlled, control=colours)
+    found = DepthModels(folder.parent).find()
+    assert found is not None
+    picture = Image.open(io.BytesIO(base64.b64decode(a_view()))).convert("RGB")
+    by_hand = load_depth(found).map_of(picture, device="cpu")
+    assert made == await pixels_of(controlled, control={"type": "depth", "image": base64_of(by_hand)})
+
+    cached = {"control": colours, "cache": True}
+    first, again = [await controlled.run({"id": "control", "input": JOB | cached}) for _ in range(2)]
+    save_depth_model(folder, seed=6)  # another model, other maps
+    other = await controlled.run({"id": "control", "input": JOB | cached})
+    assert [result["cached"] for result in (first, again, other)] == [False, True, False]
+    assert other["images"][0]["sha256"] != first["images"][0]["sha256"]
+
+
+async def test_a_photograph_is_no_pose(controlled: Worker) -> None:
+    refused = await controlled.run({"id": "control", "input": JOB | {"control": {"type": "pose", "image": a_view()}}})
+    assert '"control[0].image"' in refused["error"]
+    assert "DWPose" in refused["error"]
 
 
 async def test_it_goes_with_other_fields_and_is_made_once(controlled: Worker, tmp_path: Path) -> None:
