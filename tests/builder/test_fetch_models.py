@@ -65,6 +65,64 @@ def test_the_usual_content_filter_is_fetched_and_found(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("pytorch_model.bin"))
 
 
+BESIDE = {  # by name: its repository, the files there that are fetched, and where the first of them lies then
+    "RealESRGAN_x4": ("ai-forever/Real-ESRGAN", ("RealESRGAN_x4.pth",), "upscale_models/RealESRGAN_x4.pth"),
+    "4x-UltraSharp": ("Kim2091/UltraSharp", ("4x-UltraSharp.pth",), "upscale_models/4x-UltraSharp.pth"),
+    "FLUX.1-ControlNet-Union-Pro": (
+        "Shakker-Labs/FLUX.1-dev-ControlNet-Union-Pro",
+        ("config.json", "diffusion_pytorch_model.safetensors"),
+        "controlnets/FLUX.1-ControlNet-Union-Pro/config.json",
+    ),
+    "Depth-Anything-V2-Small": (
+        "depth-anything/Depth-Anything-V2-Small-hf",
+        ("config.json", "preprocessor_config.json", "model.safetensors"),
+        "preprocessors/Depth-Anything-V2-Small/config.json",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_networks_beside_models_are_fetched_once(tmp_path: Path, name: str) -> None:
+    repository, names, place = BESIDE[name]
+    files = {file: os.urandom(2_000) for file in names} | {"README.md": b"more"}
+    with hub(repository, files) as url:
+        done = fetch(url, tmp_path, name)
+        assert done.returncode == 0, done.stderr
+    fetched = tmp_path / place
+    told = Path(done.stdout.strip())
+    assert told in (fetched, fetched.parent)
+    assert fetched.read_bytes() == files[names[0]]
+    folder = fetched.parent
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)  # nothing of the download is left beside it
+    again = fetch(url, tmp_path, name)  # the hub has gone
+    assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
+    listed = fetch(url, tmp_path, "--list").stdout
+    (line,) = (line for line in listed.splitlines() if line.startswith(name + " "))
+    assert line.endswith("on the volume")
+    with hub(repository, files | {names[0]: b"newer"}) as url:
+        assert fetch(url, tmp_path, name, "--force").returncode == 0
+    assert fetched.read_bytes() == b"newer"
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_network_that_cannot_be_fetched_is_not_there(tmp_path: Path, name: str) -> None:
+    repository, names, place = BESIDE[name]
+    gated = dict.fromkeys(names, b"weights")
+    with hub(repository, gated, token="hf_right") as url:
+        refused = fetch(url, tmp_path, name)
+    assert (refused.returncode, "accept its licence" in refused.stderr) == (1, True), refused.stderr
+    with hub(repository, {}) as url:
+        missing = fetch(url, tmp_path, name)
+    assert (missing.returncode, "does not exist" in missing.stderr) == (1, True), missing.stderr
+    away = fetch(f"http://127.0.0.1:{free_port()}", tmp_path, name)
+    assert away.returncode == 1
+    assert away.stderr.count("\n") == 1
+    assert not (tmp_path / place).exists()
+    with hub(repository, gated, token="hf_right") as url:
+        assert fetch(url, tmp_path, name, token="hf_right").returncode == 0
+    assert (tmp_path / place).read_bytes() == b"weights"
+
+
 def test_an_interrupted_download_is_not_taken_for_a_model_and_resumes(tmp_path: Path) -> None:
     partial = tmp_path / "models" / "someone--small-flux.partial"
     (partial / "transformer").mkdir(parents=True)
