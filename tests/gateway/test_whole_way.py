@@ -18,10 +18,13 @@ import pytest_asyncio
 from openai import AsyncOpenAI
 from PIL import Image
 
+from flux_engine.job.edits.control import CONTROL_TYPES, MAX_CONTROLS, ControlFields
 from flux_engine.logs import JsonLine, tell_subject
+from flux_engine.models import catalog
 from local_platform.server import Platform
 from local_platform.workers import WorkerPool
 from tests.gateway.world import World, world
+from tests.generate.test_control import a_map, save_controlnet
 from tests.servers import RedisProcess, fetched
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -48,6 +51,7 @@ async def system(shared_redis: RedisProcess, tmp_path_factory: pytest.TempPathFa
             "FLUX_MODEL": "flux-tiny",
             "MODEL_VOLUME": str(folder / "volume"),
         }
+        save_controlnet(folder / "volume" / "controlnets" / "union")
         async with WorkerPool(platform, environment=environment) as pool:
             await pool.start(1)
             yield System(gw, pool)
@@ -161,6 +165,41 @@ async def test_openai_edits_what_the_mask_leaves_open(client: AsyncOpenAI) -> No
     assert answer.data[0].b64_json is not None
     change = np.abs(pixels(base64.b64decode(answer.data[0].b64_json)) - pixels(picture)).mean(axis=(0, 2))
     assert change[:50].mean() < 5 < change[78:].mean()
+
+
+async def test_a_picture_follows_a_map_by_what_the_documents_say_of_control(system: System) -> None:
+    gw = system.gw
+    schemas = (await gw.get("/capabilities")).json()["schemas"]["image"]
+    takes = {name for name, schema in schemas.items() if "control" in schema["properties"]}
+    assert takes == {spec.id for spec in catalog.CATALOG if spec.limits.takes_control}
+    one, listed, _ = schemas["flux-tiny"]["properties"]["control"]["anyOf"]
+    assert (listed["items"], listed["maxItems"]) == (one, MAX_CONTROLS)
+    routes = (await gw.get("/openapi.json")).json()["paths"]
+    for path in ("/generate-image", "/estimate"):
+        body = routes[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        documented = body["properties"]["control"]["anyOf"][0]
+        assert documented["properties"].keys() == one["properties"].keys() == ControlFields.model_fields.keys()
+        assert documented["properties"]["type"]["enum"] == one["properties"]["type"]["enum"] == list(CONTROL_TYPES)
+
+    made = []
+    for control in (None, {"type": "canny", "image": a_map()}, {"type": "canny", "image": a_map(25)}):
+        task = await gw.create(**SMALL, seed=4, steps=2, control=control)
+        done = await gw.until(task["task_id"], "completed", "failed")
+        assert done["status"] == "completed", done
+        made.append((await gw.get(f"/task/{task['task_id']}/result")).content)
+    assert len(set(made)) == 3
+
+    for model, control, field in (
+        ("flux-tiny", {"type": "scribble", "image": a_map()}, "control.type"),
+        ("flux-tiny-kontext", {"type": "canny", "image": a_map()}, "control"),
+    ):
+        refused = await gw.post("/generate-image", json=SMALL | {"model": model, "control": control})
+        assert (refused.status_code, refused.json()["field"]) == (422, field), refused.text
+    gradient = Image.linear_gradient("L")
+    colours = png(Image.merge("RGB", [gradient.rotate(turn) for turn in (0, 90, 180)]))
+    task = await gw.create(**SMALL, control={"type": "depth", "image": base64.b64encode(colours).decode()})
+    failed = await gw.until(task["task_id"], "completed", "failed")
+    assert (failed["status"], failed["error"]["field"]) == ("failed", "control[0].image")
 
 
 async def test_the_same_prompt_with_all_workers_stopped(system: System) -> None:

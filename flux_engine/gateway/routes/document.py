@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from flux_engine.job.fields import ImageFields
+from flux_engine.job.schema.forms import forms_of_images
 from flux_engine.job.video_fields import VideoFields
 
 PROBLEM: Final[dict[str, Any]] = {
@@ -159,9 +160,19 @@ def with_credentials(document: dict[str, Any]) -> dict[str, Any]:
 def job_body(kind: Literal["image", "video"]) -> dict[str, Any]:
     """The request body of a job, from the declaration that it is parsed by."""
     schema = (ImageFields if kind == "image" else VideoFields).model_json_schema()
-    fields = {name: field for name, field in schema["properties"].items() if name not in WITHOUT} | EXTRAS
+    forms = forms_of_images() if kind == "image" else {}
+    fields = {
+        name: field | _nullable(forms[name]) if name in forms else field
+        for name, field in schema["properties"].items()
+        if name not in WITHOUT
+    } | EXTRAS
     body = {"type": "object", "required": ["prompt"], "properties": _plain(fields, schema.get("$defs", {}))}
     return json_request(body)
+
+
+def _nullable(form: dict[str, Any]) -> dict[str, Any]:
+    """The form of a field that is parsed apart, or null."""
+    return {"anyOf": [*form.get("anyOf", (form,)), {"type": "null"}]}
 
 
 def json_request(schema: dict[str, Any], *, is_required: bool = True) -> dict[str, Any]:
