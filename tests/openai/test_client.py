@@ -15,8 +15,10 @@ import pytest_asyncio
 from openai import AsyncOpenAI
 from PIL import Image
 
+from flux_engine.models import catalog
 from local_platform.server import API_KEY, Platform
 from local_platform.workers import WorkerPool
+from tests.models.tiny_models import tiny_model
 from tests.servers import ACCESS_KEY, SECRET_KEY, S3Process, fetched
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -26,8 +28,12 @@ STEPS = {"steps": 2, "seed": 7}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def platform(s3: S3Process) -> AsyncIterator[Platform]:
+async def platform(s3: S3Process, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+    """A worker with the bundled model and, for references, klein's real classes, small and random."""
+    volume = tmp_path_factory.mktemp("volume")
+    tiny_model(catalog.FLUX_2_KLEIN_4B).save_pretrained(volume / "models" / "black-forest-labs--FLUX.2-klein-4B")
     environment = {
+        "MODEL_VOLUME": str(volume),
         "BUCKET_ENDPOINT_URL": f"{s3.url}/pictures",
         "BUCKET_ACCESS_KEY_ID": ACCESS_KEY,
         "BUCKET_SECRET_ACCESS_KEY": SECRET_KEY,
@@ -119,6 +125,25 @@ async def test_edit_a_picture(client: AsyncOpenAI) -> None:
     assert answer.data is not None
     assert answer.data[0].b64_json is not None
     assert np.abs(pixels(base64.b64decode(answer.data[0].b64_json)) - pixels(picture)).mean() > 5
+
+
+async def test_edit_with_two_references(client: AsyncOpenAI) -> None:
+    red, blue = (png(Image.new("RGB", (96, 64), colour)) for colour in ("red", "blue"))
+    asked: dict[str, Any] = {
+        "prompt": "image 1 on image 2", "model": "FLUX.2-klein-4B", "size": "64x64", "response_format": "b64_json",
+        "extra_body": {"seed": 3, "steps": 4, "max_sequence_length": 16, "cache": False},
+    }  # fmt: skip
+    answers = [
+        await client.images.edit(image=pictures, **asked) for pictures in ([red, blue], [blue, red], [red], [red, blue])
+    ]
+    made = [answer.data[0].b64_json for answer in answers if answer.data is not None]
+    assert made[0] == made[3]  # the same pictures in the same order
+    assert len(set(made)) == 3
+    with pytest.raises(openai.BadRequestError, match="takes up to 4") as raised:
+        await client.images.edit(image=[red, blue] * 3, **asked)
+    assert raised.value.param in ("image", "images")
+    with pytest.raises(openai.BadRequestError, match="takes no `images`"):
+        await client.images.edit(image=[red, blue], **asked | {"model": "flux-tiny"})
 
 
 async def test_a_mask_repaints_what_is_transparent(client: AsyncOpenAI) -> None:

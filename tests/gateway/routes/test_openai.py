@@ -72,6 +72,22 @@ async def test_a_stream_with_three_partial_pictures(gw: World, client: AsyncOpen
     assert sent[3] == picture(5)
 
 
+async def test_an_edit_with_two_pictures_reaches_the_worker_in_order(gw: World, client: AsyncOpenAI) -> None:
+    files = [picture(1), picture(2)]
+    asked: dict[str, Any] = {**ASKED, "model": "FLUX.2-klein-4B", "response_format": "b64_json"}
+    asking = asyncio.create_task(client.images.edit(image=files, **asked))
+    job = await gw.hand.take()
+    sent: Any = job.payload["input"]
+    assert [base64.b64decode(source.rpartition(",")[2]) for source in sent["images"]] == files
+    assert "image" not in sent
+    gw.hand.finish(job)
+    answer = await asking
+    assert answer.data is not None
+    assert base64.b64decode(answer.data[0].b64_json or "") == picture(5)
+    with pytest.raises(openai.BadRequestError, match="takes up to 4"):
+        await client.images.edit(image=files * 3, **asked)
+
+
 async def test_what_the_client_repeats_after_a_time_out_is_one_task_and_one_charge(gw: World) -> None:
     key = gw.headers["Authorization"].removeprefix("Bearer ")
     before = (await gw.get("/usage")).json()["work"]
