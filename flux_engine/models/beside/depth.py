@@ -68,7 +68,9 @@ class LoadedDepth:
         import torch
 
         network = self._network
-        values = self._processor(images=_seen(picture), return_tensors="pt")["pixel_values"]
+        # transformers' DPT reads its patches as a square, whatever the processor's file says.
+        shape = {"keep_aspect_ratio": False} if network.config.model_type == "dpt" else {}
+        values = self._processor(images=_seen(picture), return_tensors="pt", **shape)["pixel_values"]
         try:
             network.to(device)
             with torch.inference_mode():
@@ -78,7 +80,8 @@ class LoadedDepth:
         if getattr(network.config, "depth_estimation_type", None) == "metric":
             depths = -depths  # metres grow away from the eye
         low, high = depths.aminmax()
-        levels = ((depths - low) / (high - low).clamp(min=1e-6) * 255).round().to(torch.uint8)
+        span = (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+        levels = ((depths - low) / span * 255).round().to(torch.uint8)
         return Image.fromarray(levels.numpy()).resize(picture.size, Image.Resampling.BICUBIC).convert("RGB")
 
 
