@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -33,6 +33,16 @@ FLAGS: Final = (
 WITHIN_MS: Final = 300_000  # a stall is no failure
 WIDE: Final = (1280, 900)
 NARROW: Final = (390, 844)
+
+
+class Reachable(Protocol):
+    """A gateway that a browser can open, and a key of its user."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def key(self) -> str: ...
 
 
 @dataclass
@@ -121,7 +131,7 @@ def opened(browser: Browser, size: tuple[int, int], *, theme: str = "light", **o
     assert faults == []
 
 
-def sign_in(page: Page, served: Served) -> None:
+def sign_in(page: Page, served: Reachable) -> None:
     page.goto(served.url)
     page.get_by_label("API key or token").fill(served.key)
     page.get_by_role("button", name="Sign in").click()

@@ -1,7 +1,7 @@
 // The page as a whole: signing in, then form, tasks under way and gallery. `#task/<id>` opens a task.
 import { html, useEffect, useState, useWindow } from "./ui.js";
 import { loadOffer, offer } from "./fields.js";
-import { promptOf } from "./asked.js";
+import { isWithheld, promptOf } from "./asked.js";
 import { Form } from "./form.js";
 import { Gallery } from "./gallery.js";
 import { Icon } from "./icons.js";
@@ -62,7 +62,7 @@ function Studio() {
     start(ending.signal);
     loadMore().catch(() => {});
     keepTrying(loadOffer, ending.signal, setFault);
-    const stop = onEnd((task) => say(t(SAID[task.status], { prompt: promptOf(task) })));
+    const stop = onEnd((task) => say(t(isWithheld(task) ? "say.withheld" : SAID[task.status], { prompt: promptOf(task) })));
     return () => {
       ending.abort();
       stop();

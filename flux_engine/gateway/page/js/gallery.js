@@ -1,7 +1,7 @@
 // The caller's tasks, newest first, without an end. One under way stands where its picture will be, so that nothing moves
 // when it comes. Arrow keys move through what is finished.
 import { html, useEffect, useRef, useState } from "./ui.js";
-import { countOf, isVideo, promptOf, seedOf, shapeOf } from "./asked.js";
+import { isVideo, isWithheld, placesOf, promptOf, shapeOf } from "./asked.js";
 import { useFile } from "./files.js";
 import { Icon } from "./icons.js";
 import { UnderWay } from "./underway.js";
@@ -21,12 +21,13 @@ export function Gallery({ onOpen }) {
     watcher.observe(end.current);
     return () => watcher.disconnect();
   }, [all.length, isComplete]);
-  const places = all.flatMap((task) => Array.from({ length: placesOf(task) }, (_, index) => ({ task, index })));
+  const places = all.flatMap((task) => shownOf(task).map((place) => ({ task, place })));
   return html`<section class="gallery" aria-labelledby="gallery-title">
     <h2 id="gallery-title">${t("gallery.title")}</h2>
     ${places.length === 0 && html`<p class="note">${t("gallery.none")}</p>`}
     <ul onKeyDown=${moveBetween}>
-      ${places.map(({ task, index }) => html`<${Place} key=${`${task.task_id}/${index}`} task=${task} index=${index} onOpen=${onOpen} />`)}
+      ${places.map(({ task, place }) => html`<${Place} key=${`${task.task_id}/${place.index}`} task=${task} place=${place}
+        onOpen=${onOpen} />`)}
     </ul>
     <div ref=${end}>${!isComplete && html`<button type="button" class="quiet"
       onClick=${() => loadMore().catch(() => {})}>${t("gallery.more")}</button>`}</div>
@@ -34,9 +35,10 @@ export function Gallery({ onOpen }) {
 }
 
 // A failed or cancelled task takes one place, whatever it was asked for.
-const placesOf = (task) => (isFinal(task) && task.status !== "completed" ? 1 : countOf(task));
+const shownOf = (task) => placesOf(task).slice(0, isFinal(task) && task.status !== "completed" ? 1 : undefined);
 
-function Place({ task, index, onOpen }) {
+function Place({ task, place, onOpen }) {
+  const { index } = place;
   const box = useRef(null);
   const [isNear, setNear] = useState(false);
   useEffect(() => {
@@ -47,25 +49,28 @@ function Place({ task, index, onOpen }) {
   const isDone = isFinal(task);
   return html`<li ref=${box} class=${isDone || index > 0 ? "" : "under-way"} id=${index === 0 ? `task-${task.task_id}` : undefined}>
     ${isDone
-      ? html`<${Card} task=${task} index=${index} isNear=${isNear} onOpen=${onOpen} />`
+      ? html`<${Card} task=${task} place=${place} isNear=${isNear} onOpen=${onOpen} />`
       : html`<${UnderWay} task=${task} index=${index} />`}
   </li>`;
 }
 
-function Card({ task, index, isNear, onOpen }) {
-  const isMade = task.status === "completed";
-  const shownIndex = isVideo(task) ? 1 : index; // a video's thumbnail is its second file
-  const { url, error } = useFile(task.task_id, shownIndex, isNear && isMade);
+function Card({ task, place, isNear, onOpen }) {
+  const { index, file } = place;
+  const isMade = task.status === "completed" && file !== null;
+  const shownFile = isVideo(task) ? 1 : file; // a video's thumbnail is its second file
+  const { url, error } = useFile(task.task_id, shownFile, isNear && isMade);
   const prompt = promptOf(task);
+  const end = isMade ? null : place.withheld || isWithheld(task) ? "withheld" : task.status;
+  const opens = [t("gallery.open", { prompt }), end && t(`gallery.${end}`)].filter(Boolean).join(": ");
   return html`<button type="button" class="card" style=${{ aspectRatio: shapeOf(task) }} data-task=${task.task_id}
-      data-index=${index} aria-label=${t("gallery.open", { prompt })} onClick=${() => onOpen(task.task_id, index)}>
+      data-index=${index} aria-label=${opens} onClick=${() => onOpen(task.task_id, index)}>
       ${url && html`<img src=${url} alt="" />`}
-      ${!isMade && html`<span class=${`state ${task.status}`}>${t(`gallery.${task.status}`)}</span>`}
+      ${end && html`<span class=${`state ${end}`}>${t(`gallery.${end}`)}</span>`}
       ${error && html`<span class="state">${error.status === 410 ? t("gallery.expired") : error.message}</span>`}
       ${isVideo(task) && html`<span class="badge" aria-hidden="true"><${Icon} name="play" /></span>`}
     </button>
     <p class="caption"><span class="line" dir="auto">${prompt}</span>
-      <span class="line note">${t("form.seed")} ${seedOf(task, index)}</span></p>`;
+      <span class="line note">${t("form.seed")} ${place.seed}</span></p>`;
 }
 
 const STEPS = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };

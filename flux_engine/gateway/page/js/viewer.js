@@ -1,7 +1,7 @@
 // One finished task: its file, its settings, and what can be done with it.
 import { html, useEffect, useRef, useState } from "./ui.js";
 import * as api from "./api.js";
-import { countOf, isVideo, parametersOf, promptOf, seedOf, shapeOf } from "./asked.js";
+import { isVideo, isWithheld, parametersOf, placesOf, promptOf, seedOf, shapeOf } from "./asked.js";
 import { canCopyAs, copyAs, LANGUAGES } from "./copyas.js";
 import { draft, lockSeed, setField, setMode, takeSettings } from "./draft.js";
 import { dropFilesOf, fileOf, useFile } from "./files.js";
@@ -37,14 +37,16 @@ export function Viewer({ id, index, onClose }) {
 }
 
 function Shown({ task, index, onClose, onFault }) {
-  const isMade = task.status === "completed";
-  const { url, error } = useFile(task.task_id, index, isMade);
+  const { file = index, withheld = null } = placesOf(task)[index] ?? {};
+  const isMade = task.status === "completed" && !withheld;
+  const { url, error } = useFile(task.task_id, file, isMade);
+  const hasNone = Boolean(error) || (!isMade && isFinal(task));
   return html`<div class="shown">
-    <figure style=${{ aspectRatio: shapeOf(task) }}>
+    <figure class=${hasNone ? "none" : ""} style=${{ aspectRatio: hasNone ? undefined : shapeOf(task) }}>
       ${url && !isVideo(task) && html`<img src=${url} alt=${promptOf(task)} />`}
       ${url && isVideo(task) && html`<${Film} task=${task} url=${url} />`}
       ${error && html`<figcaption>${error.status === 410 ? t("gallery.expired") : error.message}</figcaption>`}
-      ${!isMade && isFinal(task) && html`<figcaption class="error">${task.error?.message ?? t(`gallery.${task.status}`)}</figcaption>`}
+      ${!isMade && isFinal(task) && html`<figcaption class="error"><${Why} task=${task} withheld=${withheld} /></figcaption>`}
     </figure>
     <div class="facts">
       <p class="prompt" dir="auto">${promptOf(task)}</p>
@@ -55,6 +57,13 @@ function Shown({ task, index, onClose, onFault }) {
       <${Settings} task=${task} index=${index} />
     </div>
   </div>`;
+}
+
+// Why there is nothing to see.
+function Why({ task, withheld }) {
+  if (!withheld && !isWithheld(task)) return task.error?.message ?? t(`gallery.${task.status}`);
+  const said = withheld ? `${withheld.label} ${withheld.score.toFixed(2)}` : task.error.message;
+  return html`${t(isVideo(task) ? "view.withheld.video" : "view.withheld")}<small>${said}</small>`;
 }
 
 // GIF and animated WebP are pictures to a browser.
@@ -122,7 +131,7 @@ export function useAll(task, index) {
 }
 
 export async function useAsInput(task, index) {
-  const { blob } = await fileOf(task.task_id, index);
+  const { blob } = await fileOf(task.task_id, placesOf(task)[index].file);
   setField("image", await readAsUri(blob));
   setField("mask", undefined);
   if (draft.get().mode === "image") setMode("edit");
@@ -137,7 +146,7 @@ export async function removeTask(task, onDone = () => {}) {
 }
 
 async function download(task, index) {
-  const { url, blob } = await fileOf(task.task_id, index);
+  const { url, blob } = await fileOf(task.task_id, placesOf(task)[index].file);
   const link = document.createElement("a");
   link.href = url;
   link.download = `flux-${seedOf(task, index)}.${blob.type.split("/")[1].replace("jpeg", "jpg")}`;
