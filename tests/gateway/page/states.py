@@ -7,10 +7,13 @@ for state in walk(page, served, prompt="a red sun"):
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from playwright.sync_api import Page, expect
 
-from tests.gateway.page.conftest import Served, ask_for, sign_in
+from tests.gateway.page.conftest import ROOT, Served, ask_for, sign_in
+
+BUNDLED: Final = ROOT / "docs" / "images" / "flux-tiny.png"  # a picture to send
 
 
 def walk(page: Page, served: Served, *, prompt: str) -> Iterator[str]:
@@ -25,10 +28,7 @@ def walk(page: Page, served: Served, *, prompt: str) -> Iterator[str]:
     sign_in(page, served)
     yield "form"
     yield from _made(page, prompt=prompt)
-    page.get_by_role("button", name="Use as input").click()
-    page.get_by_label("Paint a mask").check()
-    paint(page)
-    yield "mask"
+    yield from _edited(page)
     page.get_by_role("button", name="Video", exact=True).click()
     page.get_by_role("button", name="Add a keyframe").click()
     page.get_by_label("How frames follow").select_option("feedback")
@@ -62,11 +62,31 @@ def _made(page: Page, *, prompt: str) -> Iterator[str]:
     yield "picture"
 
 
+def _edited(page: Page) -> Iterator[str]:
+    """From the finished picture that is open to references of another."""
+    page.get_by_role("button", name="Use as input").click()
+    page.get_by_label("Paint a mask").check()
+    paint(page)
+    yield "mask"
+    page.get_by_label("Paint a mask").uncheck()
+    page.get_by_role("group", name="Extend the canvas").get_by_label("Right").fill("64")
+    yield "canvas"
+    model = page.get_by_label("Model")
+    model.select_option("black-forest-labs/FLUX.2-klein-4B")
+    for number in (1, 2):
+        page.get_by_label(f"Reference {number}", exact=True).set_input_files(BUNDLED)
+    expect(page.get_by_label("Reference 3", exact=True)).to_be_visible()
+    yield "references"
+
+
 def paint(page: Page) -> None:
     """A stroke on the mask, by mouse."""
-    box = page.locator(".paper canvas").bounding_box()
+    canvas = page.locator(".paper canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.3)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.4, steps=6)
     page.mouse.up()
+    expect(page.get_by_text("Nothing is masked yet.")).to_have_count(0)

@@ -1,5 +1,5 @@
 // Inputs with their label, hint and error. The error belongs to its input by aria-describedby.
-import { html, useEffect, useId, useState } from "./ui.js";
+import { html, useEffect, useId, useState, words } from "./ui.js";
 import { t, hasText } from "./texts.js";
 
 const ROOMS = ["form", "video", "edit"];
@@ -16,10 +16,12 @@ export function Field({ label, hint, error, isWide, children }) {
   return html`<div class=${`field${isWide ? " wide" : ""}`}>
     <label for=${id}>${label}</label>
     ${children({ id, "aria-describedby": about, "aria-invalid": error ? "true" : undefined })}
-    ${hint && html`<small id=${`${id}-hint`}>${hint}</small>`}
-    ${error && html`<p class="error" role="alert" id=${`${id}-error`}>${error}</p>`}
+    ${hint && html`<small id=${`${id}-hint`}>${words(hint)}</small>`}
+    <${Fault} text=${error} id=${`${id}-error`} />
   </div>`;
 }
+
+export const Fault = ({ text, id }) => text && html`<p class="error wide" role="alert" id=${id}>${words(text)}</p>`;
 
 export function hintOf(field) {
   const said = [];
@@ -76,16 +78,16 @@ export function Toggle({ label, value, onChange }) {
 }
 
 // A field of any type by its own description: for those that need no control of their own.
-export function AnyField({ field, value, onChange, error }) {
-  const own = { field, value, onChange, error };
+export function AnyField({ field, value, onChange, error, label = labelOf(field.name), names }) {
+  const own = { field, value, onChange, error, label, names };
   if (field.choices && typeof field.choices[0] === "number") {
     const take = (choice) => onChange(choice === undefined ? undefined : Number(choice));
     return html`<${ChoiceField} ...${own} onChange=${take} />`;
   }
   if (field.choices) return html`<${ChoiceField} ...${own} />`;
   if (field.type === "boolean") {
-    return html`<${Toggle} label=${labelOf(field.name)} value=${value ?? field.fallback ?? false} onChange=${onChange} />`;
+    return html`<${Toggle} label=${label} value=${value ?? field.fallback ?? false} onChange=${onChange} />`;
   }
   if (field.type === "integer" || field.type === "number") return html`<${NumberField} ...${own} />`;
-  return html`<${TextField} label=${labelOf(field.name)} value=${value} onChange=${onChange} error=${error} />`;
+  return html`<${TextField} label=${label} value=${value} onChange=${onChange} error=${error} />`;
 }

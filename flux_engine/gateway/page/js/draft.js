@@ -10,9 +10,11 @@ export const EMPTY = { mode: "image", fields: {}, isSeedLocked: false };
 export const draft = createStore(kept());
 
 draft.watch((value) => {
-  const fields = Object.fromEntries(Object.entries(value.fields).filter(([name]) => !PICTURES.includes(name)));
-  sessionStorage.setItem(NAME, JSON.stringify({ ...value, fields }));
+  sessionStorage.setItem(NAME, JSON.stringify({ ...value, fields: withoutPictures(value.fields) }));
 });
+
+export const withoutPictures = (fields) =>
+  Object.fromEntries(Object.entries(fields).filter(([name]) => !PICTURES.includes(name)));
 
 export const setMode = (mode) => draft.update((now) => ({ ...now, mode }));
 
@@ -49,6 +51,8 @@ export function jobOf({ mode, fields, isSeedLocked }, schema) {
     delete job.width;
     delete job.height;
   }
+  if (job.loras) job.loras = job.loras.filter((lora) => lora.path?.trim()); // those that are only begun: missing.js
+  if (job.loras?.length === 0) delete job.loras;
   return job;
 }
 
@@ -76,7 +80,8 @@ export function takeSettings(parameters) {
     delete fields.width;
     delete fields.height;
   }
-  const pictures = Object.fromEntries(Object.entries(draft.get().fields).filter(([name]) => PICTURES.includes(name)));
+  const now = draft.get().fields;
+  const pictures = Object.fromEntries(Object.entries(now).filter(([name]) => PICTURES.includes(name)));
   const mode = parameters.type === "video" ? "video" : parameters.image ? "edit" : "image";
   draft.set({ mode, fields: { ...pictures, ...fields }, isSeedLocked: true });
 }

@@ -1,6 +1,6 @@
 // What an edit needs besides the prompt: the picture, a mask, references, a larger canvas; as far as the model takes them.
 import { html, useEffect, useState } from "./ui.js";
-import { AnyField, NumberField, Toggle } from "./controls.js";
+import { AnyField, Fault, NumberField, Toggle } from "./controls.js";
 import { setField } from "./draft.js";
 import { fieldOf, partsOf } from "./fields.js";
 import { MaskPainter } from "./mask.js";
@@ -34,9 +34,9 @@ export function Edit({ schema, fields, errors }) {
     ${canPaint && html`<${Toggle} label=${t("edit.mask.use")} value=${wantsMask} onChange=${want} />`}
     ${canPaint && wantsMask && html`<${MaskPainter} key=${fields.image} image=${fields.image} size=${size} value=${fields.mask}
       onChange=${(mask) => setField("mask", mask)} />`}
-    ${errors.mask && html`<p class="error wide" role="alert">${errors.mask}</p>`}
+    <${Fault} text=${errors.mask} />
     ${one("strength")}
-    ${wantsMask && [one("mask_feather"), one("mask_crop")]}
+    ${wantsMask && [one("mask_feather"), html`<div class="wide" key="mask_crop">${one("mask_crop")}</div>`]}
     ${fieldOf(schema, "expand") && html`<${Expand} sides=${partsOf(schema, "expand")} value=${fields.expand}
       errors=${errors} />`}
     ${fieldOf(schema, "images") && html`<${References} field=${fieldOf(schema, "images")} value=${fields.images}
@@ -49,12 +49,12 @@ function Expand({ sides, value, errors }) {
     if (!pixels) delete next[side];
     setField("expand", Object.keys(next).length > 0 ? next : undefined);
   };
-  return html`<fieldset class="row wide">
+  return html`<fieldset class="wide quarters">
     <legend>${t("edit.expand")}</legend>
     ${Object.keys(sides.properties).map((side) => html`<${NumberField} key=${side} label=${t(`edit.expand.${side}`)} hint=""
       field=${fieldOf(sides, side)} value=${value?.[side]} error=${errors[`expand.${side}`]}
       onChange=${(pixels) => change(side, pixels)} />`)}
-    ${errors.expand && html`<p class="error" role="alert">${errors.expand}</p>`}
+    <${Fault} text=${errors.expand} />
   </fieldset>`;
 }
 
@@ -64,10 +64,10 @@ function References({ field, value = [], errors }) {
     setField("images", next.length > 0 ? next : undefined);
   };
   const shown = value.length < (field.most ?? 1) ? [...value, undefined] : value;
-  return html`<fieldset class="wide">
+  return html`<fieldset class="wide references">
     <legend>${t("edit.references")}</legend>
     ${shown.map((source, index) => html`<${PictureInput} key=${index} label=${t("edit.reference", { n: index + 1 })}
       value=${source} error=${errors[`images[${index}]`]} onChange=${(next) => put(index, next)} />`)}
-    ${errors.images && html`<p class="error" role="alert">${errors.images}</p>`}
+    <${Fault} text=${errors.images} />
   </fieldset>`;
 }

@@ -9,7 +9,7 @@ export function Estimate({ job, onProblem }) {
   const [said, setSaid] = useState(null);
   const text = JSON.stringify(job);
   useEffect(() => {
-    if (!job.prompt && !job.keyframes) {
+    if (!(job.keyframes ?? [job]).every((one) => one.prompt?.trim())) {
       setSaid(null);
       onProblem(null);
       return undefined;

@@ -36,7 +36,7 @@ export function fieldOf(schema, name) {
     choices: choicesOf(one.enum),
     fallback: one.default ?? null,
     longest: one.maxLength ?? null,
-    most: one.maxItems ?? null,
+    most: one.maxItems ?? listOf(schema, said)?.maxItems ?? null,
     about: one.description ?? "",
   };
 }
@@ -52,6 +52,9 @@ function plain(schema, said) {
   const simple = ways.map((way) => plain(schema, way)).find((way) => way.type !== "null" && way.type !== "array");
   return { ...(simple ?? plain(schema, ways[0])), default: resolved.default, description: resolved.description };
 }
+
+// The way of writing a field as a list, where it has one.
+const listOf = (schema, said) => (said.anyOf ?? []).map((way) => plain(schema, way)).find((way) => way.type === "array");
 
 const withType = (said) => (Array.isArray(said.type) ? { ...said, type: said.type.find((type) => type !== "null") } : said);
 

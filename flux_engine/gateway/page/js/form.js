@@ -1,12 +1,13 @@
 // The form: one draft in three modes, its estimate and the button.
-import { html, useEffect, useRef, useState } from "./ui.js";
+import { html, useEffect, useRef, useState, words } from "./ui.js";
 import * as api from "./api.js";
 import { AnyField, ChoiceField, Toggle } from "./controls.js";
-import { draft, EMPTY, jobOf, setField, setMode } from "./draft.js";
+import { draft, EMPTY, jobOf, setField, setMode, withoutPictures } from "./draft.js";
 import { Edit } from "./edit.js";
 import { Estimate } from "./estimate.js";
 import { fieldOf, modelNamed, models, offer, schemaOf } from "./fields.js";
 import { Loras } from "./loras.js";
+import { missing } from "./missing.js";
 import { Prompt } from "./prompt.js";
 import { Seed } from "./seed.js";
 import { Size } from "./size.js";
@@ -29,26 +30,30 @@ export function Form() {
   const model = offered && makerOf(offered, now.mode, now.fields.model);
   const schema = model && (schemaOf(offered, model, now.mode === "video" ? "video" : "image") ?? schemaOf(offered, model, "image"));
   useEffect(() => setProblem(null), [now]);
+  useEffect(() => setForeseen(null), [now.mode, model?.id]);
   if (!schema) return html`<section class="form" aria-busy="true"></section>`;
 
   const job = jobOf(now, schema);
   const errors = errorsOf(problem ?? foreseen);
-  const needsPicture = now.mode === "edit" && !now.fields.image && !now.fields.images;
+  const lacking = missing(now, schema);
+  const refuse = (fault) => {
+    setProblem(fault);
+    setTimeout(() => form.current?.querySelector("[aria-invalid=true]")?.focus());
+  };
   const send = async (event) => {
     event.preventDefault();
-    if (needsPicture) {
-      setProblem({ field: "image", message: t("edit.image.none") });
+    if (lacking) {
+      refuse(lacking);
       return;
     }
     try {
       const task = await api.create(job);
-      learn({ created_at: new Date().toISOString(), status: "queued", type: job.type, ...task, request: task.request ?? asked(job) });
+      learn({ created_at: new Date().toISOString(), status: "queued", type: job.type, ...task, request: task.request ?? withoutPictures(job) });
       say(t("say.queued", { prompt: job.prompt ?? job.keyframes?.[0].prompt ?? "" }));
       setProblem(null);
       document.getElementById(`task-${task.task_id}`)?.scrollIntoView({ block: "nearest" });
     } catch (error) {
-      setProblem(error);
-      queueMicrotask(() => form.current?.querySelector("[aria-invalid=true]")?.focus());
+      refuse(error);
     }
   };
   const one = (name) => {
@@ -66,6 +71,7 @@ export function Form() {
     ${now.mode === "edit" && html`<${Edit} schema=${schema} fields=${now.fields} errors=${errors} />`}
     ${now.mode === "video" && html`<${Timeline} schema=${schema} fields=${now.fields} errors=${errors} />`}
     <${ChoiceField} label=${t("form.model")} error=${errors.model} value=${model.id} onChange=${(id) => setField("model", id)}
+      names=${Object.fromEntries(models(offered).map((each) => [each.id, each.id.split("/").at(-1)]))}
       field=${{ name: "model", choices: makersOf(offered, now.mode).map((each) => each.id), fallback: model.id }} />
     <${Size} schema=${schema} fields=${now.fields} errors=${errors} />
     ${PLAIN.map(one)}
@@ -99,9 +105,6 @@ function makerOf(offered, mode, id) {
   return able.includes(chosen) ? chosen : able[0] ?? chosen;
 }
 
-// What is asked for, as the gallery shows it until the task itself says so; pictures are left out.
-const asked = ({ image, mask, images, ...rest }) => rest;
-
 const namesOf = (loras = []) => loras.map((lora) => lora.name);
 
 function Modes({ mode, offersVideo }) {
@@ -121,7 +124,7 @@ function General({ problem, errors }) {
     return () => clearInterval(timer);
   }, [problem]);
   if (!problem || (problem.field && document.querySelector(`#make [aria-invalid=true]`))) return null;
-  return html`<p class="error wide" role="alert">${textOf(problem)} ${left > 0 && t("form.limit", { time: duration(left) })}</p>`;
+  return html`<p class="error wide" role="alert">${words(textOf(problem))} ${left > 0 && t("form.limit", { time: duration(left) })}</p>`;
 }
 
 const textOf = (problem) => (problem.code === "unreachable" ? t("fault.unreachable") : problem.message);

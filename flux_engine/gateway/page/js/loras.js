@@ -1,6 +1,6 @@
 // LoRAs with their scales; those on the volume are offered by name.
 import { html, useId } from "./ui.js";
-import { Field } from "./controls.js";
+import { Fault, Field } from "./controls.js";
 import { Icon } from "./icons.js";
 import { setField } from "./draft.js";
 import { t } from "./texts.js";
@@ -26,8 +26,8 @@ export function Loras({ field, value = [], known, errors }) {
           onClick=${() => put(value.filter((_, i) => i !== index))}><${Icon} name="close" /></button>
       </div>`,
     )}
-    ${errors.loras && html`<p class="error" role="alert">${errors.loras}</p>`}
-    ${value.length < (field.most ?? 4) &&
+    <${Fault} text=${errors.loras} />
+    ${value.length < field.most &&
     html`<button type="button" class="quiet" onClick=${() => put([...value, { path: "", scale: 1 }])}>${t("form.lora.add")}</button>`}
   </fieldset>`;
 }

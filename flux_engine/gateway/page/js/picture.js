@@ -1,4 +1,5 @@
 // A picture to work on: dropped, pasted, chosen or by address. It is kept as a data URI, as the API takes it.
+import { Fault } from "./controls.js";
 import { Icon } from "./icons.js";
 import { html, useEffect, useId, useState, useWindow } from "./ui.js";
 import { t } from "./texts.js";
@@ -29,6 +30,7 @@ export function PictureInput({ value, onChange, error, label, takesPaste = false
   const id = useId();
   const [fault, setFault] = useState("");
   const [isOver, setOver] = useState(false);
+  const [begun, setBegun] = useState(""); // of an address that is still being typed
   useEffect(() => setFault(""), [value]);
 
   const take = async (file) => {
@@ -40,6 +42,10 @@ export function PictureInput({ value, onChange, error, label, takesPaste = false
     } catch {
       setFault(t("edit.image.unreadable"));
     }
+  };
+  const write = (text) => {
+    setBegun(isAddress(text) ? "" : text);
+    onChange(isAddress(text) ? text : undefined);
   };
   const paste = (event) => {
     const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
@@ -63,12 +69,13 @@ export function PictureInput({ value, onChange, error, label, takesPaste = false
       ${value && !isAddress(value) && html`<img src=${value} alt="" />`}
       <span>${t("edit.image.drop")} <label class="linklike" for=${id}>${t("edit.image.choose")}</label></span>
       <input id=${id} type="file" accept=${TYPES} aria-describedby=${said ? `${id}-error` : undefined}
+        aria-invalid=${said ? "true" : undefined}
         onChange=${(event) => take(event.currentTarget.files[0])} />
       <input type="url" aria-label=${`${label}: ${t("edit.image.url")}`} placeholder=${t("edit.image.url")}
-        value=${isAddress(value) ? value : ""} onChange=${(event) => onChange(event.currentTarget.value || undefined)} />
+        value=${isAddress(value) ? value : value ? "" : begun} onInput=${(event) => write(event.currentTarget.value)} />
       ${value && html`<button type="button" class="icon" aria-label=${`${t("form.remove")}: ${label}`} title=${t("form.remove")}
-        onClick=${() => onChange(undefined)}><${Icon} name="close" /></button>`}
+        onClick=${() => write("")}><${Icon} name="close" /></button>`}
     </div>
-    ${said && html`<p class="error" role="alert" id=${`${id}-error`}>${said}</p>`}
+    <${Fault} text=${said} id=${`${id}-error`} />
   </div>`;
 }

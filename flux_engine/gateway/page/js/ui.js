@@ -1,5 +1,5 @@
 // What every component needs of Preact, and two hooks that the standalone build does not bring.
-import { useEffect, useRef, useState } from "../vendor/preact.js";
+import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 
 export { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/preact.js";
 
@@ -17,3 +17,6 @@ export function useWindow(name, listener) {
     return () => removeEventListener(name, hear);
   }, [name]);
 }
+
+// The API's words: what stands between backquotes is code.
+export const words = (text) => text.split("`").map((part, i) => (i % 2 ? html`<code key=${i}>${part}</code>` : part));

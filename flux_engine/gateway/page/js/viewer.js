@@ -3,6 +3,7 @@ import { html, useEffect, useRef, useState } from "./ui.js";
 import * as api from "./api.js";
 import { isVideo, isWithheld, parametersOf, placesOf, promptOf, seedOf, shapeOf } from "./asked.js";
 import { canCopyAs, copyAs, LANGUAGES } from "./copyas.js";
+import { Fault } from "./controls.js";
 import { draft, lockSeed, setField, setMode, takeSettings } from "./draft.js";
 import { dropFilesOf, fileOf, useFile } from "./files.js";
 import { Icon } from "./icons.js";
@@ -31,7 +32,7 @@ export function Viewer({ id, index, onClose }) {
       <h2 id="view-title">${t(task && isVideo(task) ? "view.title.video" : "view.title")}</h2>
       <button type="button" class="icon" aria-label=${t("view.close")} title=${t("view.close")} onClick=${close}><${Icon} name="close" /></button>
     </header>
-    ${fault && html`<p class="error" role="alert">${fault}</p>`}
+    <${Fault} text=${fault} />
     ${task && html`<${Shown} task=${task} index=${index} onClose=${onClose} onFault=${setFault} />`}
   </dialog>`;
 }
