@@ -63,7 +63,7 @@ def _made(page: Page, *, prompt: str) -> Iterator[str]:
 
 
 def _edited(page: Page) -> Iterator[str]:
-    """From the finished picture that is open to references of another."""
+    """From the finished picture that is open to maps that another follows."""
     page.get_by_role("button", name="Use as input").click()
     page.get_by_label("Paint a mask").check()
     paint(page)
@@ -72,11 +72,18 @@ def _edited(page: Page) -> Iterator[str]:
     page.get_by_role("group", name="Extend the canvas").get_by_label("Right").fill("64")
     yield "canvas"
     model = page.get_by_label("Model")
+    own = model.input_value()
     model.select_option("black-forest-labs/FLUX.2-klein-4B")
     for number in (1, 2):
         page.get_by_label(f"Reference {number}", exact=True).set_input_files(BUNDLED)
     expect(page.get_by_label("Reference 3", exact=True)).to_be_visible()
     yield "references"
+    model.select_option(own)
+    page.get_by_role("button", name="Make", exact=True).click()
+    page.get_by_role("button", name="Add a map").click()
+    page.get_by_label("Picture of map 1", exact=True).set_input_files(BUNDLED)
+    expect(page.get_by_role("group", name="Map 1").locator("img")).to_be_visible()
+    yield "map"
 
 
 def paint(page: Page) -> None:

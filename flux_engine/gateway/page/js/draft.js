@@ -13,8 +13,10 @@ draft.watch((value) => {
   sessionStorage.setItem(NAME, JSON.stringify({ ...value, fields: withoutPictures(value.fields) }));
 });
 
-export const withoutPictures = (fields) =>
-  Object.fromEntries(Object.entries(fields).filter(([name]) => !PICTURES.includes(name)));
+export function withoutPictures({ control, ...fields }) {
+  const rest = Object.fromEntries(Object.entries(fields).filter(([name]) => !PICTURES.includes(name)));
+  return control ? { ...rest, control: control.map(({ image, ...map }) => map) } : rest;
+}
 
 export const setMode = (mode) => draft.update((now) => ({ ...now, mode }));
 
@@ -40,6 +42,7 @@ export function jobOf({ mode, fields, isSeedLocked }, schema) {
     if (name === "mask_crop" && !fields.mask) continue;
     if (name === "mask_feather" && !fields.mask && !fields.expand) continue;
     if (["keyframes", "motion"].includes(name) && mode !== "video") continue;
+    if (name === "control" && mode !== "image") continue;
     if (["negative_prompt"].includes(name) && !value.trim()) continue;
     job[name] = value;
   }
@@ -51,8 +54,9 @@ export function jobOf({ mode, fields, isSeedLocked }, schema) {
     delete job.width;
     delete job.height;
   }
-  if (job.loras) job.loras = job.loras.filter((lora) => lora.path?.trim()); // those that are only begun: missing.js
-  if (job.loras?.length === 0) delete job.loras;
+  if (job.control) job.control = job.control.filter((map) => map.image); // those that are only begun: missing.js
+  if (job.loras) job.loras = job.loras.filter((lora) => lora.path?.trim());
+  for (const name of ["control", "loras"]) if (job[name]?.length === 0) delete job[name];
   return job;
 }
 
@@ -81,6 +85,7 @@ export function takeSettings(parameters) {
     delete fields.height;
   }
   const now = draft.get().fields;
+  if (fields.control) fields.control = fields.control.map((map, i) => ({ ...map, image: now.control?.[i]?.image }));
   const pictures = Object.fromEntries(Object.entries(now).filter(([name]) => PICTURES.includes(name)));
   const mode = parameters.type === "video" ? "video" : parameters.image ? "edit" : "image";
   draft.set({ mode, fields: { ...pictures, ...fields }, isSeedLocked: true });

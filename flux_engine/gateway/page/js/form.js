@@ -7,6 +7,7 @@ import { Edit } from "./edit.js";
 import { Estimate } from "./estimate.js";
 import { fieldOf, modelNamed, models, offer, schemaOf } from "./fields.js";
 import { Loras } from "./loras.js";
+import { Maps } from "./maps.js";
 import { missing } from "./missing.js";
 import { Prompt } from "./prompt.js";
 import { Seed } from "./seed.js";
@@ -77,6 +78,7 @@ export function Form() {
     ${PLAIN.map(one)}
     <${Seed} field=${fieldOf(schema, "seed")} error=${errors.seed} />
     <${Loras} field=${fieldOf(schema, "loras")} value=${now.fields.loras} known=${namesOf(offered.loras)} errors=${errors} />
+    ${now.mode === "image" && fieldOf(schema, "control") && html`<${Maps} schema=${schema} value=${now.fields.control} errors=${errors} />`}
     <details class="wide">
       <summary>${t("form.more")}</summary>
       <div class="grid">
