@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.gateway.page.conftest import WIDE, Served, ask_for, made, opened, sign_in
 
 pytestmark = pytest.mark.slow
+CLIPBOARD = ["clipboard-read", "clipboard-write"]
 COMMANDS = {
     "curl": ["bash", "-e", "-c"],
     "python": [sys.executable, "-c"],
@@ -24,30 +26,38 @@ COMMANDS = {
 
 
 def test_copied_programs_run_as_pasted(browser: Browser, served: Served, tmp_path: Path) -> None:
-    programs: dict[str, str] = {}
-    with opened(browser, WIDE, permissions=["clipboard-read", "clipboard-write"]) as page:
+    with opened(browser, WIDE, permissions=CLIPBOARD) as page:
         sign_in(page, served)
         made(page, 'it\'s a "quoted" sun', Seed="5")
         page.get_by_role("button", name='Open “it\'s a "quoted" sun”').first.click()
-        for language in COMMANDS:
-            page.get_by_label("Copy as").select_option(language)
-            while not (program := page.evaluate("navigator.clipboard.readText()")):
-                page.wait_for_timeout(50)
-            programs[language] = program
-            page.evaluate("navigator.clipboard.writeText('')")
+        programs = {language: copied(page, language) for language in COMMANDS}
         expect(page.get_by_role("dialog").get_by_text("Copied.")).to_be_visible()
-    environment = os.environ | {"FLUX_API_KEY": served.key}
     for language, program in programs.items():
-        ran = [*COMMANDS[language], program]
-        subprocess.run(ran, cwd=tmp_path, env=environment, check=True, capture_output=True)
-        picture = tmp_path / "flux.png"
-        assert picture.read_bytes().startswith(b"\x89PNG"), language
-        picture.unlink()
+        assert run(language, program, served, tmp_path).startswith(b"\x89PNG"), language
+
+
+def copied(page: Page, language: str) -> str:
+    """The program of the picture that is open."""
+    page.evaluate("navigator.clipboard.writeText('')")
+    page.get_by_label("Copy as").select_option(language)
+    while not (program := page.evaluate("navigator.clipboard.readText()")):
+        page.wait_for_timeout(50)
+    return str(program)
+
+
+def run(language: str, program: str, served: Served, folder: Path) -> bytes:
+    """The picture that it leaves."""
+    environment = os.environ | {"FLUX_API_KEY": served.key}
+    subprocess.run([*COMMANDS[language], program], cwd=folder, env=environment, check=True, capture_output=True)
+    picture = folder / "flux.png"
+    data = picture.read_bytes()
+    picture.unlink()
+    return data
 
 
 def test_the_canvas_is_extended(browser: Browser, served: Served, tmp_path: Path) -> None:
     Image.new("RGB", (192, 192), "navy").save(tmp_path / "own.png")
-    with opened(browser, WIDE) as page:
+    with opened(browser, WIDE, permissions=CLIPBOARD) as page:
         sign_in(page, served)
         page.get_by_role("button", name="Edit", exact=True).click()
         page.get_by_label("Picture", exact=True).set_input_files(tmp_path / "own.png")
@@ -58,6 +68,13 @@ def test_the_canvas_is_extended(browser: Browser, served: Served, tmp_path: Path
         image = page.get_by_role("button", name="Open “a lake goes on”").locator("img")
         expect(image).to_be_visible()
         assert image.evaluate("one => [one.naturalWidth, one.naturalHeight]") == [256, 192]
+        page.get_by_role("button", name="Open “a lake goes on”").click()
+        offered = page.get_by_label("Copy as").locator("option").evaluate_all("all => all.map((one) => one.value)")
+        assert offered == ["", "curl", "python", "javascript"]  # OpenAI's client asks for no task again
+        programs = {language: copied(page, language) for language in offered[1:]}
+    for language, program in programs.items():
+        made_again = Image.open(io.BytesIO(run(language, program, served, tmp_path)))
+        assert made_again.size == (256, 192), language
 
 
 def test_references_where_the_model_takes_them(browser: Browser, served: Served, tmp_path: Path) -> None:

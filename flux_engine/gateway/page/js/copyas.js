@@ -1,10 +1,11 @@
 // A task as a program that makes the same again: curl, Python, JavaScript, the OpenAI client. Each runs as pasted, with the
-// key in FLUX_API_KEY.
+// key in FLUX_API_KEY. The API tells no picture back, so one that was made from pictures is asked for by its task.
 import { isVideo, parametersOf } from "./asked.js";
 
 export const LANGUAGES = { curl: "curl", python: "Python", javascript: "JavaScript", openai: "OpenAI client" };
 
 const NOT_SENT = ["response_format", "preview", "cache"];
+const PICTURES = ["image", "mask", "images", "control"];
 const OF_OPENAI = ["prompt", "width", "height", "num_images", "output_format", "type"];
 
 export function jobToRepeat(task) {
@@ -20,13 +21,17 @@ export function jobToRepeat(task) {
 }
 
 export function copyAs(language, task, origin = location.origin) {
-  const job = jobToRepeat(task);
-  const route = isVideo(task) ? "generate-video" : "generate-image";
-  const file = `flux.${job.output_format ?? (isVideo(task) ? "mp4" : "png")}`;
+  const whole = jobToRepeat(task);
+  const job = hasPictures(task) ? { seed: task.seed } : whole;
+  const making = isVideo(task) ? "generate-video" : "generate-image";
+  const route = hasPictures(task) ? `task/${task.task_id}/again` : making;
+  const file = `flux.${whole.output_format ?? (isVideo(task) ? "mp4" : "png")}`;
   return WRITERS[language]({ job, url: `${origin}/${route}`, origin, file });
 }
 
-export const canCopyAs = (language, task) => language !== "openai" || !isVideo(task);
+export const canCopyAs = (language, task) => language !== "openai" || !(isVideo(task) || hasPictures(task));
+
+const hasPictures = (task) => PICTURES.some((name) => name in jobToRepeat(task));
 
 const json = (value) => JSON.stringify(value, null, 2);
 
