@@ -13,7 +13,6 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.gateway.page.by_hand import ByHand, by_hand
 from tests.gateway.page.conftest import NARROW, WIDE, Served, ask_for, opened, sign_in
-from tests.generate.test_control import save_controlnet
 from tests.servers import RedisProcess
 
 BOTH = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
@@ -121,6 +120,8 @@ def test_maps_in_portuguese(browser: Browser, shared_redis: RedisProcess, tmp_pa
 
 @pytest.mark.slow
 def test_a_picture_follows_its_map(browser: Browser, served: Served) -> None:
+    from tests.generate.test_control import save_controlnet  # with torch, which the other tests do not need
+
     save_controlnet(served.folder / "controlnets" / "union")
     with opened(browser, WIDE) as page:
         sign_in(page, served)
