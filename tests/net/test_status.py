@@ -37,7 +37,7 @@ async def test_a_status_that_may_pass_is_retryable(status: int, retryable: bool)
     [
         ("120", "wait 120 s"),
         (" 3 ", "wait 3 s"),
-        pytest.param(format_datetime(datetime.now(UTC) + timedelta(minutes=30), usegmt=True), "wait 1", id="a date"),
+        ("a date", "wait 1"),
         ("0", None),
         ("-5", None),
         ("soon", None),
@@ -47,6 +47,9 @@ async def test_a_status_that_may_pass_is_retryable(status: int, retryable: bool)
     ],
 )
 async def test_the_servers_own_wish_to_wait_is_in_the_message(header: str, said: str | None) -> None:
+    if header == "a date":
+        header = format_datetime(datetime.now(UTC) + timedelta(minutes=30), usegmt=True)
+
     async def handle(_request: web.Request) -> web.Response:
         return web.Response(status=429, headers={"Retry-After": header})
 
