@@ -266,6 +266,7 @@ FLUX_TINY_KONTEXT: Final = replace(
         side=128,
         image_use="reference",
         takes_mask=False,
+        takes_control=False,
         max_references=1,
     ),
     pipeline_class="FluxKontextPipeline",

@@ -116,7 +116,7 @@ def test_a_network_that_cannot_be_fetched_is_not_there(tmp_path: Path, name: str
     assert (missing.returncode, "does not exist" in missing.stderr) == (1, True), missing.stderr
     away = fetch(f"http://127.0.0.1:{free_port()}", tmp_path, name)
     assert away.returncode == 1
-    assert away.stderr.count("\n") == 1
+    assert "the download stopped" in away.stderr.splitlines()[-1]  # after what the hub's client says of its retries
     assert not (tmp_path / place).exists()
     with hub(repository, gated, token="hf_right") as url:
         assert fetch(url, tmp_path, name, token="hf_right").returncode == 0

@@ -194,7 +194,7 @@ async def test_a_picture_follows_a_map_by_what_the_documents_say_of_control(syst
         ("flux-tiny-kontext", {"type": "canny", "image": a_map()}, "control"),
     ):
         refused = await gw.post("/generate-image", json=SMALL | {"model": model, "control": control})
-        assert (refused.status_code, refused.json()["field"]) == (422, field), refused.text
+        assert (refused.status_code, refused.json().get("field")) == (422, field), refused.text
     gradient = Image.linear_gradient("L")
     colours = png(Image.merge("RGB", [gradient.rotate(turn) for turn in (0, 90, 180)]))
     task = await gw.create(**SMALL, control={"type": "depth", "image": base64.b64encode(colours).decode()})
