@@ -19,7 +19,7 @@ CONTENDERS: Final[dict[str, dict[str, str]]] = {  # and what is set for it
 }
 # By an upload's milliseconds: jobs of a batch, and rounds of a run. The last upload of a batch keeps no GPU busy, so
 # where it is slow a batch is long: 0.3 s are 2 % of it.
-UPLOADS_MS: Final = {300: (24, 2), 0: (8, 1)}
+UPLOADS_MS: Final = {300: (24, 1), 0: (8, 1)}
 ON_THE_GPU: Final = ("text_ms", "denoise_ms", "decode_ms")
 
 
