@@ -173,8 +173,7 @@ def _throughput(data: dict[str, Any]) -> str:
         "there, and the GPU has nothing to do while that one is uploaded.\n"
     ]
     for upload_ms, figures in data["uploads_ms"].items():
-        jobs = data["jobs"][upload_ms] if isinstance(data["jobs"], dict) else data["jobs"]
-        parts.append(f"Uploads of {upload_ms} ms, {jobs} jobs a batch:\n\n{_compared(figures)}")
+        parts.append(f"Uploads of {upload_ms} ms, {data['jobs'][upload_ms]} jobs a batch:\n\n{_compared(figures)}")
     parts.append(f"![Jobs a second]({IMAGES}/throughput.svg)\n")
     return "\n".join(parts)
 
