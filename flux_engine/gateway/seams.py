@@ -4,7 +4,7 @@
     await limits.check_request(principal.user)                                how often
     await limits.reserve(principal.user, task_id, work)                       how much
     await line.enter(principal.user, task_id, priority)                       in what order
-    user, task_id = await line.next()                                         -> the queue
+    turn = await line.next()                                                  -> the queue
     await limits.settle(task_id, work_used, ...); await line.leave(user, task_id)  at the end, in any way
     await webhooks.task_changed(task)
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from flux_engine.gateway.task import Task
 
@@ -86,6 +86,14 @@ class Limits(Protocol):
         ...
 
 
+class Turn(NamedTuple):
+    """A task whose turn has come. `is_first`: its user has no other in flight."""
+
+    user: str
+    task_id: str
+    is_first: bool
+
+
 class Line(Protocol):
     """Tasks that wait for their turn, each user's in order, the users served round robin, and those in flight.
 
@@ -94,9 +102,9 @@ class Line(Protocol):
 
     async def enter(self, user: str, task_id: str, priority: Priority) -> None: ...
 
-    async def next(self) -> tuple[str, str] | None:
-        """The user and task whose turn it is, counted as in flight from now on; None while the bounds of tasks in
-        flight, a user's and all together, allow none."""
+    async def next(self) -> Turn | None:
+        """Whose turn it is, counted as in flight from now on; None while the bounds of tasks in flight, a user's and
+        all together, allow none."""
         ...
 
     async def leave(self, user: str, task_id: str) -> None:

@@ -26,7 +26,7 @@ from urllib.parse import quote, unquote
 
 from flux_engine.cache.redis_link import RedisLink
 from flux_engine.gateway.limits.policy import never
-from flux_engine.gateway.seams import Priority
+from flux_engine.gateway.seams import Priority, Turn
 
 LOW_EVERY: Final = 8
 REMEMBERED: Final = 10_000  # users whose last turn is known
@@ -58,11 +58,11 @@ local function chosen(ring)
     if count < least then user, least = name, count end
     if least == 0 then break end
   end
-  return user
+  return user, least
 end
 for _, priority in ipairs(order) do
   local ring = root .. ':ring:' .. priority
-  local user = chosen(ring)
+  local user, in_flight = chosen(ring)
   while user do
     local waiting = root .. ':wait:' .. priority .. ':' .. user
     local first = redis.call('ZPOPMIN', waiting)
@@ -76,9 +76,9 @@ for _, priority in ipairs(order) do
       redis.call('HSET', KEYS[2], first[1], user)
       redis.call('SADD', root .. ':flight:' .. user, first[1])
       redis.call('INCR', KEYS[4])
-      return {user, first[1]}
+      return {user, first[1], in_flight}
     end
-    user = chosen(ring)
+    user, in_flight = chosen(ring)
   end
 end
 return false
@@ -185,12 +185,12 @@ class FairLine:
                 ["tasks-waiting"],
             )
 
-    async def next(self) -> tuple[str, str] | None:
-        """The user and task whose turn it is, in flight from now on; None while the bounds allow none."""
+    async def next(self) -> Turn | None:
+        """Whose turn it is, in flight from now on; None while the bounds allow none."""
         terms, keys = self._terms, self._keys("tasks", "flight", "tick", "served", "last")
         bounds: list[str | int] = [self._root, terms.in_flight_per_user, terms.in_flight(), LOW_EVERY, REMEMBERED]
         answer = await self._link.eval(NEXT, keys, bounds)
-        return (unquote(answer[0].decode()), answer[1].decode()) if answer else None
+        return Turn(unquote(answer[0].decode()), answer[1].decode(), is_first=answer[2] == 0) if answer else None
 
     async def leave(self, user: str, task_id: str) -> None:
         """The task waits no longer and is no longer in flight."""

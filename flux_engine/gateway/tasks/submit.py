@@ -11,13 +11,13 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from redis.exceptions import RedisError
 
 from flux_engine.cache.redis_link import CacheAway
-from flux_engine.gateway.seams import Line
+from flux_engine.gateway.seams import Line, Turn
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.gateway.task import Task, TaskError
 from flux_engine.gateway.tasks.kept import KeptInputs
@@ -58,6 +58,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._free = asyncio.Semaphore(AT_ONCE)
         self._running: set[asyncio.Task[None]] = set()
+        self._firsts: set[asyncio.Task[None]] = set()  # of users who have no other task in flight
 
     def kick(self) -> None:
         self._wake.set()
@@ -128,12 +129,20 @@ class Dispatcher:
             if turn is None:
                 self._free.release()
                 return
-            submitting = asyncio.create_task(self._submit(turn[1]), name=f"submit {turn[1]}")
-            self._running.add(submitting)
-            submitting.add_done_callback(self._running.discard)
+            self._begin(turn)
 
-    async def _submit(self, task_id: str) -> None:
+    def _begin(self, turn: Turn) -> None:
+        before = () if turn.is_first else tuple(self._firsts)
+        submitting = asyncio.create_task(self._submit(turn.task_id, before), name=f"submit {turn.task_id}")
+        for group in (self._running, self._firsts) if turn.is_first else (self._running,):
+            group.add(submitting)
+            submitting.add_done_callback(group.discard)
+
+    async def _submit(self, task_id: str, before: Collection[asyncio.Task[None]]) -> None:
+        """Submit once the submissions `before` have ended: whoever has more in flight overtakes no one's first."""
         try:
+            if before:
+                await asyncio.wait(before)
             await self.submit(task_id)
         except (RedisError, CacheAway, QueueAway, QueueRefused, OSError) as error:  # the sweep comes back to it
             log.warning("task not submitted", extra={"job_id": task_id, "detail": type(error).__name__})

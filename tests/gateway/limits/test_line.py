@@ -10,6 +10,7 @@ import pytest
 from flux_engine.cache.redis_link import RedisLink
 from flux_engine.gateway.limits.line import LOW_EVERY, FairLine, LineCounts, LineTerms
 from flux_engine.gateway.problems import TooMany
+from flux_engine.gateway.seams import Turn
 
 
 def line_of(link: RedisLink, root: str, *, a_user: int = 1000, in_all: int = 1000, waiting: int = 1000) -> FairLine:
@@ -21,7 +22,7 @@ async def drained(line: FairLine) -> list[str]:
     """The tasks in the order of their turns."""
     order = []
     while (turn := await line.next()) is not None:
-        order.append(turn[1])
+        order.append(turn.task_id)
     return order
 
 
@@ -34,7 +35,7 @@ async def test_500_tasks_delay_anothers_first_by_at_most_one(link: RedisLink, ro
         for _ in range(moment):
             turn = await line.next()
             assert turn is not None
-            await line.leave(*turn)
+            await line.leave(turn.user, turn.task_id)
         newcomer = f"newcomer-{moment}"
         await line.enter(newcomer, newcomer, "normal")
         assert await line.position(newcomer) in (0, 1)
@@ -43,8 +44,8 @@ async def test_500_tasks_delay_anothers_first_by_at_most_one(link: RedisLink, ro
             turn = await line.next()
             assert turn is not None
             assert await line.next() is None  # one worker, one task in flight
-            turns.append(turn[1])
-            await line.leave(*turn)
+            turns.append(turn.task_id)
+            await line.leave(turn.user, turn.task_id)
         assert len(turns) <= 2
 
 
@@ -69,6 +70,14 @@ async def test_whoever_has_too_many_in_flight_is_passed_over_and_keeps_the_place
     assert await drained(line) == ["a2"]
 
 
+async def test_a_turn_says_whether_its_user_has_others_in_flight(link: RedisLink, root: str) -> None:
+    line = line_of(link, root)
+    for name in ("a0", "a1", "b0"):
+        await line.enter(name[0], name, "normal")
+    turns = [await line.next() for _ in range(3)]
+    assert [turn.is_first for turn in turns if turn is not None] == [True, True, False]
+
+
 async def test_low_priority_comes_last_and_comes(link: RedisLink, root: str) -> None:
     line = line_of(link, root)
     for number in range(20):
@@ -86,7 +95,7 @@ async def test_every_step_may_be_sent_twice(link: RedisLink, root: str) -> None:
         await line.enter("ada", "a", "normal")
         await line.enter("ada", "b", "low")
     assert await line.counts("ada") == LineCounts(2, 0, 2, 0)
-    assert await line.next() == ("ada", "a")
+    assert await line.next() == Turn("ada", "a", is_first=True)
     await line.enter("ada", "a", "normal")  # it is in flight
     assert await line.counts("ada") == LineCounts(1, 1, 1, 1)
     for _ in range(2):
@@ -103,7 +112,7 @@ async def test_a_task_that_the_queue_refused_is_the_next(link: RedisLink, root: 
     line = line_of(link, root)
     for name in ("a0", "a1", "b0"):
         await line.enter(name[0], name, "normal")
-    assert await line.next() == ("a", "a0")
+    assert await line.next() == Turn("a", "a0", is_first=True)
     assert await line.put_back("a0")
     assert not await line.put_back("a0")
     assert await drained(line) == ["a0", "b0", "a1"]
@@ -150,10 +159,10 @@ async def test_many_dispatchers_hand_out_every_task_once(link: RedisLink, root: 
             if turn is None:
                 await asyncio.sleep(0)
                 continue
-            handed[turn[1]] += 1
-            assert (await line.counts(turn[0])).in_flight_of_user <= 3
+            handed[turn.task_id] += 1
+            assert (await line.counts(turn.user)).in_flight_of_user <= 3
             assert (await line.counts()).in_flight <= bound
-            await line.leave(*turn)
+            await line.leave(turn.user, turn.task_id)
 
     await asyncio.gather(*(dispatch() for _ in range(20)))
     assert handed == {task: 1 for _, task in tasks}
