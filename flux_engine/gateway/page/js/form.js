@@ -25,12 +25,12 @@ const MORE = ["negative_prompt", "true_cfg_scale", "output_format", "output_qual
 export function Form() {
   const now = useStore(draft);
   const offered = useStore(offer);
-  const [problem, setProblem] = useState(null);
+  const [refused, setRefused] = useState({});
   const [foreseen, setForeseen] = useState(null);
   const form = useRef(null);
   const model = offered && makerOf(offered, now.mode, now.fields.model);
   const schema = model && (schemaOf(offered, model, now.mode === "video" ? "video" : "image") ?? schemaOf(offered, model, "image"));
-  useEffect(() => setProblem(null), [now]);
+  const problem = refused.draft === now ? refused.fault : null; // gone with the next change
   useEffect(() => setForeseen(null), [now.mode, model?.id]);
   if (!schema) return html`<section class="form" aria-busy="true"></section>`;
 
@@ -38,7 +38,7 @@ export function Form() {
   const errors = errorsOf(problem ?? foreseen);
   const lacking = missing(now, schema);
   const refuse = (fault) => {
-    setProblem(fault);
+    setRefused({ fault, draft: draft.get() });
     setTimeout(() => form.current?.querySelector("[aria-invalid=true]")?.focus());
   };
   const send = async (event) => {
@@ -51,7 +51,7 @@ export function Form() {
       const task = await api.create(job);
       learn({ created_at: new Date().toISOString(), status: "queued", type: job.type, ...task, request: task.request ?? withoutPictures(job) });
       say(t("say.queued", { prompt: job.prompt ?? job.keyframes?.[0].prompt ?? "" }));
-      setProblem(null);
+      setRefused({});
       document.getElementById(`task-${task.task_id}`)?.scrollIntoView({ block: "nearest" });
     } catch (error) {
       refuse(error);
