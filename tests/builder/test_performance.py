@@ -39,7 +39,7 @@ DATA: dict[str, dict[str, Any]] = {
         "imports": {"ours, first look": COUNTED, "plain, first look": COUNTED},
     },
     "throughput": {
-        "jobs": 6,
+        "jobs": {"300": 6},
         "uploads_ms": {"300": {"jobs a second": two(1.5, 1.0, "ours, 3 at a time"), "GPU busy": two(0.9, 0.0)}},
     },
     "own_cost": {side: {"bare": 4_900.0, "jpg": OWN, "png": OWN} for side in ("256x256", "1024x1024")},
