@@ -11,9 +11,9 @@ run: $(VENV)/.runtime
 	@$(BIN)/python handler.py
 
 # Files of tests are spread over JOBS processes. One thread for each, since they start servers and workers beside
-# themselves: more stall one another.
+# themselves: more stall one another. Hundreds of processes read the compiled modules that the first ones write.
 test: $(VENV)/.development clients/typescript/node_modules/.ready
-	@OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow"
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # Minutes each: the page in Chromium, Celery workers, kills at random, compiled code across processes. A quiet machine.
 test-slow: $(VENV)/.development
