@@ -63,14 +63,15 @@ def measured(path: Path) -> tuple[int, int]:
 
     torch.set_num_threads(1)
     tiny = Source(folder=BUNDLED_FOLDER, revision="1")
-    picture(load_tuned(catalog.FLUX_TINY, tiny, plan_of(catalog.FLUX_TINY), device="cpu").pipeline, side=64)
+    found = based(read_model_file(path, name=path.name), volume=path.parent)
+    plan, side = plan_of(found.spec), int(found.spec.limits.max_pixels**0.5)
+    # What the libraries keep after a picture of this size is the process's, whatever the model (4 MiB here).
+    picture(load_tuned(catalog.FLUX_TINY, tiny, plan_of(catalog.FLUX_TINY), device="cpu").pipeline, side=side)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
-    found = based(read_model_file(path, name=path.name), volume=path.parent)
-    plan = plan_of(found.spec)
     source = Source(folder=found.folder, revision="1", file=found.file)
     tuned = load_tuned(found.spec, source, plan, device="cpu")
-    picture(tuned.pipeline, side=int(found.spec.limits.max_pixels**0.5))
+    picture(tuned.pipeline, side=side)
     return plan.peak_bytes, resident("VmHWM") - before
 
 
