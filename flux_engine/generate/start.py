@@ -78,9 +78,12 @@ def _patch(job: ImageJob, pictures: Pictures) -> Patch | None:
     region = drawn_region(job, image.size, pictures.painted)
     if region is not None:
         canvas, at = region.canvas, region.at
-        whole = image if canvas == image.size else laid_on(image, canvas, at)
-        painted = mask if mask is not None and canvas == image.size else mask_on(mask, image.size, canvas, at)
-        return Patch(canvas=whole, mask=painted, box=region.shaped(job.width, job.height).box, feather=feather)
+        box = region.shaped(job.width, job.height).box
+        if canvas == image.size and mask is not None:
+            return Patch(canvas=image, mask=mask, box=box, feather=feather)
+        kept = (*at, at[0] + image.width, at[1] + image.height)
+        painted = mask_on(mask, image.size, canvas, at)
+        return Patch(canvas=laid_on(image, canvas, at), mask=painted, box=box, feather=feather, kept=kept)
     if mask is None:
         return None
     size = {"width": job.width, "height": job.height}

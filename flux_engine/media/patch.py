@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from flux_engine.media.mask import WHITE_FROM
+from flux_engine.media.onward import faded_on
 from flux_engine.media.seam import blend, put_back
 
 SOFTENED_BY: Final = 8  # pixels: what is continued beyond a picture's edge loses its streaks
@@ -25,6 +26,7 @@ class Patch:
     mask: Image.Image
     box: Box
     feather: int  # pixels of the canvas
+    kept: Box | None = None  # where the picture lies on the canvas that it grows to; None: it does not grow
 
     def cut(self, width: int, height: int, *, cell: int) -> tuple[Image.Image, Image.Image]:
         """The part and its mask at `width` x `height`. A model draws cells of `cell` pixels: each that the mask
@@ -45,7 +47,7 @@ class Patch:
         part = put_back(drawn, self.canvas.crop(self.box), self.mask.crop(self.box), feather=self.feather)
         whole = self.canvas.copy()
         whole.paste(part, (left, top))
-        return whole
+        return whole if self.kept is None else faded_on(whole, self.canvas, self.kept, feather=self.feather)
 
 
 def laid_on(picture: Image.Image, canvas: Sides, at: Sides) -> Image.Image:

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
 from builder.flux_tiny.landscapes import paint
 from builder.flux_tiny.scenes import Scene
 from builder.flux_tiny.score import disc, disc_colour
 from flux_engine.media.patch import laid_on
-from flux_engine.media.seam import SLIGHT
 from flux_engine.worker.worker import Worker
 
 DAY = paint(Scene("day", "yellow", "small", "left", "hills", "green", "meadow", False, 3), 1024, 1024)
@@ -54,37 +53,29 @@ def sharpness(picture: Image.Image, box: tuple[int, int, int, int]) -> float:
     return float(np.quantile(steps, 0.998))
 
 
-def whole_along(picture: Image.Image, mask: Image.Image) -> list[NDArray[np.bool_]]:
-    """Where the mask's end cuts through no thing, by axis: the picture changes by no more than the difference that is
-    taken for one of colour from 8 pixels outside to 8 inside, and so 8 pixels up and down the edge.
-
-    The small model does not go on with a hill: there the edge shows two things, not two colours of one.
-    """
-    values, inside, whole = np.asarray(picture).astype(float), np.asarray(mask) > 0, []
-    for axis in (0, 1):
-        is_cut = np.abs(np.roll(values, 8, axis) - np.roll(values, -8, axis)).max(-1) > SLIGHT
-        wider = np.asarray(Image.fromarray(is_cut.astype(np.uint8)).filter(ImageFilter.MaxFilter(17))) > 0
-        whole.append(~(wider[:-1] if axis == 0 else wider[:, :-1]))
-        edge = np.diff(inside.astype(int), axis=axis) != 0
-        assert not edge.any() or (edge & whole[-1]).sum() >= 16  # enough for a mean
-    return whole
-
-
-def across_and_beside(
-    picture: Image.Image, mask: Image.Image, *, among: list[NDArray[np.bool_]] | None = None
-) -> tuple[float, float]:
+def across_and_beside(picture: Image.Image, mask: Image.Image) -> tuple[float, float]:
     """The mean change from one pixel to the next where the mask ends, and a few pixels further in and out."""
     values, inside = np.asarray(picture).astype(float), np.asarray(mask) > 0
     at, near = [], []
     for axis in (0, 1):
         steps = np.abs(np.diff(values, axis=axis)).mean(-1)
         edge = np.diff(inside.astype(int), axis=axis) != 0
-        if among is not None:
-            edge &= among[axis]
         at.append(steps[edge])
         for shift in (-12, -8, 8, 12):
             near.append(steps[np.roll(edge, shift, axis=axis)])
     return float(np.concatenate(at).mean()), float(np.concatenate(near).mean())
+
+
+def steepest_outwards(picture: Image.Image, mask: Image.Image) -> float:
+    """The greatest mean change from one pixel to the next, of the first five steps from the edge into the mask."""
+    values, inside, means = np.asarray(picture).astype(float), np.asarray(mask) > 0, []
+    for depth in range(5):
+        steps = []
+        for axis in (0, 1):
+            changes, edge = np.abs(np.diff(values, axis=axis)).mean(-1), np.diff(inside.astype(int), axis=axis)
+            steps += [changes[np.roll(edge == way, way * depth, axis=axis)] for way in (-1, 1)]
+        means.append(float(np.concatenate(steps).mean()))
+    return max(means)
 
 
 async def test_a_part_drawn_at_the_models_own_size_is_sharper(worker: Worker) -> None:
@@ -140,9 +131,11 @@ async def test_a_picture_grows_in_every_direction(worker: Worker, sides: tuple[s
     continued = np.asarray(laid_on(picture, made.size, (left, top))).astype(float)
     new = np.abs(np.asarray(made) - continued)[np.asarray(added) > 0]
     assert new.mean() > 4  # something is painted there: a meadow below is nearest to the edge's continuation, by 5 to 6
-    whole = whole_along(made, added)
-    at_the_seam, beside = across_and_beside(made, added, among=whole)
-    assert at_the_seam <= beside + 0.25, (at_the_seam, beside)  # 0.12 more at most, over two seeds
+    at_the_seam, beside = across_and_beside(made, added)  # all of the edge, with the hills that it cuts
+    assert at_the_seam <= beside, (at_the_seam, beside)
+    # Further out a hill that the small model does not go on with fades: steeper than beside, and than the scene itself,
+    # where it is 0.9 at most.
+    assert steepest_outwards(made, added) < 2.5
     assert result["parameters"]["expand"] == dict.fromkeys(SIDES, 0) | dict.fromkeys(sides, 50)
 
 
