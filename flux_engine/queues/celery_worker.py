@@ -14,7 +14,6 @@ import os
 import socket
 import sys
 import threading
-import time
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar
@@ -23,13 +22,11 @@ from celery.signals import setup_logging, worker_ready, worker_shutdown
 from redis.exceptions import RedisError
 
 from flux_engine.build import build_worker
-from flux_engine.errors import Internal, StorageFailed
 from flux_engine.logs import set_up_logs
-from flux_engine.progress import Update
-from flux_engine.queues.celery import TASK, celery_app, job_records, line_of, parcel_store
+from flux_engine.queues.celery import TASK, celery_app, job_records, parcel_store
 from flux_engine.queues.celery_settings import CelerySettings
+from flux_engine.queues.held_jobs import HeldJobs
 from flux_engine.queues.parcel import Parcels
-from flux_engine.queues.records import JobRecords, RecordState
 from flux_engine.queues.worker_health import Health, WorkerHealth
 from flux_engine.queues.worker_metrics import WorkerMetrics
 from flux_engine.settings import SettingsError
@@ -37,8 +34,6 @@ from flux_engine.settings import SettingsError
 Value = TypeVar("Value")
 
 PRESENCE_S: Final = 5.0
-RENEWALS: Final = 4  # a lease is renewed so many times before it would run out
-TELL_FOR_S: Final = 60.0  # how long an outcome is tried to be told while Redis is away
 CLOSE_S: Final = 20.0
 
 log = logging.getLogger(__name__)
@@ -48,20 +43,26 @@ class CeleryWorker:
     """One process: its loop, its Worker, and what it tells in Redis. `run` is called on Celery's threads."""
 
     def __init__(self, settings: CelerySettings) -> None:
-        self._settings = settings
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="jobs", daemon=True)
         self._thread.start()
-        self._running: dict[str, asyncio.Task[Mapping[str, Any]]] = {}
         self._worker = build_worker(settings.shared, is_local=False)
         self._store = parcel_store(settings)
-        self._parcels = Parcels(self._store)
         self._is_warming = settings.shared.warmup == "eager"
         self._metrics = WorkerMetrics()
         port = settings.celery_health_port
         self._served = WorkerHealth(self.health, self._metrics, port=port) if port else None
-        self._records, self._background = self._on_loop(self._begin())
+        self._records = job_records(settings)
+        self._jobs = HeldJobs(
+            self._records,
+            Parcels(self._store),
+            worker=self._name,
+            run_job=self._worker.run,
+            metrics=self._metrics,
+            on_change=self._show_presence,
+        )
+        self._background = self._on_loop(self._begin())
 
     def health(self) -> Health:
         if self._worker.is_broken:
@@ -70,7 +71,7 @@ class CeleryWorker:
 
     def run(self, ticket: str, parcel: Mapping[str, Any]) -> None:
         """Take the job of `ticket` to its end. Raises nothing: what came of it stands in its record."""
-        self._on_loop(self._run(ticket, parcel))
+        self._on_loop(self._jobs.run(ticket, parcel))
         if self._worker.is_broken:
             log.error("device broken, worker ends")
             os._exit(1)  # Celery offers no exit code to a task; only another process brings the device back
@@ -85,15 +86,13 @@ class CeleryWorker:
     def _on_loop(self, work: Coroutine[Any, Any, Value], *, within_s: float | None = None) -> Value:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(within_s)
 
-    async def _begin(self) -> tuple[JobRecords, list[asyncio.Task[None]]]:
-        records = job_records(self._settings)
-        self._records = records
+    async def _begin(self) -> list[asyncio.Task[None]]:
         if self._served is not None:
             await self._listen(self._served)
-        beside = [self._stay_present(), self._hear_cancellations()]
+        beside = [self._stay_present(), self._jobs.hear_cancellations()]
         if self._is_warming:
             beside.append(self._warm())
-        return records, [asyncio.create_task(work) for work in beside]
+        return [asyncio.create_task(work) for work in beside]
 
     async def _listen(self, served: WorkerHealth) -> None:
         try:
@@ -113,94 +112,6 @@ class CeleryWorker:
         if self._store is not None:
             self._store.close()
 
-    # ------------------------------------------------------------------------------------ one job
-
-    async def _run(self, ticket: str, parcel: Mapping[str, Any]) -> None:
-        claim = await self._insist(self._records.claim, ticket, line=line_of(ticket), worker=self._name)
-        if claim != "claimed":
-            log.info("message skipped", extra={"detail": f"its job is {claim}"})
-            return
-        latest: dict[str, Update] = {}
-        job = asyncio.create_task(self._outcome(parcel, latest))
-        self._running[ticket] = job
-        await self._show_presence()
-        has_ended = asyncio.Event()  # not a cancellation, which could arrive within a call and be lost there
-        holding = asyncio.create_task(self._hold(ticket, latest, until=has_ended))
-        await asyncio.wait({job})
-        self._running.pop(ticket, None)
-        has_ended.set()
-        await holding
-        state, outcome = await self._ended(job, parcel)
-        await self._show_presence()
-        told = await self._insist(self._records.finish, ticket, worker=self._name, state=state, outcome=outcome)
-        if not told:
-            log.warning("outcome not told: the job was given to another worker", extra={"detail": state})
-
-    async def _outcome(self, parcel: Mapping[str, Any], latest: dict[str, Update]) -> Mapping[str, Any]:
-        """The worker's result, or its `{"error": ...}`. Raises StorageFailed, TimeoutError and CancelledError."""
-        message = await self._parcels.unpack(parcel)
-
-        async def send(update: Update) -> None:
-            latest["update"] = update
-
-        began = time.monotonic()
-        self._metrics.begun(waited_s=time.time() - float(message.get("sent_at", time.time())))
-        outcome, result = "failed", None
-        try:
-            async with asyncio.timeout(message.get("timeout_s")):
-                result = await self._worker.run(message, send)
-            outcome = "failed" if "error" in result else "completed"
-            return result
-        except asyncio.CancelledError:
-            outcome = "cancelled"
-            raise
-        except TimeoutError:
-            outcome = "timed_out"
-            raise
-        finally:
-            self._metrics.ended(outcome, took_s=time.monotonic() - began, result=result)
-
-    async def _ended(
-        self, job: asyncio.Task[Mapping[str, Any]], parcel: Mapping[str, Any]
-    ) -> tuple[RecordState, Mapping[str, Any]]:
-        identity = str(parcel.get("value", {}).get("id", "unknown"))
-        try:
-            result = job.result()
-            if "error" in result:
-                return "failed", {"error": result["error"]}
-            return "completed", await self._parcels.pack(result)
-        except asyncio.CancelledError:
-            return "cancelled", {}
-        except TimeoutError:
-            return "timed_out", {"error": Internal("the job took longer than it was given").to_json(identity)}
-        except StorageFailed as error:
-            return "failed", {"error": error.to_json(identity)}
-
-    async def _hold(self, ticket: str, latest: dict[str, Update], *, until: asyncio.Event) -> None:
-        """Renew the lease; each renewal carries the latest progress."""
-        while not until.is_set():
-            with suppress(RedisError, OSError):
-                held = await self._records.renew(ticket, worker=self._name, progress=latest.pop("update", None))
-                if held == "cancelling" and (job := self._running.get(ticket)) is not None:
-                    job.cancel()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(1.0, self._records.lease_s / RENEWALS)):
-                    await until.wait()
-
-    async def _insist(self, call: Any, *arguments: Any, **named: Any) -> Any:
-        """`call` again and again while Redis is away, for a minute: a finished picture is worth the wait."""
-        until = time.monotonic() + TELL_FOR_S
-        while True:
-            try:
-                return await call(*arguments, **named)
-            except (RedisError, OSError) as error:
-                if time.monotonic() > until:
-                    log.error("records unreachable", extra={"detail": type(error).__name__})
-                    return None
-                await asyncio.sleep(1.0)
-
-    # ------------------------------------------------------------------------------------- beside
-
     async def _warm(self) -> None:
         await self._worker.warm()
         self._is_warming = False
@@ -211,22 +122,9 @@ class CeleryWorker:
             await asyncio.sleep(PRESENCE_S)
 
     async def _show_presence(self) -> None:
-        state = "running" if self._running else "initializing" if self._is_warming else "idle"
+        state = "running" if len(self._jobs) else "initializing" if self._is_warming else "idle"
         with suppress(RedisError, OSError):
             await self._records.present(self._name, state)
-
-    async def _hear_cancellations(self) -> None:
-        """A message is quicker than the next renewal, which finds the same."""
-        while True:
-            with suppress(RedisError, OSError):
-                async with self._records.redis.pubsub() as messages:
-                    await messages.subscribe(self._records.cancel_channel)
-                    while True:
-                        message = await messages.get_message(ignore_subscribe_messages=True, timeout=PRESENCE_S)
-                        job = self._running.get(str(message["data"])) if message is not None else None
-                        if job is not None:
-                            job.cancel()
-            await asyncio.sleep(1.0)
 
 
 class _Process:
