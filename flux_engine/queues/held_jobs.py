@@ -69,11 +69,15 @@ class HeldJobs:
         await self._on_change()
         has_ended = asyncio.Event()  # not a cancellation, which could arrive within a call and be lost there
         holding = asyncio.create_task(self._hold(ticket, latest, until=has_ended))
-        await asyncio.wait({job})
-        self._running.pop(ticket, None)
-        has_ended.set()
-        await holding
-        state, outcome = await self._ended(job, parcel)
+        try:
+            await asyncio.wait({job})
+            self._running.pop(ticket, None)
+            await self._tell(ticket, *await self._ended(job, parcel))
+        finally:  # not before: a large result may take longer to store than a lease lasts
+            has_ended.set()
+            await holding
+
+    async def _tell(self, ticket: str, state: RecordState, outcome: Mapping[str, Any]) -> None:
         await self._on_change()
         told = await self._insist(self._records.finish, ticket, worker=self._worker, state=state, outcome=outcome)
         if not told:

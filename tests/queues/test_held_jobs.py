@@ -1,0 +1,83 @@
+"""A Celery worker's job under its lease, on a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import BlockingConnectionPool, Redis
+
+from flux_engine.progress import Send
+from flux_engine.queues.held_jobs import HeldJobs
+from flux_engine.queues.parcel import MESSAGE_BYTES, Parcels
+from flux_engine.queues.records import JobRecords, Record
+from flux_engine.queues.worker_metrics import WorkerMetrics
+from flux_engine.results.folder import FolderStore
+from tests import waiting
+from tests.servers import RedisProcess
+
+LINE = "flux:0"
+TICKET = f"{LINE}:job:1"
+LARGE = {"images": ["A" * MESSAGE_BYTES]}
+
+
+class SlowStore(FolderStore):
+    """A folder that stores nothing until it `may_store`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, has_urls=False)
+        self.is_asked = asyncio.Event()
+        self.may_store = asyncio.Event()
+
+    async def put(self, data: bytes, *, key: str, content_type: str) -> None:
+        self.is_asked.set()
+        await self.may_store.wait()
+        await super().put(data, key=key, content_type=content_type)
+
+
+@pytest.fixture
+async def records(redis: RedisProcess) -> AsyncIterator[JobRecords]:
+    client = Redis.from_pool(BlockingConnectionPool.from_url(redis.url, decode_responses=True))
+    yield JobRecords(client, namespace="test", lease_s=60)
+    await client.aclose()
+
+
+def jobs_of(records: JobRecords, store: FolderStore, result: Mapping[str, Any]) -> HeldJobs:
+    async def run_job(message: Mapping[str, Any], send: Send) -> Mapping[str, Any]:
+        return result
+
+    async def on_change() -> None:
+        """Nobody asks who is present."""
+
+    return HeldJobs(records, Parcels(store), worker="w", run_job=run_job, metrics=WorkerMetrics(), on_change=on_change)
+
+
+async def look(records: JobRecords) -> Record:
+    record = await records.look(TICKET, line=LINE)
+    assert record is not None
+    return record
+
+
+async def test_a_large_result_is_held_while_it_is_stored(records: JobRecords, tmp_path: Path) -> None:
+    """A bucket may take longer than a lease lasts."""
+    store = SlowStore(tmp_path)
+    jobs = jobs_of(records, store, LARGE)
+    await records.put(TICKET, line=LINE)
+    running = asyncio.create_task(jobs.run(TICKET, {"value": {"id": "job"}}))
+    await store.is_asked.wait()
+    lease = f"flux:test:celery:lease:{TICKET}"
+    await records.redis.delete(lease)  # as the server does when it runs out
+
+    async def is_renewed() -> bool:
+        return bool(await records.redis.exists(lease))
+
+    await waiting.until(is_renewed)
+    assert (await look(records)).state == "running"
+    store.may_store.set()
+    await running
+    record = await look(records)
+    assert record.state == "completed"
+    assert await Parcels(store).unpack(record.outcome or {}) == LARGE
