@@ -10,6 +10,7 @@ import asyncio
 import re
 import time
 import uuid
+from contextlib import suppress
 from typing import Any, Final
 
 from celery import Celery
@@ -143,6 +144,8 @@ class CeleryQueue:
             await self._records.put(ticket, line=line)
             await asyncio.to_thread(self._send, ticket, parcel, queue=queue, priority=priority)
         except (RedisError, KombuError, OSError) as error:
+            with suppress(RedisError, OSError):  # or it expires
+                await self._records.drop(ticket)
             raise QueueAway(f"the broker does not answer ({type(error).__name__})") from error
         return ticket
 

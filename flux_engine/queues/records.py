@@ -145,7 +145,7 @@ class JobRecords:
         await self._eval(_PUT, [self._record(ticket), f"{self._base}:seq:{line}"], [line, OPEN_S])
 
     async def drop(self, ticket: str) -> None:
-        """Its message was not sent."""
+        """Its message was not sent, or nobody knows: should it be there all the same, a worker skips it."""
         await self.redis.delete(self._record(ticket))
 
     async def claim(self, ticket: str, *, line: str, worker: str) -> Claim:

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from flux_engine.queues.celery import CeleryQueue
 from flux_engine.queues.celery_settings import CelerySettings
-from flux_engine.queues.job_queue import QueuedJob
+from flux_engine.queues.job_queue import QueueAway, QueuedJob
 from tests.servers import RedisProcess
 
 JOB = {"prompt": "a red sun"}
@@ -54,4 +54,16 @@ async def test_a_job_whose_message_waits_stays_queued_however_long(
     for _ in range(3):
         await put_long_ago(server, ticket)
         assert (await queue.status(ticket)).state == "queued"
+    await server.aclose()
+
+
+async def test_a_broker_that_is_away_leaves_no_record(redis: RedisProcess) -> None:
+    """The task is submitted again and again until the broker is back, each time under another ticket."""
+    broker = {"CELERY_BROKER_URL": "redis://127.0.0.1:9/0"}
+    settings = CelerySettings.from_environment({"REDIS_URL": redis.url, "CACHE_NAMESPACE": "test", **broker})
+    queue, server = CeleryQueue(settings), Redis.from_url(redis.url)
+    with pytest.raises(QueueAway, match="does not answer"):
+        await queue.submit(QueuedJob(id="early", input=JOB))
+    assert await server.keys("flux:test:celery:job:*") == []
+    await queue.close()
     await server.aclose()
