@@ -84,6 +84,7 @@ class Dispatcher:
     async def submit(self, task_id: str) -> None:
         """Hand `task_id` to the queue, unless another replica is at it, it is there already, or it has ended."""
         if not await self._ledger.agenda.begin_submit(task_id):
+            await self._leave_if_over(task_id)
             return
         task, held = await self._ledger.get(task_id), await self._ledger.input(task_id)
         if task is None:
@@ -148,6 +149,13 @@ class Dispatcher:
             log.warning("task not submitted", extra={"job_id": task_id, "detail": type(error).__name__})
         finally:
             self._free.release()
+
+    async def _leave_if_over(self, task_id: str) -> None:
+        """A task that ends while it is let into the line has left the line before it entered."""
+        task = await self._ledger.get(task_id)
+        if task is None or task.is_final:
+            await self._line.leave(task.user if task is not None else "", task_id)
+            self.kick()
 
     def _job(self, task: Task, job_input: dict[str, object]) -> QueuedJob:
         url = self._settings.gateway_public_url

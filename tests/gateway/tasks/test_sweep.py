@@ -14,6 +14,7 @@ import pytest
 
 from flux_engine.cache.notices import Offer
 from flux_engine.cache.redis_link import RedisLink, RemoteServer
+from flux_engine.gateway.limits.line import LineCounts
 from flux_engine.gateway.limits.manager import LEFT_OPEN_S, LimitsManager, LimitTerms
 from flux_engine.gateway.tasks.ledger.news import Ending
 from flux_engine.gateway.tasks.pace import Pace
@@ -21,6 +22,7 @@ from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.models.spec import ModelSpec
 from local_platform.job import Job, Limits
 from local_platform.server import Platform
+from tests import waiting
 from tests.gateway.world import SUN, WITHIN_S, World, picture, result_of, world
 from tests.servers import RedisProcess
 
@@ -181,6 +183,20 @@ async def test_a_task_whose_replica_died_before_the_line(gw: World) -> None:
     second = await gw.hand.take()
     gw.hand.finish(second)
     assert (await gw.until(fresh.id, "completed"))["status"] == "completed"
+
+
+async def test_a_task_that_ended_as_it_entered_the_line_takes_no_turn(gw: World) -> None:
+    """Its replica was slow between the ledger and the line, and `deadline_seconds` passed."""
+    made = await gw.create()
+    await gw.delete(f"/task/{made['task_id']}")
+    await gw.until(made["task_id"], "cancelled")
+    await gw.gateway.line.enter("ada", made["task_id"], "normal")
+    gw.gateway.dispatcher.kick()
+
+    async def is_free() -> bool:
+        return await gw.gateway.line.counts("ada") == LineCounts(waiting=0, in_flight=0)
+
+    await waiting.until(is_free)
 
 
 async def test_the_queues_hook_is_a_nudge(shared_redis: RedisProcess, tmp_path: Path) -> None:
