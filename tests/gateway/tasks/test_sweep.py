@@ -199,6 +199,23 @@ async def test_a_task_that_ended_as_it_entered_the_line_takes_no_turn(gw: World)
     await waiting.until(is_free)
 
 
+async def test_a_task_is_with_the_queue_once(gw: World) -> None:
+    """Its first submission took longer than its lease, and another replica has submitted it meanwhile."""
+    ledger, made = gw.gateway.ledger, await gw.create()
+
+    async def ticket() -> str | None:
+        task = await ledger.get(made["task_id"])
+        return None if task is None else task.ticket
+
+    async def is_submitted() -> bool:
+        return await ticket() is not None
+
+    await waiting.until(is_submitted)
+    first = await ticket()
+    assert await ledger.agenda.set_ticket(made["task_id"], "late", look_at=time.time()) == "cancel"
+    assert await ticket() == first
+
+
 async def test_the_queues_hook_is_a_nudge(shared_redis: RedisProcess, tmp_path: Path) -> None:
     """With no poll due for an hour, a task ends when the platform says so."""
     pace = Pace(tick=0.02, running=3600.0, queued=3600.0, queued_while_few=3600.0, told=3600.0)

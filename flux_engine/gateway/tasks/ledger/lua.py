@@ -89,14 +89,17 @@ return 1
 """
 
 # KEYS: task, due. ARGV: task id, ticket, now, due at. What the queue calls this task from now on; -1 where it has ended
-# meanwhile, 2 where it is to be cancelled, else 1.
+# meanwhile, 2 where the ticket is to be cancelled: the task is, or it has another ticket by now. Else 1.
 TICKET: Final = """
-local known = redis.call('HMGET', KEYS[1], 'status', 'cancelling')
+local known = redis.call('HMGET', KEYS[1], 'status', 'cancelling', 'ticket')
 if not known[1] or (known[1] ~= 'queued' and known[1] ~= 'processing') then return -1 end
-redis.call('HSET', KEYS[1], 'ticket', ARGV[2], 'submitted_at', ARGV[3], 'seq', 0)
-redis.call('HINCRBY', KEYS[1], 'attempt', 1)
-redis.call('HDEL', KEYS[1], 'submitting_until', 'ended_at', 'heard_at')
-redis.call('ZADD', KEYS[2], ARGV[4], ARGV[1])
+if known[3] and known[3] ~= ARGV[2] then return 2 end
+if not known[3] then
+  redis.call('HSET', KEYS[1], 'ticket', ARGV[2], 'submitted_at', ARGV[3], 'seq', 0)
+  redis.call('HINCRBY', KEYS[1], 'attempt', 1)
+  redis.call('HDEL', KEYS[1], 'submitting_until', 'ended_at', 'heard_at')
+  redis.call('ZADD', KEYS[2], ARGV[4], ARGV[1])
+end
 if known[2] == '1' then return 2 end
 return 1
 """
