@@ -23,7 +23,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from flux_engine.cache.redis_link import CacheAway
-from flux_engine.errors import FluxError
+from flux_engine.errors import FluxError, StorageFailed
 from flux_engine.gateway.offer import Offers
 from flux_engine.gateway.problems import Gone, KeyReused, Problem, Refused
 from flux_engine.gateway.seams import Limits, Line
@@ -100,6 +100,7 @@ class Intake:
             raise
         if known is not None:
             await self._give_back(task_id)
+            await self._forget(job_input)
             return await self._replayed(known, body_hash)
         try:
             await self._line.enter(user, task_id, task.priority)
@@ -108,6 +109,7 @@ class Intake:
         except Problem:  # the line is full
             await self._ledger.beginnings.discard(task, key=wanted.key)
             await self._give_back(task_id)
+            await self._forget(job_input)
             raise
         self._dispatcher.kick()
         return Accepted(task, headers=reservation.headers)
@@ -155,6 +157,11 @@ class Intake:
         with suppress(CacheAway):
             await self._limits.give_back(task_id)
 
+    async def _forget(self, job_input: Mapping[str, Any]) -> None:
+        """What was stored for a task that is not made: nobody could purge it."""
+        with suppress(StorageFailed):
+            await self._kept.forget(job_input)
+
     async def _hash(self, wanted: Wanted) -> str:
         said = [wanted.route, dict(wanted.body), wanted.extras.priority, wanted.extras.webhook]
         text = json.dumps(said, sort_keys=True, separators=(",", ":"))
@@ -189,6 +196,7 @@ class Intake:
         job_input = await self._job_input(task.id, wanted.body, job)
         known = await self._ledger.beginnings.create(finished, job_input, body_hash=body_hash, key=wanted.key)
         if known is not None:
+            await self._forget(job_input)
             return await self._replayed(known, body_hash)
         with suppress(CacheAway, RedisError):  # the sweep settles it again
             await self._endings.settle_new(finished)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 from pathlib import Path
@@ -12,7 +13,8 @@ from PIL import Image
 
 from flux_engine.gateway.tasks.kept import LONG, KeptInputs
 from flux_engine.results.folder import FolderStore
-from tests.gateway.world import SUN, World
+from tests.gateway.world import SUN, World, world
+from tests.servers import RedisProcess
 
 TASK: Final = "00000000-0000-4000-8000-000000000001"
 TEXT: Final = "x" * (LONG + 1)
@@ -71,6 +73,25 @@ async def test_a_picture_reaches_the_worker_and_again_and_not_redis(gw: World, t
     assert len(files(tmp_path)) == 1
     gone = await gw.post(f"/task/{made['task_id']}/again", json={})
     assert (gone.status_code, gone.json()["code"]) == (410, "expired")
+
+
+async def test_the_picture_of_a_refused_task_is_not_kept(shared_redis: RedisProcess, tmp_path: Path) -> None:
+    async with world(
+        shared_redis.url, tmp_path, MAX_TASKS_IN_FLIGHT_PER_USER="1", MAX_TASKS_WAITING_PER_USER="1"
+    ) as gw:
+        await gw.create()
+        await gw.hand.take()
+        await gw.create()
+        body = SUN | {"image": noise(), "strength": 0.5}
+        assert (await gw.post("/generate-image", json=body)).status_code == 429
+        assert files(tmp_path) == []
+
+
+async def test_two_requests_of_one_key_keep_one_picture(gw: World, tmp_path: Path) -> None:
+    body, headers = SUN | {"image": noise(), "strength": 0.5}, {"Idempotency-Key": "one"}
+    answers = await asyncio.gather(*(gw.post("/generate-image", json=body, headers=headers) for _ in range(4)))
+    assert len({answer.json()["task_id"] for answer in answers}) == 1
+    assert len(files(tmp_path)) == 1
 
 
 async def test_a_job_with_a_picture_is_no_hit_for_one_without(gw: World) -> None:
