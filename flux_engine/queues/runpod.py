@@ -18,7 +18,6 @@ CONNECT_S: Final = 5.0
 ANSWER_S: Final = 20.0
 CONNECTIONS: Final = 64
 MIN_TIMEOUT_S: Final = 6  # the platform takes more than 5
-MAX_BODY_BYTES: Final = 10_000_000
 CANCELS_AT_ONCE: Final = 10
 STATES: Final[Mapping[str, State]] = {
     "IN_QUEUE": "queued",

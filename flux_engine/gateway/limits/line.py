@@ -84,22 +84,17 @@ end
 return false
 """
 
-# KEYS: tasks, flight. ARGV: root, task, 'back' to let it wait again, as the first of its user, or ''.
+# KEYS: tasks, flight. ARGV: root, task.
 LEAVE: Final = """
 local root, task = ARGV[1], ARGV[2]
 local user = redis.call('HGET', KEYS[2], task)
 if user then
   redis.call('HDEL', KEYS[2], task)
   redis.call('SREM', root .. ':flight:' .. user, task)
-  if ARGV[3] == 'back' then
-    redis.call('ZADD', root .. ':wait:normal:' .. user, 0, task)
-    redis.call('ZADD', root .. ':ring:normal', -2e15, user)
-    redis.call('HSET', KEYS[1], task, 'normal ' .. user)
-  end
   return 1
 end
 local place = redis.call('HGET', KEYS[1], task)
-if not place or ARGV[3] == 'back' then return 0 end
+if not place then return 0 end
 local priority, name = place:match('^(%S+) (.*)$')
 local waiting = root .. ':wait:' .. priority .. ':' .. name
 redis.call('HDEL', KEYS[1], task)
@@ -194,11 +189,7 @@ class FairLine:
 
     async def leave(self, user: str, task_id: str) -> None:
         """The task waits no longer and is no longer in flight."""
-        await self._link.eval(LEAVE, self._keys("tasks", "flight"), [self._root, task_id, ""])
-
-    async def put_back(self, task_id: str) -> bool:
-        """A task in flight that the queue did not take waits again, before every other; False where it is not."""
-        return bool(await self._link.eval(LEAVE, self._keys("tasks", "flight"), [self._root, task_id, "back"]))
+        await self._link.eval(LEAVE, self._keys("tasks", "flight"), [self._root, task_id])
 
     async def position(self, task_id: str) -> int | None:
         """How many turns come before the task's; None where it does not wait."""

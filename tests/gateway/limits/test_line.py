@@ -108,16 +108,6 @@ async def test_every_step_may_be_sent_twice(link: RedisLink, root: str) -> None:
     ]  # nothing of anybody stays behind
 
 
-async def test_a_task_that_the_queue_refused_is_the_next(link: RedisLink, root: str) -> None:
-    line = line_of(link, root)
-    for name in ("a0", "a1", "b0"):
-        await line.enter(name[0], name, "normal")
-    assert await line.next() == Turn("a", "a0", is_first=True)
-    assert await line.put_back("a0")
-    assert not await line.put_back("a0")
-    assert await drained(line) == ["a0", "b0", "a1"]
-
-
 async def test_a_cancelled_task_leaves_the_others_in_order(link: RedisLink, root: str) -> None:
     line = line_of(link, root)
     for name in ("a0", "b0", "a1"):
