@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import socket
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -69,20 +70,29 @@ async def test_an_endpoint_that_is_not_public_is_never_contacted(host: str) -> N
     store.close()
 
 
+AWS = "https://s3.eu-west-1.amazonaws.com"
+SUPABASE = "https://abcdefghijkl.supabase.co/storage/v1/s3"
+
+
 @pytest.mark.parametrize(
-    "written",
+    ("written", "endpoint", "region"),
     [
-        {name: f" {value}\r\n" for name, value in GOOD.items()},
-        GOOD | {"region": " EU-WEST-1\n"},
-        GOOD | {"endpointUrl": "\ufeffhttps://abcdefghijkl.supabase.co/storage/v1/s3"},
-        GOOD | {"endpointUrl": "https://s3.eu-west-1.amazonaws.com/pictures", "bucketName": None},
-        GOOD | {"unknown": 1},
+        ({name: f" {value}\r\n" for name, value in GOOD.items()}, AWS, "eu-west-1"),
+        (GOOD | {"region": " EU-WEST-2\n"}, AWS, "eu-west-2"),
+        (GOOD | {"endpointUrl": f"\ufeff{SUPABASE}"}, SUPABASE, "us-east-1"),
+        (GOOD | {"endpointUrl": f"{AWS}/pictures", "bucketName": None}, AWS, "eu-west-1"),
+        (GOOD | {"unknown": 1}, AWS, "eu-west-1"),
     ],
 )
-async def test_what_surrounds_a_value_is_not_part_of_it(written: dict[str, Any]) -> None:
+async def test_what_surrounds_a_value_is_not_part_of_it(written: dict[str, Any], endpoint: str, region: str) -> None:
     store = store_from_s3_config(written, url_expiry_s=3600, check_host=lambda host, port: None)
     await store.warm()  # boto3 takes it
+    address, _, query = (await store.url("flux/a.png")).url.partition("?")
+    (credential,) = parse_qs(query)["X-Amz-Credential"]
     store.close()
+    assert address == f"{endpoint}/pictures/flux/a.png"
+    assert credential.startswith(f"{ACCESS_KEY}/")
+    assert credential.endswith(f"/{region}/s3/aws4_request")
 
 
 @pytest.mark.parametrize(("host", "is_public"), [("8.8.8.8", True), ("2606:4700::1111", True), ("10.1.2.3", False)])

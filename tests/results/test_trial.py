@@ -78,9 +78,17 @@ def test_a_key_that_may_not_delete_is_fit(caplog: pytest.LogCaptureFixture) -> N
     assert "may not delete" in caplog.text
 
 
-def test_a_key_that_may_not_read_is_fit_where_links_are_public() -> None:
-    with server_thread(refusing(403, "AccessDenied", at="GET")) as port:
+def test_a_key_that_may_not_read_is_fit_where_links_are_public(caplog: pytest.LogCaptureFixture) -> None:
+    asked = []
+
+    def answer(request: web.Request) -> web.Response:
+        asked.append(request.method)
+        return refusing(403, "AccessDenied", at="GET")(request)
+
+    with server_thread(answer) as port:
         tried(replace(bucket_at(f"http://127.0.0.1:{port}"), public_url="https://cdn.example"))
+    assert asked == ["PUT", "GET", "DELETE"]  # nothing stays behind, and nothing is tried again
+    assert "bucket" not in caplog.text  # and an operator is told of no fault
 
 
 @pytest.mark.parametrize(
