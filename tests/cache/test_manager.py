@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from flux_engine.cache.flight import AWAY, Lookup
+from flux_engine.cache.flight import AWAY, Flight, Lookup
 from flux_engine.cache.lua import Terms
 from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.redis_link import RedisLink, RemoteServer
@@ -299,14 +299,22 @@ async def test_a_job_is_told_before_it_waits_and_only_then(
     assert told.is_set()  # the store is asked for the file
 
 
+async def a_twin_of(
+    owner: Flight, cache: CacheManager, store: FolderStore, redis: RedisProcess
+) -> tuple[asyncio.Task[str], asyncio.Queue[dict[str, Any]]]:
+    """A job that waits for `owner` and has seen it half done; and what else it will see."""
+    seen: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    waiter = asyncio.create_task(make(cache, store, job_id="waiter", on_progress=seen.put_nowait))
+    await until_waiting(redis, 1)
+    owner.share_progress({"stage": "denoising", "progress": 0.5})
+    assert await seen.get() == {"stage": "denoising", "progress": 0.5}
+    return waiter, seen
+
+
 async def test_waiters_sleep_until_they_are_woken(cache: CacheManager, store: FolderStore, redis: RedisProcess) -> None:
     patient = cache_at(redis.url, terms=Terms(lease_s=300))
-    seen: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     async with patient.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
-        waiter = asyncio.create_task(make(patient, store, job_id="waiter", on_progress=seen.put_nowait))
-        await until_waiting(redis, 1)
-        owner.share_progress({"stage": "denoising", "progress": 0.5})
-        assert await seen.get() == {"stage": "denoising", "progress": 0.5}
+        waiter, seen = await a_twin_of(owner, patient, store, redis)
         async with Redis.from_url(redis.url) as client:
             before = (await client.info("commandstats"))["cmdstat_eval"]["calls"]
             await asyncio.sleep(0.5)  # the time is the subject: a poll, were there one, would come within it
@@ -326,12 +334,8 @@ async def test_a_message_that_is_older_than_a_look_is_not_passed_on(
     cache: CacheManager, store: FolderStore, redis: RedisProcess
 ) -> None:
     """A waiter subscribes and then looks: what was sent between the two arrives after what the look has found."""
-    seen: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     async with cache.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
-        waiter = asyncio.create_task(make(cache, store, job_id="waiter", on_progress=seen.put_nowait))
-        await until_waiting(redis, 1)
-        owner.share_progress({"stage": "denoising", "progress": 0.5})
-        assert await seen.get() == {"stage": "denoising", "progress": 0.5}
+        waiter, seen = await a_twin_of(owner, cache, store, redis)
         async with Redis.from_url(redis.url) as client:
             (channel,) = await client.pubsub_channels("*:events")
             for progress in (0.4, 0.5, 0.6):

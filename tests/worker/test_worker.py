@@ -407,12 +407,17 @@ async def test_a_lost_device_has_a_reference_that_the_log_has_too(
     ]
 
 
+def outputs_of(tmp_path: Path) -> tuple[Path, Settings]:
+    """Where results go, and the settings of a worker that stores them there."""
+    outputs = tmp_path / "outputs"
+    return outputs, Settings.from_environment({"OUTPUT_DIR": str(outputs), "MODEL_VOLUME": str(tmp_path / "volume")})
+
+
 async def test_a_folder_that_cannot_be_written_is_storage_failed(
     warm: tuple[FluxModelManager, GpuThread], tmp_path: Path
 ) -> None:
     models, gpu = warm
-    outputs = tmp_path / "outputs"
-    settings = Settings.from_environment({"OUTPUT_DIR": str(outputs), "MODEL_VOLUME": str(tmp_path / "volume")})
+    outputs, settings = outputs_of(tmp_path)
     outputs.write_text("a file where the folder should be")
     async with a_worker(settings, tmp_path, is_local=True, models=models, gpu=gpu) as worker:
         error = error_of(await worker.run(job(cache=True)))
@@ -440,8 +445,7 @@ class OnceOutOfMemory(FluxModelManager):
 
 
 async def test_what_a_leaner_plan_made_is_not_kept_for_the_retry(tmp_path: Path) -> None:
-    outputs = tmp_path / "outputs"
-    settings = Settings.from_environment({"OUTPUT_DIR": str(outputs), "MODEL_VOLUME": str(tmp_path / "volume")})
+    outputs, settings = outputs_of(tmp_path)
     outputs.write_text("a file where the folder should be")
     leaner = OnceOutOfMemory(
         ServedModels(None, volume=tmp_path / "volume", has_gpu=False),
@@ -464,8 +468,7 @@ async def test_without_the_cache_a_job_is_answered_by_what_it_left_itself(
     warm: tuple[FluxModelManager, GpuThread], tmp_path: Path
 ) -> None:
     models, gpu = warm
-    outputs = tmp_path / "outputs"
-    settings = Settings.from_environment({"OUTPUT_DIR": str(outputs), "MODEL_VOLUME": str(tmp_path / "volume")})
+    outputs, settings = outputs_of(tmp_path)
     async with a_worker(settings, tmp_path, is_local=True, models=models, gpu=gpu) as worker:
         outputs.write_text("a file where the folder should be")
         assert error_of(await worker.run(job("one", seed=5)))["code"] == "storage_failed"

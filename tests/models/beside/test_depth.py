@@ -25,16 +25,19 @@ from flux_engine.models.beside.controlnets import ControlNet
 from flux_engine.models.beside.depth import DepthModels, load_depth
 
 PICTURE = Image.radial_gradient("L").resize((90, 60)).convert("RGB")
+SMALL: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "image_size": 28,
+    "patch_size": 14,
+}
 
 
 def depth_anything(**changes: Any) -> Any:
     backbone = Dinov2Config(
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=28,
-        patch_size=14,
+        **SMALL,
         out_features=["stage1", "stage2", "stage3", "stage4"],
         reshape_hidden_states=False,
         apply_layernorm=True,
@@ -52,12 +55,7 @@ def depth_anything(**changes: Any) -> Any:
 
 def dpt() -> Any:
     config = DPTConfig(
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=28,
-        patch_size=14,
+        **SMALL,
         backbone_out_indices=[0, 1, 2, 3],
         neck_hidden_sizes=[8, 8, 8, 8],
         fusion_hidden_size=8,
