@@ -91,9 +91,8 @@ class HeldJobs:
                     await messages.subscribe(self._records.cancel_channel)
                     while True:
                         message = await messages.get_message(ignore_subscribe_messages=True, timeout=HEARD_EVERY_S)
-                        job = self._running.get(str(message["data"])) if message is not None else None
-                        if job is not None:
-                            job.cancel()
+                        if message is not None:
+                            self._cancel(str(message["data"]))
             await asyncio.sleep(1.0)
 
     async def _outcome(self, parcel: Mapping[str, Any], latest: dict[str, Update]) -> Mapping[str, Any]:
@@ -135,17 +134,26 @@ class HeldJobs:
             return "timed_out", {"error": Internal("the job took longer than it was given").to_json(identity)}
         except StorageFailed as error:
             return "failed", {"error": error.to_json(identity)}
+        except ValueError as error:  # a number that JSON has not; Worker.run raises nothing
+            log.error("result not packed", extra={"job_id": identity, "detail": str(error)})
+            return "failed", {"error": Internal("the result could not be sent").to_json(identity)}
 
     async def _hold(self, ticket: str, latest: dict[str, Update], *, until: asyncio.Event) -> None:
         """Renew the lease; each renewal carries the latest progress."""
         while not until.is_set():
             with suppress(RedisError, OSError):
                 held = await self._records.renew(ticket, worker=self._worker, progress=latest.pop("update", None))
-                if held == "cancelling" and (job := self._running.get(ticket)) is not None:
-                    job.cancel()
+                if held == "cancelling":
+                    self._cancel(ticket)
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(1.0, self._records.lease_s / RENEWALS)):
                     await until.wait()
+
+    def _cancel(self, ticket: str) -> None:
+        """Once: a second time would break off what the first one makes the job clear away."""
+        job = self._running.get(ticket)
+        if job is not None and not job.cancelling():
+            job.cancel()
 
     async def _insist(self, call: Any, *arguments: Any, **named: Any) -> Any:
         """`call` again and again while Redis is away, for a minute: a finished picture is worth the wait."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,21 @@ async def records(redis: RedisProcess) -> AsyncIterator[JobRecords]:
     await client.aclose()
 
 
-def jobs_of(records: JobRecords, store: FolderStore, result: Mapping[str, Any]) -> HeldJobs:
+def jobs_of(records: JobRecords, store: FolderStore, work: Callable[[], Awaitable[Mapping[str, Any]]]) -> HeldJobs:
     async def run_job(message: Mapping[str, Any], send: Send) -> Mapping[str, Any]:
-        return result
+        return await work()
 
     async def on_change() -> None:
         """Nobody asks who is present."""
 
     return HeldJobs(records, Parcels(store), worker="w", run_job=run_job, metrics=WorkerMetrics(), on_change=on_change)
+
+
+def giving(result: Mapping[str, Any]) -> Callable[[], Awaitable[Mapping[str, Any]]]:
+    async def work() -> Mapping[str, Any]:
+        return result
+
+    return work
 
 
 async def look(records: JobRecords) -> Record:
@@ -64,7 +71,7 @@ async def look(records: JobRecords) -> Record:
 async def test_a_large_result_is_held_while_it_is_stored(records: JobRecords, tmp_path: Path) -> None:
     """A bucket may take longer than a lease lasts."""
     store = SlowStore(tmp_path)
-    jobs = jobs_of(records, store, LARGE)
+    jobs = jobs_of(records, store, giving(LARGE))
     await records.put(TICKET, line=LINE)
     running = asyncio.create_task(jobs.run(TICKET, {"value": {"id": "job"}}))
     await store.is_asked.wait()
@@ -81,3 +88,48 @@ async def test_a_large_result_is_held_while_it_is_stored(records: JobRecords, tm
     record = await look(records)
     assert record.state == "completed"
     assert await Parcels(store).unpack(record.outcome or {}) == LARGE
+
+
+async def test_a_cancelled_job_clears_away_in_its_own_time(records: JobRecords, tmp_path: Path) -> None:
+    """It is cancelled once, however often a renewal of the lease says so."""
+    clearing, may_end = asyncio.Event(), asyncio.Event()
+
+    async def work() -> Mapping[str, Any]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            clearing.set()
+            await may_end.wait()
+        raise AssertionError("nobody cancelled it")
+
+    jobs = jobs_of(records, FolderStore(tmp_path, has_urls=False), work)
+    await records.put(TICKET, line=LINE)
+    running = asyncio.create_task(jobs.run(TICKET, {"value": {"id": "job"}}))
+
+    async def is_running() -> bool:
+        return (await look(records)).state == "running"
+
+    await waiting.until(is_running)
+    await records.cancel(TICKET)
+    await clearing.wait()
+    lease = f"flux:test:celery:lease:{TICKET}"
+    for _ in range(2):
+        await records.redis.delete(lease)
+
+        async def is_renewed() -> bool:
+            return bool(await records.redis.exists(lease))
+
+        await waiting.until(is_renewed)
+    assert len(jobs) == 1
+    may_end.set()
+    await running
+    assert (await look(records)).state == "cancelled"
+
+
+async def test_a_result_that_json_does_not_hold_fails_the_job(records: JobRecords, tmp_path: Path) -> None:
+    jobs = jobs_of(records, FolderStore(tmp_path, has_urls=False), giving({"seconds": float("nan")}))
+    await records.put(TICKET, line=LINE)
+    await jobs.run(TICKET, {"value": {"id": "job"}})
+    record = await look(records)
+    assert record.state == "failed"
+    assert "could not be sent" in str(record.outcome)

@@ -94,6 +94,7 @@ class EventHub:
         self._redis = redis
         self._ledger = ledger
         self._watchers: defaultdict[tuple[str, str], set[Watcher]] = defaultdict(set)
+        self._is_away = False
         self.is_closing = False  # the gateway stops
 
     @asynccontextmanager
@@ -122,17 +123,14 @@ class EventHub:
             watcher.close()
 
     async def run(self) -> None:
-        is_away = False
         while True:
             try:
                 await self._listen()
             except (RedisError, OSError) as error:
-                if not is_away:
+                if not self._is_away:
                     log.warning("events interrupted", extra={"detail": type(error).__name__})
-                is_away = True
+                self._is_away = True
                 await asyncio.sleep(RECONNECT_S)
-            else:
-                is_away = False
 
     async def replay(self, *, task: Task | None = None, user: str = "", after: str, at_most: int = 1000) -> list[Event]:
         """The events of a task, or of all of `user`'s, after the id `after`, oldest first."""
@@ -172,6 +170,7 @@ class EventHub:
                 if message is None:
                     continue
                 if message["type"] == "subscribe":  # again, too, after redis-py has reconnected by itself
+                    self._is_away = False
                     for watcher in self._all():
                         watcher.resync()
                 elif message["type"] == "message":

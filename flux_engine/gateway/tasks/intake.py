@@ -107,7 +107,7 @@ class Intake:
         except CacheAway:
             log.warning("task not in line yet", extra={"job_id": task_id})  # the sweep's first look lets it enter
         except Problem:  # the line is full
-            await self._ledger.beginnings.discard(task, key=wanted.key)
+            await self._ledger.beginnings.discard(task, body_hash=body_hash, key=wanted.key)
             await self._give_back(task_id)
             await self._forget(job_input)
             raise

@@ -80,11 +80,15 @@ async def test_the_picture_of_a_refused_task_is_not_kept(shared_redis: RedisProc
         shared_redis.url, tmp_path, MAX_TASKS_IN_FLIGHT_PER_USER="1", MAX_TASKS_WAITING_PER_USER="1"
     ) as gw:
         await gw.create()
-        await gw.hand.take()
+        running = await gw.hand.take()
         await gw.create()
         body = SUN | {"image": noise(), "strength": 0.5}
         assert (await gw.post("/generate-image", json=body)).status_code == 429
         assert files(tmp_path) == []
+        gw.hand.finish(running)
+        gw.hand.finish(await gw.hand.take())
+        again = await gw.post("/generate-image", json=body)  # as a client does, without a key
+        assert again.status_code == 202, again.text
 
 
 async def test_two_requests_of_one_key_keep_one_picture(gw: World, tmp_path: Path) -> None:

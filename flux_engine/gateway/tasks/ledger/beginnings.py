@@ -78,8 +78,9 @@ class Beginnings:
         """The newest task that this user made by this very body within the last ten minutes."""
         return cast(str | None, await self._redis.get(self.keys.join(user, body_hash)))
 
-    async def discard(self, task: Task, *, key: str | None) -> None:
+    async def discard(self, task: Task, *, body_hash: str, key: str | None) -> None:
         """A task that was made by mistake was never there."""
+        await self._scripts.run(lua.UNJOIN, [self.keys.join(task.user, body_hash)], [task.id])
         await self._redis.delete(
             self.keys.task(task.id),
             self.keys.input(task.id),

@@ -88,6 +88,12 @@ redis.call('HSET', KEYS[1], 'submitting_until', tonumber(ARGV[1]) + tonumber(ARG
 return 1
 """
 
+# KEYS: join. ARGV: task id. Nobody joins this task by its body any more.
+UNJOIN: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
 # KEYS: task, due. ARGV: task id, ticket, now, due at. What the queue calls this task from now on; -1 where it has ended
 # meanwhile, 2 where the ticket is to be cancelled: the task is, or it has another ticket by now. Else 1.
 TICKET: Final = """
