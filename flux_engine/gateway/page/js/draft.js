@@ -20,8 +20,12 @@ export function withoutPictures({ control, ...fields }) {
 
 export const setMode = (mode) => draft.update((now) => ({ ...now, mode }));
 
-export function setField(name, value) {
+export const setField = (name, value) => updateField(name, () => value);
+
+// `change` gets the value that the field has now, which may be newer than the one that was last shown.
+export function updateField(name, change) {
   draft.update((now) => {
+    const value = change(now.fields[name]);
     const fields = { ...now.fields, [name]: value };
     if (value === undefined) delete fields[name];
     return { ...now, fields };

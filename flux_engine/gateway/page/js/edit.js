@@ -5,6 +5,7 @@ import { setField } from "./draft.js";
 import { fieldOf, partsOf } from "./fields.js";
 import { MaskPainter } from "./mask.js";
 import { PictureInput, isAddress, sizeOf } from "./picture.js";
+import { References } from "./references.js";
 import { t } from "./texts.js";
 
 export function Edit({ schema, fields, errors }) {
@@ -55,19 +56,5 @@ function Expand({ sides, value, errors }) {
       field=${fieldOf(sides, side)} value=${value?.[side]} error=${errors[`expand.${side}`]}
       onChange=${(pixels) => change(side, pixels)} />`)}
     <${Fault} text=${errors.expand} />
-  </fieldset>`;
-}
-
-function References({ field, value = [], errors }) {
-  const put = (index, source) => {
-    const next = source ? [...value.slice(0, index), source, ...value.slice(index + 1)] : value.filter((_, i) => i !== index);
-    setField("images", next.length > 0 ? next : undefined);
-  };
-  const shown = value.length < (field.most ?? 1) ? [...value, undefined] : value;
-  return html`<fieldset class="wide references">
-    <legend>${t("edit.references")}</legend>
-    ${shown.map((source, index) => html`<${PictureInput} key=${index} label=${t("edit.reference", { n: index + 1 })}
-      value=${source} error=${errors[`images[${index}]`]} onChange=${(next) => put(index, next)} />`)}
-    <${Fault} text=${errors.images} />
   </fieldset>`;
 }

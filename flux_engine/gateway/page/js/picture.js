@@ -26,7 +26,8 @@ export function sizeOf(source) {
   });
 }
 
-export function PictureInput({ value, onChange, error, label, takesPaste = false }) {
+// `onDropped` may take a drop for itself, by answering true; `children` stand beside the label.
+export function PictureInput({ value, onChange, error, label, takesPaste = false, onDrag, onDropped = () => false, children }) {
   const id = useId();
   const [fault, setFault] = useState("");
   const [isOver, setOver] = useState(false);
@@ -57,16 +58,16 @@ export function PictureInput({ value, onChange, error, label, takesPaste = false
   const drop = (event) => {
     event.preventDefault();
     setOver(false);
-    take(event.dataTransfer.files[0]);
+    if (!onDropped()) take(event.dataTransfer.files[0]);
   };
   useWindow("paste", paste);
 
   const said = fault || error;
   return html`<div class="wide picture-input">
-    <label class="label" for=${id}>${label}</label>
+    <div class="title"><label class="label" for=${id}>${label}</label>${children}</div>
     <div class=${`drop${isOver ? " over" : ""}`} onDrop=${drop}
       onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)}>
-      ${value && !isAddress(value) && html`<img src=${value} alt="" />`}
+      ${value && !isAddress(value) && html`<img src=${value} alt="" draggable=${onDrag ? true : undefined} onDragStart=${onDrag} />`}
       <span>${t("edit.image.drop")} <label class="linklike" for=${id}>${t("edit.image.choose")}</label></span>
       <input id=${id} type="file" accept=${TYPES} aria-describedby=${said ? `${id}-error` : undefined}
         aria-invalid=${said ? "true" : undefined}

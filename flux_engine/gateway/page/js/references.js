@@ -1,0 +1,69 @@
+// The pictures that an edit refers to, in the order in which the model reads them: it is changed by buttons and by dragging.
+import { html, useLayoutEffect, useRef } from "./ui.js";
+import { Fault } from "./controls.js";
+import { updateField } from "./draft.js";
+import { Icon } from "./icons.js";
+import { PictureInput } from "./picture.js";
+import { moved, useRows } from "./rows.js";
+import { say } from "./say.js";
+import { t } from "./texts.js";
+
+const STEPS = { up: -1, down: 1 };
+
+export function References({ field, value = [], errors }) {
+  const box = useRef(null);
+  const dragged = useRef(null); // the row's key
+  const toFocus = useRef(null); // {key, way} of the picture that has just been moved
+  const rows = useRows(Math.min(value.length + 1, field.most ?? 1));
+  const put = (key, source) => {
+    const index = rows.placeOf(key);
+    if (index < 0) return; // removed while its file was being read
+    if (!source) rows.remove(index);
+    updateField("images", (now = []) => {
+      const next = source ? [...now.slice(0, index), source, ...now.slice(index + 1)] : now.filter((_, i) => i !== index);
+      return next.length > 0 ? next : undefined;
+    });
+  };
+  const move = (from, to, way) => {
+    toFocus.current = { key: rows.keys[from], way };
+    rows.move(from, to);
+    updateField("images", (now) => moved(now, from, to));
+    say(t("edit.reference.moved", { from: from + 1, to: to + 1, count: value.length }));
+  };
+  const drop = (index) => {
+    const from = rows.placeOf(dragged.current);
+    const to = Math.min(index, value.length - 1);
+    if (from < 0) return false;
+    if (from !== to) move(from, to, to < from ? "up" : "down");
+    return true;
+  };
+  useLayoutEffect(() => {
+    if (!toFocus.current) return;
+    const { key, way } = toFocus.current;
+    toFocus.current = null;
+    const row = box.current.querySelector(`[data-row="${key}"]`);
+    (row.querySelector(`[data-way="${way}"]:enabled`) ?? row.querySelector("[data-way]:enabled")).focus();
+  });
+
+  return html`<fieldset class="wide references" ref=${box} onDragEnd=${() => { dragged.current = null; }}>
+    <legend>${t("edit.references")}</legend>
+    ${rows.keys.map((key, index) => html`<div key=${key} data-row=${key}>
+      <${PictureInput} label=${t("edit.reference", { n: index + 1 })} value=${value[index]} error=${errors[`images[${index}]`]}
+        onChange=${(next) => put(key, next)} onDrag=${() => { dragged.current = key; }} onDropped=${() => drop(index)}>
+        ${value.length > 1 && index < value.length && html`<${Order} index=${index} count=${value.length} onMove=${move} />`}
+      <//>
+    </div>`)}
+    <${Fault} text=${errors.images} />
+  </fieldset>`;
+}
+
+function Order({ index, count, onMove }) {
+  return html`<span class="order">
+    ${Object.entries(STEPS).map(([way, step]) => {
+      const name = t(`edit.reference.${way}`, { n: index + 1 });
+      return html`<button key=${way} type="button" class="icon" data-way=${way} aria-label=${name} title=${name}
+        disabled=${index + step < 0 || index + step >= count} onClick=${() => onMove(index, index + step, way)}
+        ><${Icon} name=${way} /></button>`;
+    })}
+  </span>`;
+}
