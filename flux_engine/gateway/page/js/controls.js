@@ -1,5 +1,5 @@
 // Inputs with their label, hint and error. The error belongs to its input by aria-describedby.
-import { html, useEffect, useId, useState, words } from "./ui.js";
+import { html, useId, useRef, words } from "./ui.js";
 import { t, hasText } from "./texts.js";
 
 const ROOMS = ["form", "video", "edit"];
@@ -32,22 +32,26 @@ export function hintOf(field) {
   return said.join(" · ");
 }
 
-// A number, or empty for the default. Keeps what is typed until it is a number.
+// A number, or empty for the default. Keeps what is typed until it is a number, and shows a value that comes from elsewhere
+// with the draft that brings it: an effect would come after the next letter.
 export function NumberField({ field, value, onChange, error, label = labelOf(field.name), hint = hintOf(field) }) {
-  const [text, setText] = useState(value ?? "");
-  useEffect(() => {
-    if (value === undefined || value === null) setText((now) => (now === "" || !Number.isNaN(Number(now)) ? "" : now));
-    else if (Number(text) !== value || text === "") setText(value);
-  }, [value]);
+  const held = useRef({ value, text: value ?? "" });
+  if (held.current.value !== value) held.current = { value, text: textFor(value, held.current.text) };
   const take = (event) => {
-    setText(event.currentTarget.value);
+    held.current.text = event.currentTarget.value;
     const number = event.currentTarget.valueAsNumber;
     onChange(Number.isNaN(number) ? undefined : number);
   };
   return html`<${Field} label=${label} hint=${hint} error=${error}>
     ${(own) => html`<input ...${own} type="number" inputmode="decimal" step=${field.step} min=${field.low} max=${field.high}
-      placeholder=${field.fallback ?? ""} value=${text} onInput=${take} />`}
+      placeholder=${field.fallback ?? ""} value=${held.current.text} onInput=${take} />`}
   <//>`;
+}
+
+// `typed` where it says `value` in another way, as 0.50 does.
+function textFor(value, typed) {
+  if (value === undefined || value === null) return Number.isNaN(Number(typed)) ? typed : "";
+  return typed === "" || Number(typed) !== value ? value : typed;
 }
 
 export function ChoiceField({ field, value, onChange, error, label = labelOf(field.name), names = {} }) {

@@ -1,5 +1,5 @@
 // A value that components watch.
-import { useEffect, useState } from "../vendor/preact.js";
+import { useLayoutEffect, useState } from "../vendor/preact.js";
 
 export function createStore(initial) {
   let value = initial;
@@ -21,11 +21,12 @@ export function createStore(initial) {
   };
 }
 
-// The store's value, in a component that is drawn again when it changes.
+// The store's value, in a component that is drawn again when it changes. It watches from the moment it is shown: a letter
+// typed before the next frame would change the store and not what the next key sends.
 export function useStore(store) {
   const [value, setValue] = useState(store.get());
-  useEffect(() => {
-    setValue(store.get());
+  useLayoutEffect(() => {
+    setValue(() => store.get());
     return store.watch((next) => setValue(() => next));
   }, [store]);
   return value;
