@@ -12,6 +12,9 @@ export class Problem extends Error {
   }
 }
 
+// An answer that comes after its asker has signed out: the next one must not see it.
+export class SignedOut extends Error {}
+
 export async function call(path, { method = "GET", json, headers = {}, signal, credential = session.get() } = {}) {
   const request = { method, signal, headers: { Authorization: `Bearer ${credential}`, ...headers } };
   if (json !== undefined) {
@@ -32,7 +35,15 @@ export async function call(path, { method = "GET", json, headers = {}, signal, c
   throw new Problem(response.status, body, Number.isNaN(wait) ? null : wait);
 }
 
-const read = async (path, options) => (await call(path, options)).json();
+async function whole(path, options, take) {
+  const asker = session.get();
+  const found = await take(await call(path, options));
+  if (session.get() !== asker) throw new SignedOut();
+  return found;
+}
+
+const read = (path, options) => whole(path, options, (response) => response.json());
+const file = (path, options) => whole(path, options, (response) => response.blob());
 const task = (id) => `task/${encodeURIComponent(id)}`;
 
 export const capabilities = (options) => read("capabilities", options);
@@ -58,11 +69,7 @@ export function tasks(cursor, limit = 24) {
   return read(`tasks?${query}`);
 }
 
-export async function result(id, index, signal) {
-  return (await call(`${task(id)}/result?index=${index}`, { signal })).blob();
-}
-
-export const thumbnail = async (id, signal) => (await call(`${task(id)}/result?index=1`, { signal })).blob();
+export const result = (id, index) => file(`${task(id)}/result?index=${index}`);
 
 function randomKey() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -1,5 +1,5 @@
 // The page as a whole: signing in, then form, tasks under way and gallery. `#task/<id>` opens a task.
-import { html, useEffect, useState, useWindow } from "./ui.js";
+import { html, useEffect, useLayoutEffect, useRef, useState, useWindow } from "./ui.js";
 import { loadOffer, offer } from "./fields.js";
 import { isWithheld, promptOf } from "./asked.js";
 import { Form } from "./form.js";
@@ -10,7 +10,7 @@ import { say, Status } from "./say.js";
 import { session, signOut } from "./session.js";
 import { SignIn } from "./signin.js";
 import { useStore } from "./store.js";
-import { connection, loadMore, onEnd, reset, start } from "./tasks.js";
+import { connection, loadMore, onEnd, start } from "./tasks.js";
 import { switchTheme, theme } from "./theme.js";
 import { language, LANGUAGES, setLanguage, t } from "./texts.js";
 import { Viewer } from "./viewer.js";
@@ -45,20 +45,27 @@ function Studio() {
   const [open, setOpen] = useState(fromHash());
   const [showsKeys, setShowsKeys] = useState(false);
   const [fault, setFault] = useState("");
+  const [refused, setRefused] = useState(""); // of what a key asked for
   const show = (id, index = 0) => {
     history.replaceState(null, "", id ? `#task/${encodeURIComponent(id)}` : location.pathname);
     setOpen(id ? { id, index } : null);
   };
+  const shown = useRef(open);
+  shown.current = open;
+  const toFocus = useRef(null);
   const close = () => {
-    const card = open && document.querySelector(`[data-task="${CSS.escape(open.id)}"][data-index="${open.index}"]`);
+    if (shown.current !== open) return; // an answer came after this one was closed, and maybe another opened
+    toFocus.current = document.querySelector(`[data-task="${CSS.escape(open.id)}"][data-index="${open.index}"]`);
     show(null);
-    setTimeout(() => card?.focus());
   };
+  useLayoutEffect(() => { // by then the dialog is gone; a timer's focus would take letters that are typed since
+    toFocus.current?.focus();
+    toFocus.current = null;
+  }, [open]);
   useWindow("hashchange", () => setOpen(fromHash()));
-  useKeys({ onOpen: show, onHelp: () => setShowsKeys(true), isBusy: open !== null || showsKeys });
+  useKeys({ onOpen: show, onHelp: () => setShowsKeys(true), onFault: setRefused, isBusy: open !== null || showsKeys });
   useEffect(() => {
     const ending = new AbortController();
-    reset();
     start(ending.signal);
     loadMore().catch(() => {});
     keepTrying(loadOffer, ending.signal, setFault);
@@ -70,7 +77,7 @@ function Studio() {
   }, []);
   return html`<main class="studio">
     <${Connection} />
-    ${fault && html`<p class="error" role="alert">${fault}</p>`}
+    ${[fault, refused].filter(Boolean).map((text) => html`<p key=${text} class="error wide" role="alert">${text}</p>`)}
     <${Form} />
     <div class="made">
       <${Gallery} onOpen=${show} />
@@ -83,15 +90,16 @@ function Studio() {
 
 function Connection() {
   const state = useStore(connection);
-  const [wasAway, setWasAway] = useState(false);
-  useEffect(() => {
-    if (state === "away") setWasAway(true);
-    if (state === "open" && wasAway) {
-      setWasAway(false);
-      say(t("say.back"));
-      if (offer.get() === null) loadOffer().catch(() => {});
-    }
-  }, [state]);
+  useLayoutEffect(() => {
+    let wasAway = false;
+    return connection.watch((next) => {
+      if (next === "open" && wasAway) {
+        say(t("say.back"));
+        if (offer.get() === null) loadOffer().catch(() => {});
+      }
+      wasAway = next === "away";
+    });
+  }, []);
   return state === "away" ? html`<p class="banner">${t("say.away")}</p>` : null;
 }
 

@@ -14,7 +14,7 @@ import { Seed } from "./seed.js";
 import { Size } from "./size.js";
 import { say } from "./say.js";
 import { useStore } from "./store.js";
-import { learn } from "./tasks.js";
+import { learnOfNew } from "./tasks.js";
 import { Timeline } from "./timeline.js";
 import { duration, t } from "./texts.js";
 
@@ -49,7 +49,7 @@ export function Form() {
     }
     try {
       const task = await api.create(job);
-      learn({ created_at: new Date().toISOString(), status: "queued", type: job.type, ...task, request: task.request ?? withoutPictures(job) });
+      learnOfNew({ created_at: new Date().toISOString(), status: "queued", type: job.type, ...task, request: task.request ?? withoutPictures(job) });
       say(t("say.queued", { prompt: job.prompt ?? job.keyframes?.[0].prompt ?? "" }));
       setRefused({});
       document.getElementById(`task-${task.task_id}`)?.scrollIntoView({ block: "nearest" });

@@ -1,5 +1,5 @@
 // Keys: those that work everywhere, and those of the picture that has the focus.
-import { html, useEffect, useRef, useWindow } from "./ui.js";
+import { html, useLayoutEffect, useRef, useWindow } from "./ui.js";
 import { Icon } from "./icons.js";
 import { cancelTask } from "./underway.js";
 import { isFinal, newestFirst, tasks } from "./tasks.js";
@@ -20,7 +20,11 @@ const LIST = [
 
 const isTyping = (target) => target.closest?.("input, textarea, select, [contenteditable]") !== null;
 
-export function useKeys({ onOpen, onHelp, isBusy }) {
+export function useKeys({ onOpen, onHelp, onFault, isBusy }) {
+  const attempt = (work) => {
+    onFault("");
+    work().catch((error) => onFault(error.message));
+  };
   useWindow("keydown", (event) => {
     if (event.isComposing || event.defaultPrevented) return;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
@@ -31,16 +35,16 @@ export function useKeys({ onOpen, onHelp, isBusy }) {
     if (isBusy || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape") {
       const newest = newestFirst(tasks.get()).find((task) => !isFinal(task) && !task.cancelling);
-      if (newest) cancelTask(newest).catch(() => {});
+      if (newest) attempt(() => cancelTask(newest));
       return;
     }
     if (isTyping(event.target)) return;
     if (event.key === "?") onHelp();
-    else ofPicture(event, onOpen);
+    else ofPicture(event, onOpen, attempt);
   });
 }
 
-function ofPicture(event, onOpen) {
+function ofPicture(event, onOpen, attempt) {
   const { task: id, index } = document.activeElement?.dataset ?? {};
   const task = id && tasks.get().get(id);
   if (!task) return;
@@ -48,7 +52,7 @@ function ofPicture(event, onOpen) {
     s: () => useSeed(task, Number(index)),
     a: () => useAll(task, Number(index)),
     i: () => onOpen(id, Number(index)),
-    delete: () => removeTask(task).catch(() => {}),
+    delete: () => attempt(() => removeTask(task)),
   };
   const action = actions[event.key.toLowerCase()];
   if (!action) return;
@@ -58,7 +62,7 @@ function ofPicture(event, onOpen) {
 
 export function KeyList({ onClose }) {
   const box = useRef(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!box.current.open) box.current.showModal();
   }, []);
   return html`<dialog class="keys" ref=${box} aria-labelledby="keys-title" onCancel=${(event) => { event.preventDefault(); onClose(); }}>

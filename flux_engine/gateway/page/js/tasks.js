@@ -1,5 +1,6 @@
 // The caller's tasks, newest first: pages of the list, kept true by the event stream.
 import * as api from "./api.js";
+import { session } from "./session.js";
 import { createStore } from "./store.js";
 import { follow } from "./stream.js";
 
@@ -11,6 +12,9 @@ export const connection = createStore("connecting"); // open, away
 export const page = createStore({ next: null, isLoading: false, isComplete: false });
 
 const listeners = new Set();
+const forgotten = new Set(); // ids: what is still said of a task that was deleted does not bring it back
+
+session.watch(reset); // before the next one who signs in sees anything
 
 // Hear of tasks that reach an end: `listener(task)`.
 export function onEnd(listener) {
@@ -22,6 +26,7 @@ export const newestFirst = (map) => [...map.values()].sort((a, b) => (a.created_
 
 // Take what is known of a task. Events may come twice and late: an end is never undone, progress never falls.
 export function learn(said) {
+  if (forgotten.has(said.task_id)) return;
   const before = tasks.get().get(said.task_id);
   if (before && isFinal(before) && !isFinal(said)) return;
   const merged = { ...before, ...said };
@@ -30,7 +35,11 @@ export function learn(said) {
   if (isFinal(merged) && before && !isFinal(before)) for (const listener of listeners) listener(merged);
 }
 
+// Take the answer to the request that made a task: what the stream has said of it since is newer.
+export const learnOfNew = (said) => learn(isFinal(said) ? said : { ...said, ...tasks.get().get(said.task_id) });
+
 export function forget(id) {
+  forgotten.add(id);
   tasks.update((map) => {
     const rest = new Map(map);
     rest.delete(id);
@@ -41,13 +50,15 @@ export function forget(id) {
 export async function loadMore() {
   const { next, isLoading, isComplete } = page.get();
   if (isLoading || isComplete) return;
-  page.set({ next, isLoading: true, isComplete });
+  const loading = { next, isLoading: true, isComplete };
+  const finish = (state) => page.get() === loading && page.set({ ...state, isLoading: false }); // not after a reset
+  page.set(loading);
   try {
     const found = await api.tasks(next);
     for (const task of found.tasks) learn(task);
-    page.set({ next: found.next, isLoading: false, isComplete: !found.next });
+    finish({ next: found.next, isComplete: !found.next });
   } catch (error) {
-    page.set({ next, isLoading: false, isComplete });
+    finish({ next, isComplete });
     throw error;
   }
 }
@@ -58,11 +69,12 @@ export function start(signal) {
       if (name === "snapshot") for (const task of data.tasks ?? [data]) learn(task);
       else if (data.task_id) learn(data);
     },
-    { signal, onState: (state) => connection.set(state) },
-  ).catch(() => connection.set("away"));
+    { signal, onState: (state) => signal.aborted || connection.set(state) },
+  ).catch(() => signal.aborted || connection.set("away"));
 }
 
-export function reset() {
+function reset() {
+  forgotten.clear();
   tasks.set(new Map());
   page.set({ next: null, isLoading: false, isComplete: false });
   connection.set("connecting");

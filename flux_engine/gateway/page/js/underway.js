@@ -3,7 +3,7 @@ import { html, useState } from "./ui.js";
 import * as api from "./api.js";
 import { promptOf, shapeOf } from "./asked.js";
 import { Icon } from "./icons.js";
-import { learn } from "./tasks.js";
+import { learn, tasks } from "./tasks.js";
 import { duration, hasText, t } from "./texts.js";
 
 export function UnderWay({ task, index }) {
@@ -23,13 +23,14 @@ export function UnderWay({ task, index }) {
       ${fault && html`<span class="error" role="alert">${fault}</span>`}</p>`;
 }
 
-export async function cancelTask(task) {
-  learn({ ...task, cancelling: true });
+export async function cancelTask({ task_id }) {
+  const mark = (cancelling) => tasks.get().has(task_id) && learn({ task_id, cancelling }); // the rest may be newer by now
+  mark(true);
   try {
-    const said = await api.cancel(task.task_id);
+    const said = await api.cancel(task_id);
     if (said.task_id) learn(said);
   } catch (error) {
-    learn({ ...task, cancelling: false });
+    mark(false);
     throw error;
   }
 }

@@ -1,5 +1,5 @@
 // One finished task: its file, its settings, and what can be done with it.
-import { html, useEffect, useRef, useState } from "./ui.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 import * as api from "./api.js";
 import { isVideo, isWithheld, parametersOf, placesOf, promptOf, seedOf, shapeOf } from "./asked.js";
 import { canCopyAs, copyAs, LANGUAGES } from "./copyas.js";
@@ -10,14 +10,14 @@ import { Icon } from "./icons.js";
 import { readAsUri } from "./picture.js";
 import { say } from "./say.js";
 import { useStore } from "./store.js";
-import { forget, isFinal, learn, tasks } from "./tasks.js";
+import { forget, isFinal, learn, learnOfNew, tasks } from "./tasks.js";
 import { t } from "./texts.js";
 
 export function Viewer({ id, index, onClose }) {
   const box = useRef(null);
   const task = useStore(tasks).get(id);
   const [fault, setFault] = useState("");
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!box.current.open) box.current.showModal();
   }, []);
   useEffect(() => {
@@ -94,7 +94,7 @@ function Actions({ task, index, isMade, onClose, onFault }) {
   };
   const again = async () => {
     const made = await api.again(task.task_id, { seed: -1, cache: true });
-    learn({ ...made, request: parametersOf(task), type: task.type });
+    learnOfNew({ ...made, request: parametersOf(task), type: task.type });
     onClose();
   };
   const copy = async (text) => {
