@@ -5,7 +5,8 @@ import { createStore } from "./store.js";
 const NAME = "flux.draft";
 const PICTURES = ["image", "mask", "images"]; // too large to keep, and nobody else's business
 
-export const EMPTY = { mode: "image", fields: {}, isSeedLocked: false };
+// `round` counts how often it was emptied: a file that was chosen before belongs to no later one.
+const EMPTY = { mode: "image", fields: {}, isSeedLocked: false, round: 0 };
 
 export const draft = createStore(kept());
 
@@ -17,6 +18,8 @@ export function withoutPictures({ control, ...fields }) {
   const rest = Object.fromEntries(Object.entries(fields).filter(([name]) => !PICTURES.includes(name)));
   return control ? { ...rest, control: control.map(({ image, ...map }) => map) } : rest;
 }
+
+export const empty = () => draft.update(({ mode, round }) => ({ ...EMPTY, mode, round: round + 1 }));
 
 export const setMode = (mode) => draft.update((now) => ({ ...now, mode }));
 
@@ -92,7 +95,7 @@ export function takeSettings(parameters) {
   if (fields.control) fields.control = fields.control.map((map, i) => ({ ...map, image: now.control?.[i]?.image }));
   const pictures = Object.fromEntries(Object.entries(now).filter(([name]) => PICTURES.includes(name)));
   const mode = parameters.type === "video" ? "video" : parameters.image ? "edit" : "image";
-  draft.set({ mode, fields: { ...pictures, ...fields }, isSeedLocked: true });
+  draft.update((before) => ({ ...before, mode, fields: { ...pictures, ...fields }, isSeedLocked: true }));
 }
 
 function kept() {

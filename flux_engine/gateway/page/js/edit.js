@@ -9,12 +9,15 @@ import { References } from "./references.js";
 import { t } from "./texts.js";
 
 export function Edit({ schema, fields, errors }) {
-  const [size, setSize] = useState(null);
+  const [measured, setMeasured] = useState({});
   const [wantsMask, setWantsMask] = useState(Boolean(fields.mask));
+  const size = measured.image === fields.image ? measured.size : null; // not that of the picture before
   const canPaint = fields.image && !isAddress(fields.image) && size && fieldOf(schema, "mask");
   useEffect(() => {
-    setSize(null);
-    if (fields.image && !isAddress(fields.image)) sizeOf(fields.image).then(setSize, () => setSize(null));
+    const { image } = fields;
+    let isCurrent = true;
+    if (image && !isAddress(image)) sizeOf(image).then((found) => isCurrent && setMeasured({ image, size: found }), () => {});
+    return () => { isCurrent = false; };
   }, [fields.image]);
   const choose = (image) => {
     setField("image", image);

@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState, words } from "./ui.js";
 import * as api from "./api.js";
 import { AnyField, ChoiceField, Toggle } from "./controls.js";
-import { draft, EMPTY, jobOf, setField, setMode, withoutPictures } from "./draft.js";
+import { draft, empty, jobOf, setField, setMode, withoutPictures } from "./draft.js";
 import { Edit } from "./edit.js";
 import { Estimate } from "./estimate.js";
 import { fieldOf, modelNamed, models, offer, schemaOf } from "./fields.js";
@@ -89,7 +89,7 @@ export function Form() {
     </details>
     <div class="send wide">
       <button type="submit" class="main">${t("form.make")} <kbd>${t("form.make.key")}</kbd></button>
-      <button type="button" class="quiet" onClick=${() => draft.set({ ...EMPTY, mode: now.mode })}>${t("form.reset")}</button>
+      <button type="button" class="quiet" onClick=${empty}>${t("form.reset")}</button>
       <${Estimate} job=${job} onProblem=${setForeseen} />
     </div>
     <${General} problem=${problem ?? foreseen} errors=${errors} />

@@ -1,5 +1,5 @@
 // A mask painted over a picture: white is made anew. By mouse, pen and touch, or as a rectangle in pixels.
-import { html, useEffect, useRef, useState } from "./ui.js";
+import { html, useLayoutEffect, useRef, useState } from "./ui.js";
 import { t } from "./texts.js";
 
 const LONGEST_SIDE = 2048; // the worker scales a mask to its picture
@@ -29,11 +29,19 @@ export function MaskPainter({ image, size, value, onChange }) {
     redraw();
     commit();
   };
-  useEffect(() => {
-    strokes.current = [];
-    redraw();
-    if (value) restore(canvas.current, value, (base) => { strokes.current = [{ kind: "base", base }]; redraw(); });
-  }, [image]);
+  useLayoutEffect(() => {
+    let isThere = true;
+    if (value) {
+      restore(canvas.current, value, (base) => {
+        if (!isThere) return;
+        const since = strokes.current;
+        strokes.current = [{ kind: "base", base }, ...since];
+        redraw();
+        if (since.length > 0 && !current.current) commit();
+      });
+    }
+    return () => { isThere = false; };
+  }, []); // another picture has another painter
 
   const pointOf = (event) => {
     const box = canvas.current.getBoundingClientRect();

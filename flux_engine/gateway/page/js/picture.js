@@ -1,7 +1,8 @@
 // A picture to work on: dropped, pasted, chosen or by address. It is kept as a data URI, as the API takes it.
 import { Fault } from "./controls.js";
+import { draft } from "./draft.js";
 import { Icon } from "./icons.js";
-import { html, useEffect, useId, useState, useWindow } from "./ui.js";
+import { html, useId, useRef, useState, useWindow } from "./ui.js";
 import { t } from "./texts.js";
 
 const TYPES = "image/png,image/jpeg,image/webp";
@@ -29,22 +30,33 @@ export function sizeOf(source) {
 // `onDropped` may take a drop for itself, by answering true; `children` stand beside the label.
 export function PictureInput({ value, onChange, error, label, takesPaste = false, onDrag, onDropped = () => false, children }) {
   const id = useId();
-  const [fault, setFault] = useState("");
+  const [failed, setFailed] = useState(null); // {value}: what the place held when a file could not be read
+  const shown = useRef(value);
+  shown.current = value;
+  const turn = useRef(0); // of the latest file, address or removal: a file that is read later than the next one is dropped
   const [isOver, setOver] = useState(false);
   const [begun, setBegun] = useState(""); // of an address that is still being typed
-  useEffect(() => setFault(""), [value]);
+  const fault = failed && failed.value === value ? t("edit.image.unreadable") : "";
 
   const take = async (file) => {
     if (!file) return;
+    const mine = (turn.current += 1);
+    const { round } = draft.get();
+    const isLatest = () => mine === turn.current && round === draft.get().round;
     try {
       const uri = await readAsUri(file);
       await sizeOf(uri);
-      onChange(uri);
+      if (isLatest()) onChange(uri);
     } catch {
-      setFault(t("edit.image.unreadable"));
+      if (isLatest()) setFailed({ value: shown.current });
     }
   };
+  const choose = (event) => {
+    take(event.currentTarget.files[0]);
+    event.currentTarget.value = ""; // the same file may be chosen again
+  };
   const write = (text) => {
+    turn.current += 1;
     setBegun(isAddress(text) ? "" : text);
     onChange(isAddress(text) ? text : undefined);
   };
@@ -71,7 +83,7 @@ export function PictureInput({ value, onChange, error, label, takesPaste = false
       <span>${t("edit.image.drop")} <label class="linklike" for=${id}>${t("edit.image.choose")}</label></span>
       <input id=${id} type="file" accept=${TYPES} aria-describedby=${said ? `${id}-error` : undefined}
         aria-invalid=${said ? "true" : undefined}
-        onChange=${(event) => take(event.currentTarget.files[0])} />
+        onChange=${choose} />
       <input type="url" aria-label=${`${label}: ${t("edit.image.url")}`} placeholder=${t("edit.image.url")}
         value=${isAddress(value) ? value : value ? "" : begun} onInput=${(event) => write(event.currentTarget.value)} />
       ${value && html`<button type="button" class="icon" aria-label=${`${t("form.remove")}: ${label}`} title=${t("form.remove")}
