@@ -5,9 +5,9 @@ import { duration, t } from "./texts.js";
 
 const QUIET_MS = 400;
 
-export function Estimate({ job, onProblem }) {
+// `asked` is the job as text.
+export function Estimate({ job, asked, onProblem }) {
   const [said, setSaid] = useState(null);
-  const text = JSON.stringify(job);
   useEffect(() => {
     if (!(job.keyframes ?? [job]).every((one) => one.prompt?.trim())) {
       setSaid(null);
@@ -29,7 +29,7 @@ export function Estimate({ job, onProblem }) {
       clearTimeout(timer);
       asking.abort();
     };
-  }, [text]);
+  }, [asked]);
   return html`<p class="estimate">${said ? inWords(said) : t("form.estimate.none")}</p>`;
 }
 

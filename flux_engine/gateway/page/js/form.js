@@ -1,5 +1,5 @@
 // The form: one draft in three modes, its estimate and the button.
-import { html, useEffect, useRef, useState, words } from "./ui.js";
+import { html, useEffect, useLayoutEffect, useRef, useState, words } from "./ui.js";
 import * as api from "./api.js";
 import { AnyField, ChoiceField, Toggle } from "./controls.js";
 import { draft, empty, jobOf, setField, setMode, withoutPictures } from "./draft.js";
@@ -26,32 +26,35 @@ export function Form() {
   const now = useStore(draft);
   const offered = useStore(offer);
   const [refused, setRefused] = useState({});
-  const [foreseen, setForeseen] = useState(null);
+  const [foresaw, setForesaw] = useState({});
   const form = useRef(null);
   const model = offered && makerOf(offered, now.mode, now.fields.model);
   const schema = model && (schemaOf(offered, model, now.mode === "video" ? "video" : "image") ?? schemaOf(offered, model, "image"));
   const problem = refused.draft === now ? refused.fault : null; // gone with the next change
-  useEffect(() => setForeseen(null), [now.mode, model?.id]);
+  useLayoutEffect(() => { // a timer's focus would take the next letters away from where they are typed
+    if (problem) form.current?.querySelector("[aria-invalid=true]")?.focus();
+  }, [refused]);
   if (!schema) return html`<section class="form" aria-busy="true"></section>`;
 
   const job = jobOf(now, schema);
+  const asked = JSON.stringify(job);
+  const foreseen = foresaw.asked === asked ? foresaw.fault : null; // not that of another job
   const errors = errorsOf(problem ?? foreseen);
   const lacking = missing(now, schema);
-  const refuse = (fault) => {
-    setRefused({ fault, draft: draft.get() });
-    setTimeout(() => form.current?.querySelector("[aria-invalid=true]")?.focus());
-  };
+  // An answer to a draft that has changed meanwhile belongs to no field of this one, and stays until the form is sent again.
+  const refuse = (fault) => setRefused(draft.get() === now ? { fault, draft: now } : { fault, draft: null });
+  const late = refused.draft === null ? refused.fault : null;
   const send = async (event) => {
     event.preventDefault();
     if (lacking) {
       refuse(lacking);
       return;
     }
+    setRefused({});
     try {
       const task = await api.create(job);
       learnOfNew({ created_at: new Date().toISOString(), status: "queued", type: job.type, ...task, request: task.request ?? withoutPictures(job) });
       say(t("say.queued", { prompt: job.prompt ?? job.keyframes?.[0].prompt ?? "" }));
-      setRefused({});
       document.getElementById(`task-${task.task_id}`)?.scrollIntoView({ block: "nearest" });
     } catch (error) {
       refuse(error);
@@ -90,9 +93,9 @@ export function Form() {
     <div class="send wide">
       <button type="submit" class="main">${t("form.make")} <kbd>${t("form.make.key")}</kbd></button>
       <button type="button" class="quiet" onClick=${empty}>${t("form.reset")}</button>
-      <${Estimate} job=${job} onProblem=${setForeseen} />
+      <${Estimate} job=${job} asked=${asked} onProblem=${(fault) => setForesaw({ fault, asked })} />
     </div>
-    <${General} problem=${problem ?? foreseen} errors=${errors} />
+    <${General} problem=${late ?? problem ?? foreseen} isLate=${late !== null} />
   </form>`;
 }
 
@@ -117,7 +120,7 @@ function Modes({ mode, offersVideo }) {
 }
 
 // Problems that belong to no input that is shown, and limits, with the time until more is allowed.
-function General({ problem, errors }) {
+function General({ problem, isLate }) {
   const [left, setLeft] = useState(0);
   useEffect(() => {
     setLeft(problem?.retryAfter ?? 0);
@@ -125,7 +128,7 @@ function General({ problem, errors }) {
     const timer = setInterval(() => setLeft((seconds) => Math.max(0, seconds - 1)), 1000);
     return () => clearInterval(timer);
   }, [problem]);
-  if (!problem || (problem.field && document.querySelector(`#make [aria-invalid=true]`))) return null;
+  if (!problem || (!isLate && problem.field && document.querySelector(`#make [aria-invalid=true]`))) return null;
   return html`<p class="error wide" role="alert">${words(textOf(problem))} ${left > 0 && t("form.limit", { time: duration(left) })}</p>`;
 }
 
