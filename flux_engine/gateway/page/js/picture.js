@@ -36,11 +36,14 @@ export function PictureInput({ value, onChange, error, label, takesPaste = false
   const turn = useRef(0); // of the latest file, address or removal: a file that is read later than the next one is dropped
   const [isOver, setOver] = useState(false);
   const [begun, setBegun] = useState(""); // of an address that is still being typed
-  const fault = failed && failed.value === value ? t("edit.image.unreadable") : "";
+  const isUnreadable = failed !== null && failed.value === value;
+  if (failed && !isUnreadable) setFailed(null); // nor again when the place is as it was then
+  const fault = isUnreadable ? t("edit.image.unreadable") : "";
 
   const take = async (file) => {
     if (!file) return;
     const mine = (turn.current += 1);
+    setFailed(null);
     const { round } = draft.get();
     const isLatest = () => mine === turn.current && round === draft.get().round;
     try {
