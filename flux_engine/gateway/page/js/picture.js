@@ -27,8 +27,8 @@ export function sizeOf(source) {
   });
 }
 
-// `onDropped` may take a drop for itself, by answering true; `children` stand beside the label.
-export function PictureInput({ value, onChange, error, label, takesPaste = false, onDrag, onDropped = () => false, children }) {
+// `children` stand beside the label.
+export function PictureInput({ value, onChange, error, label, takesPaste = false, children }) {
   const id = useId();
   const [failed, setFailed] = useState(null); // {value}: what the place held when a file could not be read
   const shown = useRef(value);
@@ -73,7 +73,7 @@ export function PictureInput({ value, onChange, error, label, takesPaste = false
   const drop = (event) => {
     event.preventDefault();
     setOver(false);
-    if (!onDropped()) take(event.dataTransfer.files[0]);
+    take(event.dataTransfer.files[0]);
   };
   useWindow("paste", paste);
 
@@ -82,7 +82,7 @@ export function PictureInput({ value, onChange, error, label, takesPaste = false
     <div class="title"><label class="label" for=${id}>${label}</label>${children}</div>
     <div class=${`drop${isOver ? " over" : ""}`} onDrop=${drop}
       onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)}>
-      ${value && !isAddress(value) && html`<img src=${value} alt="" draggable=${onDrag ? true : undefined} onDragStart=${onDrag} />`}
+      ${value && !isAddress(value) && html`<img src=${value} alt="" />`}
       <span>${t("edit.image.drop")} <label class="linklike" for=${id}>${t("edit.image.choose")}</label></span>
       <input id=${id} type="file" accept=${TYPES} aria-describedby=${said ? `${id}-error` : undefined}
         aria-invalid=${said ? "true" : undefined}

@@ -1,4 +1,4 @@
-// The pictures that an edit refers to, in the order in which the model reads them: it is changed by buttons and by dragging.
+// The pictures that an edit refers to, in the order in which the model reads them: buttons change it.
 import { html, useLayoutEffect, useRef } from "./ui.js";
 import { Fault } from "./controls.js";
 import { updateField } from "./draft.js";
@@ -12,7 +12,6 @@ const STEPS = { up: -1, down: 1 };
 
 export function References({ field, value = [], errors }) {
   const box = useRef(null);
-  const dragged = useRef(null); // the row's key
   const toFocus = useRef(null); // {key, way} of the picture that has just been moved
   const rows = useRows(Math.min(value.length + 1, field.most ?? 1));
   const put = (key, source) => {
@@ -30,13 +29,6 @@ export function References({ field, value = [], errors }) {
     updateField("images", (now) => moved(now, from, to));
     say(t("edit.reference.moved", { from: from + 1, to: to + 1, count: value.length }));
   };
-  const drop = (index) => {
-    const from = rows.placeOf(dragged.current);
-    const to = Math.min(index, value.length - 1);
-    if (from < 0) return false;
-    if (from !== to) move(from, to, to < from ? "up" : "down");
-    return true;
-  };
   useLayoutEffect(() => {
     if (!toFocus.current) return;
     const { key, way } = toFocus.current;
@@ -45,11 +37,11 @@ export function References({ field, value = [], errors }) {
     (row.querySelector(`[data-way="${way}"]:enabled`) ?? row.querySelector("[data-way]:enabled")).focus();
   });
 
-  return html`<fieldset class="wide references" ref=${box} onDragEnd=${() => { dragged.current = null; }}>
+  return html`<fieldset class="wide references" ref=${box}>
     <legend>${t("edit.references")}</legend>
     ${rows.keys.map((key, index) => html`<div key=${key} data-row=${key}>
       <${PictureInput} label=${t("edit.reference", { n: index + 1 })} value=${value[index]} error=${errors[`images[${index}]`]}
-        onChange=${(next) => put(key, next)} onDrag=${() => { dragged.current = key; }} onDropped=${() => drop(index)}>
+        onChange=${(next) => put(key, next)}>
         ${value.length > 1 && index < value.length && html`<${Order} index=${index} count=${value.length} onMove=${move} />`}
       <//>
     </div>`)}
