@@ -18,9 +18,11 @@ from tests.gateway.page.conftest import WIDE, ask_for, opened, sign_in
 from tests.gateway.page.test_maps import a_map, colour_of
 from tests.servers import RedisProcess
 
-HOLD_FILES = """window.held = [];
-const read = FileReader.prototype.readAsDataURL;
-FileReader.prototype.readAsDataURL = function (file) { held.push(() => read.call(this, file)); };"""
+HOLD_FILES = """() => {
+    window.held = [];
+    const read = FileReader.prototype.readAsDataURL;
+    FileReader.prototype.readAsDataURL = function (file) { held.push(() => read.call(this, file)); };
+}"""
 ALREADY = "() => new Promise((resolve) => setTimeout(resolve))"  # what the page had to do first is done
 
 
@@ -96,7 +98,7 @@ DOT = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=
 def held(page: Page, path: str) -> Iterator[list[Route]]:
     """Requests to `path`, answered when the test fulfils them."""
     kept: list[Route] = []
-    page.route(path, kept.append)
+    page.route(path, lambda route: kept.append(route))  # noqa: PLW0108  Playwright takes no builtin
     yield kept
     page.unroute(path)
 
