@@ -1,7 +1,7 @@
 // The pictures that an edit refers to, in the order in which the model reads them: buttons change it.
 import { html, useLayoutEffect, useRef } from "./ui.js";
 import { Fault } from "./controls.js";
-import { updateField } from "./draft.js";
+import { draft, updateField } from "./draft.js";
 import { Icon } from "./icons.js";
 import { PictureInput } from "./picture.js";
 import { moved, useRows } from "./rows.js";
@@ -16,7 +16,8 @@ export function References({ field, value = [], errors }) {
   const rows = useRows(Math.min(value.length + 1, field.most ?? 1));
   const put = (key, source) => {
     const index = rows.placeOf(key);
-    if (index < 0) return; // removed while its file was being read
+    const isEmpty = index >= (draft.get().fields.images ?? []).length;
+    if (index < 0 || (!source && isEmpty)) return; // removed while its file was being read, or still without a picture
     if (!source) rows.remove(index);
     updateField("images", (now = []) => {
       const next = source ? [...now.slice(0, index), source, ...now.slice(index + 1)] : now.filter((_, i) => i !== index);
