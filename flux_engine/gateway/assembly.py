@@ -136,7 +136,7 @@ def _assembled(settings: GatewaySettings, opened: _Opened, pace: Pace | None) ->
     kept, pace = KeptInputs(results.store), pace or Pace()
     closing: dict[str, Any] = {"results": results, "webhooks": webhooks}
     endings = Endings(ledger, limits=limits, line=line, kept=kept, on_end=metrics.task_changed, **closing)
-    handing: dict[str, Any] = {"finish": endings.finish, "kept": kept, "first_look_s": pace.running}
+    handing: dict[str, Any] = {"finish": endings.finish, "kept": kept, "first_look_s": pace.least}
     dispatcher = Dispatcher(ledger, line, opened.queue, settings, **handing)
     endings.on_freed = dispatcher.kick
     looking: dict[str, Any] = {"cache": cache, "hits": hits, "line": line, "settings": settings, "capacity": capacity}
@@ -157,7 +157,7 @@ def _assembled(settings: GatewaySettings, opened: _Opened, pace: Pace | None) ->
         asking=Asking(offers, hits, cache, settings),
         capacity=capacity,
         intake=intake,
-        sweep=Sweep(ledger, look, endings=endings, rates=opened.queue.rates, pace=pace),
+        sweep=Sweep(ledger, look, line=line, endings=endings, rates=opened.queue.rates, pace=pace),
         **acting,
         security=opened.security,
         limits=limits,

@@ -115,6 +115,10 @@ class Line(Protocol):
         """How many tasks are before it; None where it does not wait."""
         ...
 
+    async def in_flight(self) -> int:
+        """How many tasks are, of all users."""
+        ...
+
 
 class Webhooks(Protocol):
     """Tells clients. Returns at once; delivery is its own matter."""

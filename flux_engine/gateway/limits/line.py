@@ -196,6 +196,10 @@ class FairLine:
         before = await self._link.eval(POSITION, self._keys("tasks"), [self._root, task_id])
         return None if before is None else int(before)
 
+    async def in_flight(self) -> int:
+        """How many tasks are, of all users."""
+        return (await self.counts()).in_flight
+
     async def counts(self, user: str = "") -> LineCounts:
         """How many tasks wait and are in flight, of everybody and of `user`."""
         name = quote(user, safe="")

@@ -69,8 +69,8 @@ class Look:
         self._capacity = capacity
         self._pace = pace
 
-    async def at(self, task_id: str, *, is_among_few: bool = True) -> None:
-        """Look at one task; where it `is_among_few`, there is time to look again soon."""
+    async def at(self, task_id: str, *, in_flight: int = 1) -> None:
+        """Look at one task; the fewer are `in_flight`, the sooner it is looked at again."""
         task = await self._ledger.get(task_id)
         if task is None:
             await self._ledger.agenda.look_at(task_id, time.time())  # which drops what is not there
@@ -83,7 +83,7 @@ class Look:
         elif task.ticket is None:
             await self._look_before_queue(task)
         else:
-            await self._look_in_queue(task, task.ticket, is_among_few=is_among_few)
+            await self._look_in_queue(task, task.ticket, again_s=self._pace.between(in_flight))
 
     async def advance(self, task: Task, update: Mapping[str, Any], *, is_told: bool = False) -> None:
         """A worker says how far `task` is, `is_told` where through Redis."""
@@ -128,7 +128,7 @@ class Look:
         self._dispatcher.kick()
         return await self._line.position(task.id) is not None
 
-    async def _look_in_queue(self, task: Task, ticket: str, *, is_among_few: bool) -> None:
+    async def _look_in_queue(self, task: Task, ticket: str, *, again_s: float) -> None:
         if task.cancelling:
             report = await self._queue.cancel(ticket)
             if report.state in ("cancelled", "unknown"):
@@ -137,9 +137,9 @@ class Look:
         report = await self._queue.status(ticket)
         match report.state:
             case "queued":
-                await self._still_queued(task, is_among_few=is_among_few)
+                await self._still_queued(task, again_s=again_s)
             case "running":
-                await self._still_running(task, report)
+                await self._still_running(task, report, again_s=again_s)
             case "completed":
                 await self._completed(task, report)
             case "failed" | "timed_out":
@@ -149,28 +149,27 @@ class Look:
             case _:
                 await self._lost_by_queue(task)
 
-    async def _still_queued(self, task: Task, *, is_among_few: bool) -> None:
+    async def _still_queued(self, task: Task, *, again_s: float) -> None:
         waiting_for = await self._capacity.waiting_for()
         if waiting_for != task.waiting_for:
             await self._ledger.note(task, waiting_for=waiting_for)
-        wait_s = self._pace.queued_while_few if is_among_few else self._pace.queued
-        await self._ledger.agenda.look_at(task.id, time.time() + wait_s)
+        await self._ledger.agenda.look_at(task.id, time.time() + again_s)
 
-    async def _still_running(self, task: Task, report: Report) -> None:
+    async def _still_running(self, task: Task, report: Report, *, again_s: float) -> None:
         if report.progress is not None:
             await self.advance(task, report.progress)
         elif task.status == "queued":
             begun = replace(task, status="processing", started_at=time.time(), waiting_for=None)
             await self._ledger.note(task, status=begun.status, started_at=begun.started_at, waiting_for=None)
             await self._webhooks.task_changed(begun)
-        await self._ledger.agenda.look_at(task.id, time.time() + self._until_next(task, report))
+        await self._ledger.agenda.look_at(task.id, time.time() + self._until_next(task, report, again_s))
 
-    def _until_next(self, task: Task, report: Report) -> float:
+    def _until_next(self, task: Task, report: Report, again_s: float) -> float:
         if task.ended_at is not None and time.time() - task.ended_at < self._pace.told_within:
             return self._pace.ending
         is_told = task.heard_at is not None and time.time() - task.heard_at < self._pace.told_within
         can_rest = is_told and report.progress is None and not self._queue.rates.shows_lost_workers
-        return self._pace.told if can_rest else self._pace.running
+        return self._pace.told if can_rest else again_s
 
     async def _completed(self, task: Task, report: Report) -> None:
         if report.output is None or ("images" not in report.output and "video" not in report.output):

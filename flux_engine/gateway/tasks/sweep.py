@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from flux_engine.cache.redis_link import CacheAway
 from flux_engine.errors import StorageFailed
+from flux_engine.gateway.seams import Line
 from flux_engine.gateway.tasks.endings import Endings
 from flux_engine.gateway.tasks.ledger.ledger import Ledger
 from flux_engine.gateway.tasks.look import Look
@@ -31,15 +32,16 @@ log = logging.getLogger(__name__)
 class Sweep:
     """`run` until it is cancelled; `nudge` for a look at once."""
 
-    def __init__(self, ledger: Ledger, look: Look, *, endings: Endings, rates: Rates, pace: Pace) -> None:
+    def __init__(self, ledger: Ledger, look: Look, *, line: Line, endings: Endings, rates: Rates, pace: Pace) -> None:
         self.look: Final = look
         self._ledger = ledger
+        self._line = line
         self._endings = endings
         self._rates = rates
         self._pace = pace
         self._wake = asyncio.Event()
         self._looking: set[asyncio.Task[None]] = set()
-        self._due = 0
+        self._in_flight = 0
         self._next_check = 0.0
 
     async def nudge(self, task_id: str) -> None:
@@ -94,7 +96,7 @@ class Sweep:
                 continue
             rate = self._rates.status
             due = await self._ledger.agenda.claim_due(at_most=free, rate=rate, burst=rate)
-            self._due = await self._ledger.agenda.count_due() if due else self._due
+            self._in_flight = await self._line.in_flight() if due else self._in_flight
             for task_id in due:
                 look = asyncio.create_task(self._guarded_look(task_id), name=f"look at {task_id}")
                 self._looking.add(look)
@@ -105,7 +107,7 @@ class Sweep:
     async def _guarded_look(self, task_id: str) -> None:
         """A look whose failure costs nothing: the lease runs out, and the task is looked at again."""
         try:
-            await self.look.at(task_id, is_among_few=self._due <= self._pace.few)
+            await self.look.at(task_id, in_flight=self._in_flight)
         except (RedisError, CacheAway, QueueAway, QueueRefused, StorageFailed, OSError) as error:
             log.warning("task not looked at", extra={"job_id": task_id, "detail": f"{type(error).__name__}: {error}"})
         except Exception:

@@ -218,7 +218,7 @@ async def test_a_task_is_with_the_queue_once(gw: World) -> None:
 
 async def test_the_queues_hook_is_a_nudge(shared_redis: RedisProcess, tmp_path: Path) -> None:
     """With no poll due for an hour, a task ends when the platform says so."""
-    pace = Pace(tick=0.02, running=3600.0, queued=3600.0, queued_while_few=3600.0, told=3600.0)
+    pace = Pace(tick=0.02, least=3600.0, most=3600.0, told=3600.0)
     async with world(shared_redis.url, tmp_path, pace=pace) as gw:
         made = await gw.create()
         job = await gw.hand.take()
@@ -232,7 +232,7 @@ async def test_the_queues_hook_is_a_nudge(shared_redis: RedisProcess, tmp_path: 
 
 
 async def test_a_worker_tells_its_progress_through_redis(shared_redis: RedisProcess, tmp_path: Path) -> None:
-    pace = Pace(tick=0.02, running=3600.0, queued=3600.0, queued_while_few=3600.0, ending=0.02)
+    pace = Pace(tick=0.02, least=3600.0, most=3600.0, ending=0.02)
     async with world(shared_redis.url, tmp_path, pace=pace) as gw:
         made = await gw.create()
         job = await gw.hand.take()

@@ -62,6 +62,3 @@ class Agenda:
 
     async def look_at(self, task_id: str, at: float) -> None:
         await self._scripts.run(lua.LOOK_AT, [self.keys.due, self.keys.task(task_id)], [task_id, at])
-
-    async def count_due(self) -> int:
-        return int(await self._redis.zcard(self.keys.due))
