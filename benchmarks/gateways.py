@@ -33,11 +33,11 @@ class GatewayProcess:
     @classmethod
     async def start(cls, environment: Mapping[str, str]) -> Self:
         inherited = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "HOME") if name in os.environ}
-        port = free_port()
+        port = environment.get("PORT") or str(free_port())
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "flux_engine", "gateway"),
             cwd=REPOSITORY,
-            env=inherited | dict(environment) | {"HOST": "127.0.0.1", "PORT": str(port)},
+            env=inherited | dict(environment) | {"HOST": "127.0.0.1", "PORT": port},
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )

@@ -137,7 +137,8 @@ async def _workers(platform: Platform) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _ours(platform: Platform, redis_url: str, folder: Path) -> AsyncIterator[Behind]:
     settings = {**_endpoint(platform), "QUEUE": "runpod", "REDIS_URL": redis_url, "CACHE_NAMESPACE": "suite"}
-    settings |= {"MAX_REQUESTS_PER_MINUTE": "1000000", "GATEWAY_DATA": str(folder)}
+    settings |= {"MAX_REQUESTS_PER_MINUTE": "1000000", "GATEWAY_DATA": str(folder), "PORT": str(free_port())}
+    settings["GATEWAY_PUBLIC_URL"] = f"http://127.0.0.1:{settings['PORT']}"  # the queue posts there what has ended
     headers = {"Authorization": f"Bearer {await new_key(settings)}"}  # before the gateway, which demands one
     gateway = await GatewayProcess.start(settings)
     try:
