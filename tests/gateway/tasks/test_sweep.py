@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -244,6 +245,29 @@ async def test_a_worker_tells_its_progress_through_redis(shared_redis: RedisProc
         await notices.ended(made["task_id"])
         gw.hand.finish(job)
         assert (await gw.until(made["task_id"], "completed"))["status"] == "completed"
+
+
+async def test_what_was_read_before_a_workers_word_tells_nothing_after_it(
+    shared_redis: RedisProcess, tmp_path: Path
+) -> None:
+    """Neither an older status, nor an older progress, nor as the task's end."""
+    pace = Pace(tick=3600.0, least=3600.0, most=3600.0)
+    async with world(shared_redis.url, tmp_path, pace=pace) as gw:
+        made = await gw.create()
+        ledger = gw.gateway.ledger
+        before = await ledger.get(made["task_id"])
+        assert before is not None
+        await gw.gateway.offers.notices.progress(made["task_id"], {"stage": "denoising", "progress": 0.4, "seq": 2})
+        await gw.until(made["task_id"], "processing")
+        assert not await ledger.note(before, waiting_for="busy")
+        assert await ledger.wish_cancelled(before)
+        assert await ledger.finish(before, Ending(status="cancelled")) is not None
+        events = await gw.gateway.hub.replay(task=before, after="0-0")
+        said = [json.loads(event.data) for event in events]
+        progress = [one["progress"] for one in said if "progress" in one]
+        statuses = [one["status"] for one in said if "status" in one]
+        assert progress == sorted(progress) == [0.0, 0.4, 0.4]
+        assert statuses == ["queued", "processing", "cancelled"]
 
 
 async def test_a_hit_needs_no_worker(gw: World) -> None:

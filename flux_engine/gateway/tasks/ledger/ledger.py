@@ -29,6 +29,7 @@ from flux_engine.gateway.tasks.ledger.reader import LedgerReader
 from flux_engine.gateway.tasks.ledger.scripts import Scripts, flat
 
 PREVIEW_LASTS_S: Final = 600
+CHANGED, MOVED_ON = 1, -1  # what APPLY returns
 SET_BY_OTHERS: Final = ("ticket", "attempt", "seq", "is_purge_wished", "is_purged")  # since the task was read
 
 
@@ -57,7 +58,7 @@ class Ledger(LedgerReader):
             waiting_for=None,
         )
         names = ("status", "started_at", "stage", "progress", "seq", "eta_seconds", "counts", "waiting_for")
-        return await self._apply(
+        became = await self._apply(
             task,
             "progress",
             pairs=_only(changed, names),
@@ -68,22 +69,36 @@ class Ledger(LedgerReader):
             is_told=is_told,
             preview=json.dumps(event_of(changed) | {"preview": news.preview}) if news.preview else "",
         )
+        return became == CHANGED
 
     async def note(self, task: Task, **changes: Any) -> bool:
-        """Change what its user sees of a task that has not ended."""
+        """Change what its user sees of a task, unless it has moved on since it was read."""
         changed = replace(task, **changes)
-        return await self._apply(task, "state", pairs=_only(changed, changes), kind="status", event=event_of(changed))
+        became = await self._apply(
+            task,
+            "note",
+            pairs=_only(changed, changes),
+            kind="status",
+            event=event_of(changed),
+            progress=task.progress,
+            seq=task.status,
+        )
+        return became == CHANGED
 
     async def wish_cancelled(self, task: Task) -> bool:
         """From now on nothing submits it again. False where it has ended."""
-        now = time.time()
-        changed = replace(task, cancelling=True)
-        return await self._apply(
-            task, "state", pairs={"cancelling": "1"}, kind="status", event=event_of(changed), look_at=now
-        )
+        event = {"task_id": task.id, "cancelling": True}  # what else is known of it may have changed meanwhile
+        pairs, now = {"cancelling": "1"}, time.time()
+        return await self._apply(task, "wish", pairs=pairs, kind="status", event=event, look_at=now) == CHANGED
 
     async def finish(self, task: Task, ending: Ending) -> Task | None:
         """End it, once: the ended task, or None where somebody ended it before."""
+        changed, became = await self._finish_as_read(task, ending)
+        while became == MOVED_ON:
+            changed, became = await self._finish_as_read(await self.get(task.id) or task, ending)
+        return changed if became == CHANGED else None
+
+    async def _finish_as_read(self, task: Task, ending: Ending) -> tuple[Task, int]:
         changed = replace(
             task,
             status=ending.status,
@@ -100,15 +115,16 @@ class Ledger(LedgerReader):
             waiting_for=None,
         )
         await self.holders.hold(changed)
-        is_first = await self._apply(
+        became = await self._apply(
             task,
             "final",
             pairs=_only(changed, (*changed.to_hash(), "waiting_for", "cancelling"), but=SET_BY_OTHERS),
             kind=ending.status,
             event=changed.public(),
+            progress=task.progress,
             look_at=time.time(),
         )
-        return changed if is_first else None
+        return changed, became
 
     async def orphan(self, task: Task, *, look_at: float) -> None:
         """Nobody waits for it any more: unless somebody does until `look_at`, it is cancelled."""
@@ -144,17 +160,17 @@ class Ledger(LedgerReader):
     async def _apply(
         self,
         task: Task,
-        mode: Literal["progress", "state", "final"],
+        mode: Literal["progress", "note", "wish", "final"],
         *,
         pairs: Mapping[str, str],
         kind: str,
         event: Mapping[str, Any],
         progress: float = 0.0,
-        seq: int = 0,
+        seq: int | str = 0,
         look_at: float | None = None,
         preview: str = "",
         is_told: bool = False,
-    ) -> bool:
+    ) -> int:
         keys = [
             self.keys.task(task.id),
             self.keys.due,
@@ -177,7 +193,7 @@ class Ledger(LedgerReader):
             time.time() if is_told else "",
             *flat(pairs),
         ]
-        return bool(await self._scripts.run(lua.APPLY, keys, arguments))
+        return int(await self._scripts.run(lua.APPLY, keys, arguments))
 
 
 def _only(task: Task, names: Any, *, but: Sequence[str] = ()) -> dict[str, str]:

@@ -53,19 +53,25 @@ return {'made'}
 """
 )
 
-# KEYS: task, due, task events, user events, preview. ARGV: task id, mode, progress, seq, due at or '', channel, user,
-# kind or '', event, preview or '', seconds that a preview lasts, now where its worker said so itself, then pairs.
-# `progress` changes only what goes forward; `state` anything that has not ended; `final` likewise, and ends it.
-# Returns 1 where it changed something.
+# KEYS: task, due, task events, user events, preview. ARGV: task id, mode, progress, seq or status, due at or '',
+# channel, user, kind or '', event, preview or '', seconds that a preview lasts, now where its worker said so itself,
+# then pairs. Changes nothing that has ended. `progress` changes only what goes forward; `note` only what is still at
+# the status and progress that its writer read, so that no event tells older ones after newer; `wish` anything; `final`
+# ends the task, and where it was not completed, at the progress that its writer read. Returns 1 where it changed
+# something, -1 where an end was written by somebody who had read an older progress.
 APPLY: Final = (
     EMIT
     + """
 local known = redis.call('HMGET', KEYS[1], 'status', 'progress', 'seq')
 if not known[1] or known[1] == 'completed' or known[1] == 'failed' or known[1] == 'cancelled' then return 0 end
+local from, to = tonumber(known[2] or '0'), tonumber(ARGV[3])
 if ARGV[2] == 'progress' then
   if ARGV[12] ~= '' then redis.call('HSET', KEYS[1], 'heard_at', ARGV[12]) end
-  local from, to = tonumber(known[2] or '0'), tonumber(ARGV[3])
   if to < from or (to == from and tonumber(ARGV[4]) <= tonumber(known[3] or '0')) then return 0 end
+elseif ARGV[2] == 'note' then
+  if known[1] ~= ARGV[4] or from ~= to then return 0 end
+elseif ARGV[2] == 'final' then
+  if ARGV[8] ~= 'completed' and from ~= to then return -1 end
 end
 set_pairs(KEYS[1], 13)
 if ARGV[5] ~= '' then redis.call('ZADD', KEYS[2], ARGV[5], ARGV[1]) end

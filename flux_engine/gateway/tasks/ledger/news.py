@@ -47,7 +47,7 @@ class Ending:
 def event_of(task: Task) -> dict[str, Any]:
     """What a `status` event says: that which changes while a task is under way."""
     said = task.public()
-    names = ("task_id", "status", "stage", "progress", "eta_seconds", "waiting_for", "cancelling", *task.counts)
+    names = ("task_id", "status", "stage", "progress", "eta_seconds", "waiting_for", *task.counts)
     return {name: said[name] for name in names if name in said}
 
 
