@@ -21,7 +21,7 @@ INT32_FACTOR: Final = 2  # the product of an int8 layer is written in 32 bits fi
 # Of FLUX's decoder, of 128 channels at full size: 2.4 GiB for 1024x1024 in 16 bits on a GPU, where convolutions take
 # room to work in; on a CPU, where they do not, the most that benchmarks.plan_memory and single_file_memory measure.
 VAE_VALUES_OF_PIXEL: Final = 1230
-VAE_VALUES_OF_PIXEL_ON_CPU: Final = 950
+VAE_VALUES_OF_PIXEL_ON_CPU: Final = 965
 VAE_CHANNELS: Final = 128
 PINNED_SHARE: Final = 1.6  # torch rounds each pinned piece up to a power of two: 34.4 GiB for 22.0 of FLUX.1's blocks
 GROUPS_IN_FLIGHT: Final = 3  # the block that runs, the next one on its way, the last one not yet freed
