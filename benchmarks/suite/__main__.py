@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib import import_module
 from typing import Final
 
@@ -28,6 +30,7 @@ SECTIONS: Final = {  # and the seconds after which it is given up
     "gateway": 180,
     "scale": 120,
 }
+END_WITHIN_S: Final = 30
 
 
 def main() -> int:
@@ -53,15 +56,16 @@ def main() -> int:
 def _in_a_process(name: str) -> bool:
     print(f"{name} ...", flush=True)
     began = time.perf_counter()
-    try:
-        done = subprocess.run(
-            (sys.executable, "-W", "ignore", "-m", "benchmarks.suite", "--only", name),
-            timeout=SECTIONS[name],
-            check=False,
-        )
-        is_done = done.returncode == 0
-    except subprocess.TimeoutExpired:
-        is_done = False
+    command = (sys.executable, "-W", "ignore", "-m", "benchmarks.suite", "--only", name)
+    with subprocess.Popen(command) as section:
+        try:
+            is_done = section.wait(SECTIONS[name]) == 0
+        except subprocess.TimeoutExpired:
+            is_done = False
+            section.send_signal(signal.SIGINT)  # as Ctrl-C: it ends the processes that it started
+            with suppress(subprocess.TimeoutExpired):
+                section.wait(END_WITHIN_S)
+            section.kill()
     print(f"{name}: {'measured' if is_done else 'FAILED'} in {time.perf_counter() - began:.0f} s", flush=True)
     return is_done
 
