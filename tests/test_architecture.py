@@ -19,6 +19,43 @@ MAX_ROOT_MODULES: Final = 12
 MAX_MODULES: Final = 16
 MAX_FUNCTION_LINES: Final = 50
 
+GATEWAY_ALONE: Final = """
+import importlib.metadata as metadata
+import re
+import sys
+from pathlib import Path
+
+def named(requirement):
+    return re.sub("[-_.]+", "-", re.match("[A-Za-z0-9._-]+", requirement)[0]).lower()
+
+def needs(name):
+    try:
+        wanted = metadata.requires(name) or ()
+    except metadata.PackageNotFoundError:
+        return
+    for one in wanted:
+        if "extra ==" not in one:
+            yield named(one)
+
+there, open_ = set(), {named(line) for line in Path(sys.argv[1]).read_text().splitlines() if line and line[0] != "#"}
+while open_:
+    name = open_.pop()
+    there.add(name)
+    open_ |= {one for one in needs(name) if one not in there}
+tops = metadata.packages_distributions()
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top in tops and not any(named(one) in there for one in tops[top]):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+import flux_engine.cli.gateway
+import flux_engine.queues.celery
+import flux_engine.queues.runpod
+"""
+
 IMPORT_EVERYTHING: Final = """
 import importlib, pkgutil, sys
 import flux_engine, handler
@@ -103,6 +140,13 @@ def test_importing_all_of_it_imports_nothing_heavy() -> None:
     environment = os.environ | {"REDIS_URL": "redis://127.0.0.1:1"}  # Celery's worker reads its settings at import
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
+
+
+def test_a_gateway_needs_no_more_than_its_requirements() -> None:
+    """Its image holds no other distribution: one that a worker's brings must not be imported."""
+    command = (sys.executable, "-c", GATEWAY_ALONE, str(ROOT / "builder" / "requirements-gateway.txt"))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_root_holds_few_modules() -> None:
