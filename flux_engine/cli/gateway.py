@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
@@ -41,7 +42,13 @@ def main(arguments: Sequence[str]) -> int:
 async def serve(settings: GatewaySettings) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError and NotConfigured."""
     async with open_gateway(settings) as gateway:
-        await GatewayServer(config_of(settings, create_app(gateway)), gateway).serve()
+        server = GatewayServer(config_of(settings, create_app(gateway)), gateway)
+        signal.signal(signal.SIGTERM, _heard)  # uvicorn raises what it has heard again, and the gateway would not close
+        await server.serve()
+
+
+def _heard(number: int, frame: FrameType | None) -> None:
+    """The server has ended for it."""
 
 
 def config_of(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:
