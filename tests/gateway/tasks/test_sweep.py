@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
@@ -24,7 +23,7 @@ from flux_engine.models.spec import ModelSpec
 from local_platform.job import Job, Limits
 from local_platform.server import Platform
 from tests import waiting
-from tests.gateway.world import SUN, WITHIN_S, World, picture, result_of, world
+from tests.gateway.world import SUN, World, picture, result_of, world
 from tests.servers import RedisProcess
 
 
@@ -56,7 +55,8 @@ async def test_a_queue_that_always_forgets(shared_redis: RedisProcess, tmp_path:
         done = await gw.until(made["task_id"], "completed", "failed")
         assert (done["status"], done["error"]["code"], done["error"]["retryable"]) == ("failed", "internal", True)
         assert "2 times" in done["error"]["message"]
-        await _until_left(gw, await _quota(gw))
+        await _settled(gw, made["task_id"])
+        assert await _left_of_work(gw) == await _quota(gw)
 
 
 async def test_a_completed_job_without_its_output(gw: World) -> None:
@@ -114,10 +114,11 @@ async def test_nothing_is_processing_for_ever(shared_redis: RedisProcess, tmp_pa
 async def test_work_goes_back_where_nothing_was_made(gw: World) -> None:
     quota = await _quota(gw)
     made = await gw.create()
-    await _until_left(gw, pytest.approx(quota - made["work"]))
+    assert await _left_of_work(gw) == pytest.approx(quota - made["work"])
     await gw.delete(f"/task/{made['task_id']}")
     await gw.until(made["task_id"], "cancelled")
-    await _until_left(gw, quota)
+    await _settled(gw, made["task_id"])
+    assert await _left_of_work(gw) == quota
 
 
 async def test_work_is_settled_with_what_was_used(gw: World) -> None:
@@ -126,7 +127,8 @@ async def test_work_is_settled_with_what_was_used(gw: World) -> None:
     job = await gw.hand.take()
     gw.hand.finish(job, result_of(job, usage={"work": 0.02, "gpu_seconds": 1}))
     await gw.until(made["task_id"], "completed")
-    await _until_left(gw, pytest.approx(quota - 0.02))
+    await _settled(gw, made["task_id"])
+    assert await _left_of_work(gw) == pytest.approx(quota - 0.02)
 
 
 async def test_a_task_whose_creation_was_not_answered_is_charged_for_what_it_used(gw: World) -> None:
@@ -134,10 +136,11 @@ async def test_a_task_whose_creation_was_not_answered_is_charged_for_what_it_use
     quota = await _quota(gw)
     made = await gw.create()
     await gw.gateway.limits.give_back(made["task_id"])
-    await _until_left(gw, quota)
+    assert await _left_of_work(gw) == quota
     gw.hand.finish(await gw.hand.take())
     done = await gw.until(made["task_id"], "completed")
-    await _until_left(gw, pytest.approx(quota - done["work_used"], abs=0.001))
+    await _settled(gw, made["task_id"])
+    assert await _left_of_work(gw) == pytest.approx(quota - done["work_used"], abs=0.001)
 
 
 async def test_what_a_gateway_reserved_and_died_over_is_closed(gw: World) -> None:
@@ -147,14 +150,15 @@ async def test_what_a_gateway_reserved_and_died_over_is_closed(gw: World) -> Non
     gw.hand.finish(await gw.hand.take())
     done = await gw.until(made["task_id"], "completed")
     spent = done["work_used"]
-    await _until_left(gw, pytest.approx(quota - spent, abs=0.001))
+    await _settled(gw, made["task_id"])
+    assert await _left_of_work(gw) == pytest.approx(quota - spent, abs=0.001)
     link = RedisLink(RemoteServer(str(settings.shared.redis_url.get_secret_value())))  # type: ignore[union-attr]
     terms = LimitTerms(work_per_minute=settings.max_work_per_minute)
     died = LimitsManager(link, terms, root=settings.redis_root, clock=lambda: time.time() - 2 * LEFT_OPEN_S)
     taken = await died.reserve("ada", "00000000-0000-4000-8000-00000000000b", 40)  # or TooMany, and nothing was taken
     assert taken.work == 40
     await gw.gateway.endings.check_reservations()
-    await _until_left(gw, pytest.approx(quota - spent, abs=0.001))
+    assert await _left_of_work(gw) == pytest.approx(quota - spent, abs=0.001)
     await link.close()
 
 
@@ -165,7 +169,8 @@ async def test_an_end_whose_replica_died_before_it_was_settled(gw: World) -> Non
     task = await gw.gateway.ledger.get(made["task_id"])
     assert task is not None
     await gw.gateway.ledger.finish(task, Ending(status="cancelled"))
-    await _until_left(gw, quota)
+    await _settled(gw, made["task_id"])
+    assert await _left_of_work(gw) == quota
 
 
 async def test_a_task_whose_replica_died_before_the_line(gw: World) -> None:
@@ -274,13 +279,13 @@ async def test_a_hit_needs_no_worker(gw: World) -> None:
     await gw.gateway.offers.notices.makes(ModelIdentity(id="flux-tiny", revision="r", precision="float32"))
     made = await gw.create(seed=5)
     gw.hand.finish(await gw.hand.take())
-    await gw.until(made["task_id"], "completed")
+    await _settled(gw, made["task_id"])
     quota = await _left_of_work(gw)
     answer = await gw.post("/generate-image", json=SUN | {"seed": 5})
     said = answer.json()
     assert (answer.status_code, said["status"], said["cached"], said["work_used"]) == (200, "completed", True, 0.0)
     assert (await gw.get(f"/task/{said['task_id']}/result")).content == picture(5, width=128, height=128)
-    await _until_left(gw, quota)
+    assert await _left_of_work(gw) == quota
     assert len(gw.platform.endpoint.queue.jobs) == 1
     other = await gw.post("/generate-image", json=SUN | {"seed": 5, "cache": False})
     assert other.status_code == 202
@@ -339,8 +344,11 @@ async def _left_of_work(gw: World) -> float:
     return min(standing.remaining for standing in usage if standing.policy.name == "work-minute")
 
 
-async def _until_left(gw: World, work: object) -> None:
+async def _settled(gw: World, task_id: str) -> None:
     """A task's end is seen a moment before its charge is settled."""
-    async with asyncio.timeout(WITHIN_S):
-        while await _left_of_work(gw) != work:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+
+    async def is_settled() -> bool:
+        task = await gw.gateway.ledger.get(task_id)
+        return task is not None and task.is_settled
+
+    await waiting.until(is_settled)
