@@ -169,6 +169,12 @@ class World:
                 await asyncio.sleep(0.02)
         return said
 
+    async def until_settled(self, task_id: str) -> None:
+        """A task's end is seen a moment before its charge is settled and its place in the line is free."""
+        async with asyncio.timeout(WITHIN_S):
+            while (task := await self.gateway.ledger.get(task_id)) is None or not task.is_settled:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
     async def key_of(self, user: str, scopes: frozenset[Scope] = BOTH) -> dict[str, str]:
         """Headers of another user."""
         key = await _minted(self.gateway.settings, user, scopes)

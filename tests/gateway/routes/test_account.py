@@ -41,6 +41,7 @@ async def test_usage_follows_a_task(gw: World) -> None:
     assert in_flight == 1
     gw.hand.finish(job)
     done = await gw.until(made["task_id"], "completed")
+    await gw.until_settled(made["task_id"])
     used, in_flight = await minute()
     assert used == pytest.approx(done["work_used"], abs=0.001)
     assert in_flight == 0

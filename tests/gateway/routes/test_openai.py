@@ -105,6 +105,7 @@ async def test_what_the_client_repeats_after_a_time_out_is_one_task_and_one_char
     listed = (await gw.get("/tasks")).json()["tasks"]
     assert [task["status"] for task in listed] == ["completed"]
     assert len(gw.platform.endpoint.queue.jobs) == 1
+    await gw.until_settled(listed[0]["task_id"])
     after = (await gw.get("/usage")).json()["work"]
     used = [round(now["used"] - then["used"], 3) for now, then in zip(after, before, strict=True)]
     assert used == [pytest.approx(listed[0]["work_used"], abs=0.001)] * 2

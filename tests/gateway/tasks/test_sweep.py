@@ -55,7 +55,7 @@ async def test_a_queue_that_always_forgets(shared_redis: RedisProcess, tmp_path:
         done = await gw.until(made["task_id"], "completed", "failed")
         assert (done["status"], done["error"]["code"], done["error"]["retryable"]) == ("failed", "internal", True)
         assert "2 times" in done["error"]["message"]
-        await _settled(gw, made["task_id"])
+        await gw.until_settled(made["task_id"])
         assert await _left_of_work(gw) == await _quota(gw)
 
 
@@ -117,7 +117,7 @@ async def test_work_goes_back_where_nothing_was_made(gw: World) -> None:
     assert await _left_of_work(gw) == pytest.approx(quota - made["work"])
     await gw.delete(f"/task/{made['task_id']}")
     await gw.until(made["task_id"], "cancelled")
-    await _settled(gw, made["task_id"])
+    await gw.until_settled(made["task_id"])
     assert await _left_of_work(gw) == quota
 
 
@@ -127,7 +127,7 @@ async def test_work_is_settled_with_what_was_used(gw: World) -> None:
     job = await gw.hand.take()
     gw.hand.finish(job, result_of(job, usage={"work": 0.02, "gpu_seconds": 1}))
     await gw.until(made["task_id"], "completed")
-    await _settled(gw, made["task_id"])
+    await gw.until_settled(made["task_id"])
     assert await _left_of_work(gw) == pytest.approx(quota - 0.02)
 
 
@@ -139,7 +139,7 @@ async def test_a_task_whose_creation_was_not_answered_is_charged_for_what_it_use
     assert await _left_of_work(gw) == quota
     gw.hand.finish(await gw.hand.take())
     done = await gw.until(made["task_id"], "completed")
-    await _settled(gw, made["task_id"])
+    await gw.until_settled(made["task_id"])
     assert await _left_of_work(gw) == pytest.approx(quota - done["work_used"], abs=0.001)
 
 
@@ -150,7 +150,7 @@ async def test_what_a_gateway_reserved_and_died_over_is_closed(gw: World) -> Non
     gw.hand.finish(await gw.hand.take())
     done = await gw.until(made["task_id"], "completed")
     spent = done["work_used"]
-    await _settled(gw, made["task_id"])
+    await gw.until_settled(made["task_id"])
     assert await _left_of_work(gw) == pytest.approx(quota - spent, abs=0.001)
     link = RedisLink(RemoteServer(str(settings.shared.redis_url.get_secret_value())))  # type: ignore[union-attr]
     terms = LimitTerms(work_per_minute=settings.max_work_per_minute)
@@ -169,7 +169,7 @@ async def test_an_end_whose_replica_died_before_it_was_settled(gw: World) -> Non
     task = await gw.gateway.ledger.get(made["task_id"])
     assert task is not None
     await gw.gateway.ledger.finish(task, Ending(status="cancelled"))
-    await _settled(gw, made["task_id"])
+    await gw.until_settled(made["task_id"])
     assert await _left_of_work(gw) == quota
 
 
@@ -279,7 +279,7 @@ async def test_a_hit_needs_no_worker(gw: World) -> None:
     await gw.gateway.offers.notices.makes(ModelIdentity(id="flux-tiny", revision="r", precision="float32"))
     made = await gw.create(seed=5)
     gw.hand.finish(await gw.hand.take())
-    await _settled(gw, made["task_id"])
+    await gw.until_settled(made["task_id"])
     quota = await _left_of_work(gw)
     answer = await gw.post("/generate-image", json=SUN | {"seed": 5})
     said = answer.json()
@@ -342,13 +342,3 @@ async def _quota(gw: World) -> float:
 async def _left_of_work(gw: World) -> float:
     usage = await gw.gateway.limits.usage("ada")
     return min(standing.remaining for standing in usage if standing.policy.name == "work-minute")
-
-
-async def _settled(gw: World, task_id: str) -> None:
-    """A task's end is seen a moment before its charge is settled."""
-
-    async def is_settled() -> bool:
-        task = await gw.gateway.ledger.get(task_id)
-        return task is not None and task.is_settled
-
-    await waiting.until(is_settled)

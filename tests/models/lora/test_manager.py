@@ -15,7 +15,7 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
-from torchao.quantization import Int8WeightOnlyConfig, quantize_
+from torchao.quantization import quantize_
 
 from flux_engine.errors import JobCancelled, LoraInvalid
 from flux_engine.models.lora.format import PreparedLora
@@ -23,6 +23,7 @@ from flux_engine.models.lora.holder import ScaledLora
 from flux_engine.models.lora.manager import LoRAManager
 from flux_engine.models.lora.names import linear_shapes
 from flux_engine.models.planning.plan import LoraMode
+from flux_engine.models.tuning.quantisation import torchao_config
 from tests.models.tiny import flux1_transformer, flux2_transformer, forward, pipeline_of, random_lora
 
 MODES: list[LoraMode] = ["adapters", "slot"]
@@ -147,7 +148,7 @@ def test_a_dora_that_cannot_be_applied_exactly_is_refused_and_leaves_nothing() -
         assert torch.equal(forward(transformer), plain)
 
     quantised = flux1_transformer()
-    quantize_(quantised, Int8WeightOnlyConfig())
+    quantize_(quantised, torchao_config("int8_weight_only"))
     with pytest.raises(LoraInvalid, match="quantised or offloaded"):
         LoRAManager().apply(pipeline_of(quantised), [ScaledLora(lora, 1.0)])
 
