@@ -32,6 +32,7 @@ from flux_engine.gateway.seams import Scope
 from flux_engine.gateway.security.key_store import KeyStore
 from flux_engine.gateway.security.keys import mint
 from flux_engine.gateway.settings import GatewaySettings
+from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.pace import Pace
 from local_platform.job import Job
 from local_platform.server import API_KEY, Platform
@@ -168,6 +169,13 @@ class World:
             while (said := await self.status(task_id))["status"] not in statuses:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         return said
+
+    async def until_submitted(self, task_id: str) -> Task:
+        """The task once its queue's ticket is noted, which a worker may come before."""
+        async with asyncio.timeout(WITHIN_S):
+            while (task := await self.gateway.ledger.get(task_id)) is None or task.ticket is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        return task
 
     async def until_settled(self, task_id: str) -> None:
         """A task's end is seen a moment before its charge is settled and its place in the line is free."""

@@ -210,6 +210,8 @@ async def _started(terms: SecurityTerms, store: KeyStore, link: RedisLink, *, ro
             if time.monotonic() >= deadline:
                 raise NotConfigured("Redis does not answer, so that no API key can be checked: see REDIS_URL") from None
             await asyncio.sleep(0.2)
+    if terms.secret is None:
+        log.warning("GATEWAY_SECRET is not set: tokens and webhooks are signed with a secret that Redis keeps")
     if not has_key:
         raise NotConfigured(
             "no credentials are configured, so that nobody could log in: make a key with"

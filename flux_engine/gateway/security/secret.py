@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import secrets
 from typing import Final
 
@@ -18,8 +17,6 @@ from flux_engine.cache.redis_link import RedisLink
 
 MIN_BYTES: Final = 32
 
-log = logging.getLogger(__name__)
-
 # KEYS: secret. ARGV: a new one. The one that is kept.
 _KEEP: Final = "redis.call('SETNX', KEYS[1], ARGV[1]); return redis.call('GET', KEYS[1])"
 
@@ -28,7 +25,6 @@ async def gateway_secret(configured: SecretStr | None, link: RedisLink, *, root:
     """The secret of this gateway. Raises CacheAway where it is kept in Redis and Redis is away."""
     if configured is not None:
         return configured.get_secret_value().encode()
-    log.warning("GATEWAY_SECRET is not set: tokens and webhooks are signed with a secret that Redis keeps")
     kept = await link.eval(_KEEP, [f"{root}:secret"], [secrets.token_urlsafe(MIN_BYTES)])
     return bytes(kept)
 

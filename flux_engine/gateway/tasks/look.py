@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from flux_engine.gateway.tasks.pace import Pace
 from flux_engine.gateway.tasks.reports import completed, failed, found_again, lost, news_of, refused
 from flux_engine.gateway.tasks.results import Results
 from flux_engine.gateway.tasks.submit import Dispatcher
-from flux_engine.queues.job_queue import JobQueue, Report
+from flux_engine.queues.job_queue import JobQueue, QueueAway, QueueRefused, Report
 
 ORPHANED_S: Final = 30.0  # until a task that nobody waits for is cancelled
 
@@ -100,12 +101,25 @@ class Look:
         return task.submitted_at is not None and now - task.submitted_at > self._settings.task_timeout_seconds
 
     async def _give_up(self, task: Task) -> None:
+        """A result that stands ready in the queue is not thrown away because it was asked for late."""
         if task.ticket is not None:
+            report = await self._report_at_last(task.ticket)
+            if report is not None and report.state == "completed":
+                with suppress(StorageFailed):  # it had all the time that there was
+                    return await self._completed(task, report)
             await self._cancellation.in_queue(task.ticket)
         is_deadline = task.deadline_at is not None and time.time() > task.deadline_at
         reason = "`deadline_seconds` passed" if is_deadline else "no worker finished this task in time; send it again"
         error = TaskError(code="internal", message=reason, retryable=not is_deadline)
         await self._endings.finish(task, Ending(status="cancelled" if task.cancelling else "failed", error=error))
+
+    async def _report_at_last(self, ticket: str) -> Report | None:
+        """None where the queue does not answer: a task must end, whether or not it does."""
+        try:
+            return await self._queue.status(ticket)
+        except (QueueAway, QueueRefused) as error:
+            log.warning("task not looked at in the queue", extra={"detail": str(error)})
+            return None
 
     async def _look_before_queue(self, task: Task) -> None:
         if task.cancelling:

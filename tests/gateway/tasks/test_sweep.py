@@ -23,7 +23,7 @@ from flux_engine.models.spec import ModelSpec
 from local_platform.job import Job, Limits
 from local_platform.server import Platform
 from tests import waiting
-from tests.gateway.world import SUN, World, picture, result_of, world
+from tests.gateway.world import QUICK, SUN, World, picture, result_of, world
 from tests.servers import RedisProcess
 
 
@@ -109,6 +109,22 @@ async def test_nothing_is_processing_for_ever(shared_redis: RedisProcess, tmp_pa
         await gw.gateway.redis.hset(gw.gateway.ledger.keys.task(task.id), "submitted_at", str(task.created_at - 11))
         done = await gw.until(made["task_id"], "completed", "failed")
         assert (done["status"], done["error"]["retryable"]) == ("failed", True)
+
+
+async def test_a_result_that_stands_ready_is_given_however_late_it_is_asked_for(
+    shared_redis: RedisProcess, tmp_path: Path
+) -> None:
+    """The gateway was away meanwhile, and the task's time passed."""
+    never = replace(QUICK, least=3600.0, most=3600.0)
+    async with world(shared_redis.url, tmp_path, pace=never, TASK_TIMEOUT_SECONDS="10") as gw:
+        made = await gw.create()
+        gw.hand.finish(await gw.hand.take())
+        task = await gw.until_submitted(made["task_id"])
+        assert task.status == "queued"
+        await gw.gateway.redis.hset(gw.gateway.ledger.keys.task(task.id), "submitted_at", str(task.created_at - 11))
+        await gw.gateway.sweep.nudge(task.id)
+        done = await gw.until(task.id, "completed", "failed")
+        assert (done["status"], done["work_used"]) == ("completed", pytest.approx(made["work"], abs=0.001))
 
 
 async def test_work_goes_back_where_nothing_was_made(gw: World) -> None:
@@ -213,11 +229,7 @@ async def test_a_task_is_with_the_queue_once(gw: World) -> None:
         task = await ledger.get(made["task_id"])
         return None if task is None else task.ticket
 
-    async def is_submitted() -> bool:
-        return await ticket() is not None
-
-    await waiting.until(is_submitted)
-    first = await ticket()
+    first = (await gw.until_submitted(made["task_id"])).ticket
     assert await ledger.agenda.set_ticket(made["task_id"], "late", look_at=time.time()) == "cancel"
     assert await ticket() == first
 
