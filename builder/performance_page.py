@@ -169,8 +169,8 @@ def _imports(counted: dict[str, dict[str, Any]]) -> str:
 def _throughput(data: dict[str, Any]) -> str:
     parts = [
         "Jobs of 256x256 and 16 steps at once, one warm worker. By default the next job is taken once the GPU has done "
-        "with the one before, which is encoded, uploaded and posted meanwhile. A batch ends when its last answer is "
-        "there, and the GPU has nothing to do while that one is uploaded.\n"
+        "with the one before, which is encoded, uploaded and posted meanwhile. Counted from a batch's first answer to "
+        "its last, as of a queue that never runs dry.\n"
     ]
     for upload_ms, figures in data["uploads_ms"].items():
         parts.append(f"Uploads of {upload_ms} ms, {data['jobs'][upload_ms]} jobs a batch:\n\n{_compared(figures)}")

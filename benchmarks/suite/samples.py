@@ -1,7 +1,7 @@
 """What was measured of several contenders in alternation: medians, spread, and ratios run by run.
 
 A run is a few rounds, and each round takes every contender once, so that whatever disturbs the machine disturbs all.
-Times are compared within a run only; two runs show how far the ratio can be trusted.
+Figures are compared within a round only; two runs show how far the ratio can be trusted.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ def spread(samples: Sequence[Sequence[float]]) -> tuple[float, float]:
 
 
 def ratios(samples: Mapping[str, Sequence[Sequence[float]]], one: str, other: str) -> list[float]:
-    """Median of `one` over median of `other`, run by run."""
-    pairs = zip(samples[one], samples[other], strict=True)
-    return [statistics.median(ours) / statistics.median(theirs) for ours, theirs in pairs]
+    """Of `one` to `other`, run by run: the median of the rounds' ratios, so that a machine that grows slower from round
+    to round moves none."""
+    runs = zip(samples[one], samples[other], strict=True)
+    return [statistics.median(a / b for a, b in zip(ours, theirs, strict=True)) for ours, theirs in runs]
 
 
 def rounded(value: Any, digits: int = 4) -> Any:
