@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
@@ -59,6 +60,7 @@ class Dispatcher:
         self._free = asyncio.Semaphore(AT_ONCE)
         self._running: set[asyncio.Task[None]] = set()
         self._firsts: set[asyncio.Task[None]] = set()  # of users who have no other task in flight
+        self._served: deque[str] = deque(maxlen=AT_ONCE)  # whose turn the last ones were
 
     def kick(self) -> None:
         self._wake.set()
@@ -133,14 +135,17 @@ class Dispatcher:
             self._begin(turn)
 
     def _begin(self, turn: Turn) -> None:
-        before = () if turn.is_first else tuple(self._firsts)
+        is_new = turn.is_first and turn.user not in self._served
+        before = () if is_new else tuple(self._firsts)
+        self._served.append(turn.user)
         submitting = asyncio.create_task(self._submit(turn.task_id, before), name=f"submit {turn.task_id}")
         for group in (self._running, self._firsts) if turn.is_first else (self._running,):
             group.add(submitting)
             submitting.add_done_callback(group.discard)
 
     async def _submit(self, task_id: str, before: Collection[asyncio.Task[None]]) -> None:
-        """Submit once the submissions `before` have ended: whoever has more in flight overtakes no one's first."""
+        """Submit once the submissions `before` have ended: whoever had a turn lately, or has more in flight, overtakes
+        no one's first."""
         try:
             if before:
                 await asyncio.wait(before)

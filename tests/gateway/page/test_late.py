@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,3 +163,17 @@ def test_an_answer_after_another_task_was_opened(browser: Browser, shared_redis:
         expect(page.locator(".under-way")).to_have_count(1)
         page.evaluate(ALREADY)
         assert page.get_by_role("dialog").count() == 1
+
+
+def test_older_tasks_that_do_not_come(browser: Browser, shared_redis: RedisProcess, tmp_path: Path) -> None:
+    with by_hand(shared_redis.url, tmp_path) as gateway, opened(browser, WIDE) as page:
+        page.route(re.compile(r"/tasks\?(?!limit=1$)"), lambda route: route.abort())
+        sign_in(page, gateway)
+        gallery = page.get_by_role("region", name="Gallery")
+        expect(gallery.get_by_role("alert")).to_have_text(
+            "The gateway cannot be reached. Your tasks go on; this page tries again."
+        )
+        page.unroute_all()
+        gallery.get_by_role("button", name="Older ones").click()
+        expect(gallery.get_by_role("button", name="Older ones")).to_have_count(0)
+        expect(gallery.get_by_role("alert")).to_have_count(0)

@@ -240,6 +240,7 @@ async def test_the_queues_hook_is_a_nudge(shared_redis: RedisProcess, tmp_path: 
     async with world(shared_redis.url, tmp_path, pace=pace) as gw:
         made = await gw.create()
         job = await gw.hand.take()
+        await gw.until_submitted(made["task_id"])
         gw.hand.finish(job)
         path = gw.gateway.dispatcher.hook_path(made["task_id"])
         forged = path[:-1] + ("0" if path[-1] != "0" else "1")

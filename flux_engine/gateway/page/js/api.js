@@ -1,9 +1,10 @@
 // The REST API, one function an endpoint. Every failure is a Problem (RFC 9457) with the API's own words.
 import { session, signOut } from "./session.js";
+import { t } from "./texts.js";
 
 export class Problem extends Error {
   constructor(status, body = {}, retryAfter = null) {
-    super(body.detail ?? body.title ?? `HTTP ${status}`);
+    super(body.detail ?? body.title ?? t("fault.unreachable")); // a proxy without a gateway behind it says neither
     this.status = status; // 0: the gateway could not be reached
     this.code = body.code ?? "unreachable";
     this.field = body.field ?? null;
@@ -26,7 +27,7 @@ export async function call(path, { method = "GET", json, headers = {}, signal, c
     response = await fetch(path, request);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, { detail: "unreachable" });
+    throw new Problem(0);
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));

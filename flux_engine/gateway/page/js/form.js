@@ -129,9 +129,7 @@ function General({ problem, isLate }) {
     return () => clearInterval(timer);
   }, [problem]);
   if (!problem || (!isLate && problem.field && document.querySelector(`#make [aria-invalid=true]`))) return null;
-  return html`<p class="error wide" role="alert">${words(textOf(problem))} ${left > 0 && t("form.limit", { time: duration(left) })}</p>`;
+  return html`<p class="error wide" role="alert">${words(problem.message)} ${left > 0 && t("form.limit", { time: duration(left) })}</p>`;
 }
 
-const textOf = (problem) => (problem.code === "unreachable" ? t("fault.unreachable") : problem.message);
-
-const errorsOf = (problem) => (problem?.field ? { [problem.field]: textOf(problem) } : {});
+const errorsOf = (problem) => (problem?.field ? { [problem.field]: problem.message } : {});

@@ -2,6 +2,7 @@
 // when it comes. Arrow keys move through what is finished.
 import { html, useEffect, useRef, useState } from "./ui.js";
 import { isVideo, isWithheld, placesOf, promptOf, shapeOf } from "./asked.js";
+import { Fault } from "./controls.js";
 import { useFile } from "./files.js";
 import { Icon } from "./icons.js";
 import { UnderWay } from "./underway.js";
@@ -13,9 +14,11 @@ export function Gallery({ onOpen }) {
   const all = newestFirst(useStore(tasks));
   const { isComplete } = useStore(page);
   const end = useRef(null);
+  const [fault, setFault] = useState(null);
+  const more = () => loadMore().then(() => setFault(null), (error) => setFault(error.message));
   useEffect(() => {
     const watcher = new IntersectionObserver(
-      (seen) => seen.some((one) => one.isIntersecting) && loadMore().catch(() => {}),
+      (seen) => seen.some((one) => one.isIntersecting) && more(),
       { rootMargin: "600px" },
     );
     watcher.observe(end.current);
@@ -29,8 +32,8 @@ export function Gallery({ onOpen }) {
       ${places.map(({ task, place }) => html`<${Place} key=${`${task.task_id}/${place.index}`} task=${task} place=${place}
         onOpen=${onOpen} />`)}
     </ul>
-    <div ref=${end}>${!isComplete && html`<button type="button" class="quiet"
-      onClick=${() => loadMore().catch(() => {})}>${t("gallery.more")}</button>`}</div>
+    <div ref=${end}>${!isComplete && html`<button type="button" class="quiet" onClick=${more}>${t("gallery.more")}</button>
+      <${Fault} text=${fault} />`}</div>
   </section>`;
 }
 

@@ -17,7 +17,7 @@ export function SignIn() {
       await call("tasks?limit=1", { credential: credential.trim() });
       signIn(credential.trim(), { remember });
     } catch (error) {
-      setFault(error.status === 401 ? t("sign.wrong") : error.code === "unreachable" ? t("fault.unreachable") : error.message);
+      setFault(error.status === 401 ? t("sign.wrong") : error.message);
     } finally {
       setTrying(false);
     }
