@@ -255,6 +255,7 @@ async def test_a_worker_tells_its_progress_through_redis(shared_redis: RedisProc
     async with world(shared_redis.url, tmp_path, pace=pace) as gw:
         made = await gw.create()
         job = await gw.hand.take()
+        await gw.until_submitted(made["task_id"])
         notices = gw.gateway.offers.notices
         update = {"stage": "denoising", "progress": 0.4, "seq": 2, "step": 1, "total_steps": 2}
         await notices.progress(made["task_id"], update)
