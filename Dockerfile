@@ -32,8 +32,9 @@ COPY flux_engine flux_engine
 COPY handler.py test_input.json LICENSE ./
 # The code's byte code is in the image, as pip leaves the libraries': else every container compiles 170 modules at start.
 RUN python -m compileall -q --invalidation-mode unchecked-hash flux_engine
-# `docker run` without a platform leaves its pictures in outputs.
-RUN chmod -R a+rX /app && useradd --create-home --uid 1000 flux && install -d -o flux /app/outputs
+# `docker run` without a platform leaves its pictures in outputs. The compose file mounts a volume at /models: a fresh
+# one gets the owner of what the image has there, and is root's where the image has nothing.
+RUN chmod -R a+rX /app && useradd --create-home --uid 1000 flux && install -d -o flux /app/outputs /models
 
 # The SDK's default level logs prompts and results.
 ENV RUNPOD_LOG_LEVEL=INFO
