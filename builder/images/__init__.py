@@ -1,9 +1,12 @@
 """Both Dockerfiles built for real and run to a picture, with Debian's tools and without a container daemon.
 
-    store      buildah over a folder of its own: chroot isolation, vfs storage
+    store      buildah over a folder of its own: chroot isolation, overlays
     base       what stands in for the registry's base image, made by debootstrap
     compose    the compose file's services, read as docker compose reads them
     services   those services as containers, started in order
+    volumes    their named volumes
+    apart      a run with processes, mounts and a network of its own
+    processes  what a container's runtime has started
     pictures   each image run to a picture, as root and as the unprivileged user
     report     what came of it, as Markdown
 

@@ -13,7 +13,6 @@ from typing import Any, Final
 import yaml
 
 VARIABLE: Final = re.compile(r"\$\$|\$\{(\w+)(?::-([^}]*))?\}")
-OPTIONAL: Final = "profiles"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +24,17 @@ class Service:
     healthcheck: tuple[str, ...] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
     dockerfile: str | None = None
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    """Where each named one is in the container."""
+    is_optional: bool = False
+    """It starts with a profile alone."""
 
 
 def services(file: Path) -> list[Service]:
-    """Those that start without a profile, each after what it needs."""
-    held = _filled(yaml.safe_load(file.read_text(encoding="utf-8")))
-    wanted = {name: said for name, said in held["services"].items() if OPTIONAL not in said}
-    order = TopologicalSorter({name: tuple(said.get("depends_on", ())) for name, said in wanted.items()})
-    return [_service(name, wanted[name]) for name in order.static_order()]
+    """Each after what it needs, the optional ones too."""
+    held = _filled(yaml.safe_load(file.read_text(encoding="utf-8")))["services"]
+    order = TopologicalSorter({name: tuple(said.get("depends_on", ())) for name, said in held.items()})
+    return [_service(name, held[name]) for name in order.static_order()]
 
 
 def _service(name: str, said: Mapping[str, Any]) -> Service:
@@ -46,6 +48,8 @@ def _service(name: str, said: Mapping[str, Any]) -> Service:
         healthcheck=tuple(test[1:]) if test[:1] == ["CMD"] else (),
         build_args=dict(build.get("args", {})) if build else {},
         dockerfile=build.get("dockerfile", "Dockerfile") if build else None,
+        is_optional="profiles" in said,
+        volumes=dict(volume.split(":")[:2] for volume in said.get("volumes", ())),
     )
 
 

@@ -1,4 +1,7 @@
-"""Each image run to a picture: the worker alone by its CMD, then the whole system behind the gateway's API."""
+"""Each image run to a picture: the worker alone by its CMD, then the whole system behind the gateway's API.
+
+Each run has a folder of its own, empty at first.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ import re
 import subprocess
 import time
 import urllib.request
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,35 +33,32 @@ class Run:
     user: str
     seconds: float
     size_bytes: int
-    healthy_after_s: Mapping[str, float]
+    healthy_after_s: Mapping[str, float] = field(default_factory=dict)
+    volumes: Sequence[str] = ()
+    """Those that this user could write to when they were fresh."""
 
 
 def worker_alone(store: Store, folder: Path, *, user: str) -> Run:
-    """`docker run --rm flux-worker`: test_input.json to a PNG in outputs."""
+    """`docker run --rm flux-worker`: test_input.json to a PNG in outputs. Its log is in `folder`."""
     container = store.container("flux-worker")
-    outputs = folder / f"outputs-{user}"
-    outputs.mkdir(parents=True)
-    outputs.chmod(0o777)
     began = time.monotonic()
-    argv = store.run_command(container, ("python", "-u", "handler.py"), user=user, mounts={outputs: "/app/outputs"})
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    argv = store.run_command(container, ("python", "-u", "handler.py"), user=user)
+    log = folder / "worker.log"
+    with log.open("wb") as output:
+        status = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False).returncode
     seconds = time.monotonic() - began
+    outputs = store.mounted(container) / "app" / "outputs"
+    pictures = [read for file in outputs.rglob("*.png") if (read := file.read_bytes()).startswith(PNG)]
     store.remove(container)
-    pictures = [file for file in outputs.rglob("*.png") if file.read_bytes().startswith(PNG)]
-    if done.returncode != 0 or len(pictures) != 1:
-        raise RuntimeError(f"the worker made {len(pictures)} pictures: {(done.stdout + done.stderr)[-3000:]}")
-    return Run(
-        what="worker alone, its CMD",
-        user=user,
-        seconds=seconds,
-        size_bytes=pictures[0].stat().st_size,
-        healthy_after_s={},
-    )
+    if status != 0 or len(pictures) != 1:
+        raise RuntimeError(f"the worker made {len(pictures)} pictures: {log.read_text(errors='replace')[-3000:]}")
+    return Run(what="worker alone, its CMD", user=user, seconds=seconds, size_bytes=len(pictures[0]))
 
 
 def whole_system(store: Store, folder: Path, services: list[Service], *, user: str) -> Run:
-    """The compose file's services in order, a key by the gateway's own command, a picture by REST."""
-    running = Services(store, folder / f"system-{user}", user=user)
+    """Those of `services` that are optional are not started, only their volumes written to. The others start in order,
+    a key is made by the gateway's own command and a picture by REST."""
+    running = Services(store, folder, user=user)
     keys: list[str] = []
 
     def first_key(service: Service) -> None:
@@ -67,7 +67,7 @@ def whole_system(store: Store, folder: Path, services: list[Service], *, user: s
             said = running.run_once(service, "python", "-m", "flux_engine", "keys", "create", "--user", "me")
             keys.extend(KEY.findall(said))
 
-    with running.running(services, before=first_key):
+    with running.running([one for one in services if not one.is_optional], before=first_key):
         (key,) = keys
         began = time.monotonic()
         task = json.loads(_asked("/generate-image", key, JOB))
@@ -75,6 +75,7 @@ def whole_system(store: Store, folder: Path, services: list[Service], *, user: s
             raise RuntimeError(f"no picture: {task}\n{running.log('worker')[-3000:]}")
         picture = _asked(f"/task/{task['task_id']}/result", key)
         seconds = time.monotonic() - began
+        volumes = [name for service in services if service.dockerfile for name in running.written(service)]
     if not picture.startswith(PNG):
         raise RuntimeError("the result is no PNG")
     return Run(
@@ -83,6 +84,7 @@ def whole_system(store: Store, folder: Path, services: list[Service], *, user: s
         seconds=seconds,
         size_bytes=len(picture),
         healthy_after_s=running.healthy_after_s,
+        volumes=volumes,
     )
 
 

@@ -15,10 +15,10 @@ LONGEST: Final = 110
 def page(layers: Mapping[str, Sequence[Layer]], runs: Sequence[Run], *, build_s: Mapping[str, float]) -> str:
     parts = [
         "# Images, as last built\n",
-        "Written by `make images-test`: both Dockerfiles built by buildah (chroot isolation, vfs storage) on a base\n"
-        "that debootstrap makes of the same Debian release, here with torch's CPU build: its default one brings the\n"
+        "Written by `make images-test`: both Dockerfiles built by buildah (chroot isolation) on a base that\n"
+        "debootstrap makes of the same Debian release, here with torch's CPU build: its default one brings the\n"
         "CUDA libraries besides. Redis is the wheel's Valkey with the compose file's options, the bucket moto's S3.\n"
-        "What runs has a network of its own, without a way out.\n",
+        "Each run has processes, volumes and a network of its own, without a way out.\n",
     ]
     for image, held in layers.items():
         parts.append(f"## {image}\n")
@@ -28,11 +28,13 @@ def page(layers: Mapping[str, Sequence[Layer]], runs: Sequence[Run], *, build_s:
         parts.append(f"| all of it, built in {build_s[image]:.0f} s | {total:.0f} |\n")
     parts.append("## Run to a picture\n")
     parts.append(
-        "| what | user | healthy after, s | to the picture, s | picture, bytes |\n| --- | --- | --- | --- | --- |"
+        "| what | user | healthy after, s | to the picture, s | picture, bytes | fresh volumes written |\n"
+        "| --- | --- | --- | --- | --- | --- |"
     )
     for run in runs:
         healthy = ", ".join(f"{name} {seconds:.1f}" for name, seconds in run.healthy_after_s.items())
-        parts.append(f"| {run.what} | {run.user} | {healthy} | {run.seconds:.1f} | {run.size_bytes} |")
+        volumes = ", ".join(run.volumes)
+        parts.append(f"| {run.what} | {run.user} | {healthy} | {run.seconds:.1f} | {run.size_bytes} | {volumes} |")
     return "\n".join(parts) + "\n"
 
 

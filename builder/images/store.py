@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+DRIVER: Final = "overlay"
 ISOLATION: Final = ("--isolation", "chroot")
 SHELL: Final = "/bin/sh"
 AROUND: Final = re.compile(r"^(\|\d+ .*?)?/bin/sh -c (#\(nop\) )?")
@@ -27,11 +28,16 @@ class Layer:
 
 
 class Store:
-    """Images and containers under `folder`. Commands raise BuildFailed."""
+    """Images and containers under `folder`. Commands raise BuildFailed.
 
-    def __init__(self, folder: Path) -> None:
+    A container is an overlay over its image's layers: made in a second, where a copy of 2 GB takes minutes on a busy
+    machine. What is mounted is written down under `state`, so whoever mounts in a namespace has a state of its own.
+    """
+
+    def __init__(self, folder: Path, *, state: Path | None = None) -> None:
         self.folder: Final = folder
-        self._storage = folder / "storage"
+        self._storage = folder / DRIVER
+        self._state = state or folder / "state"
         folder.mkdir(parents=True, exist_ok=True)
 
     def buildah(self, *arguments: str, log: Path | None = None) -> str:
@@ -49,7 +55,7 @@ class Store:
         return ""
 
     def command(self, *arguments: str) -> list[str]:
-        own = ["--root", str(self._storage), "--runroot", str(self.folder / "run"), "--storage-driver", "vfs"]
+        own = ["--root", str(self._storage), "--runroot", str(self._state), "--storage-driver", DRIVER]
         return ["buildah", *own, *arguments]
 
     def has_image(self, name: str) -> bool:
@@ -60,8 +66,16 @@ class Store:
         """A new container of `image`; its name."""
         return self.buildah("from", "--pull-never", image)
 
+    def mounted(self, container: str) -> Path:
+        """Where the files of `container` are, until it is removed."""
+        return Path(self.buildah("mount", container))
+
     def remove(self, container: str) -> None:
         self.buildah("rm", container)
+
+    def remove_all(self) -> None:
+        """Every container, those of runs that were killed too."""
+        self.buildah("rm", "--all")
 
     def run_command(
         self,
@@ -71,10 +85,13 @@ class Store:
         environment: Mapping[str, str] | None = None,
         user: str | None = None,
         mounts: Mapping[Path, str] | None = None,
+        hosts: Path | None = None,
     ) -> list[str]:
-        """What starts `command` in `container`; without `user` it is the image's own."""
+        """What starts `command` in `container`; without `user` it is the image's own, without `hosts` buildah's own."""
         options = [f"--env={name}={value}" for name, value in (environment or {}).items()]
         options += [f"--volume={outside}:{inside}" for outside, inside in (mounts or {}).items()]
+        if hosts is not None:  # without the first, buildah mounts a file of its own over or under this one
+            options += ["--no-hosts", f"--volume={hosts}:/etc/hosts:ro"]
         if user is not None:
             options.append(f"--user={user}")
         return self.command("run", *ISOLATION, *options, container, "--", *command)
@@ -92,7 +109,7 @@ class Store:
         ]
 
     def _sizes(self) -> dict[str, int]:
-        layers: list[dict[str, Any]] = json.loads((self._storage / "vfs-layers" / "layers.json").read_text())
+        layers: list[dict[str, Any]] = json.loads((self._storage / f"{DRIVER}-layers" / "layers.json").read_text())
         return {layer["diff-digest"]: layer["diff-size"] for layer in layers if "diff-digest" in layer}
 
 
