@@ -6,6 +6,16 @@
 #   docker run --rm --gpus all flux-worker python -u -m flux_engine "a red sun" --model flux-tiny
 #
 # The layers stand in the order in which they change: system, requirements, bundled model, code.
+FROM python:3.11-slim-bookworm AS code
+COPY builder/__init__.py builder/fetch_models.py /app/builder/
+COPY flux_engine /app/flux_engine
+COPY handler.py test_input.json LICENSE /app/
+# The code's byte code is in the image, as pip leaves the libraries': else every container compiles 170 modules at start.
+# Modes are set before the image's layers are made: chmod in the image would store every file again.
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app/flux_engine \
+    && chmod -R a+rX /app \
+    && mkdir /bundled && mv /app/flux_engine/models/flux_tiny* /bundled
+
 FROM python:3.11-slim-bookworm
 
 # torch.compile builds its kernels on the worker: triton calls a C compiler, inductor's CPU side a C++ one.
@@ -26,15 +36,12 @@ ARG EXTRA_REQUIREMENTS
 RUN PIP_NO_CACHE_DIR=1 PYTHON=python3 VENV=/opt/venv bash builder/setup.sh builder/requirements.txt \
     builder/requirements-bare.txt ${EXTRA_REQUIREMENTS}
 
-COPY flux_engine/models/flux_tiny flux_engine/models/flux_tiny
-COPY builder/__init__.py builder/fetch_models.py builder/
-COPY flux_engine flux_engine
-COPY handler.py test_input.json LICENSE ./
-# The code's byte code is in the image, as pip leaves the libraries': else every container compiles 170 modules at start.
-RUN python -m compileall -q --invalidation-mode unchecked-hash flux_engine
 # `docker run` without a platform leaves its pictures in outputs. The compose file mounts a volume at /models: a fresh
 # one gets the owner of what the image has there, and is root's where the image has nothing.
-RUN chmod -R a+rX /app && useradd --create-home --uid 1000 flux && install -d -o flux /app/outputs /models
+RUN useradd --create-home --uid 1000 flux && install -d -o flux /app/outputs /models
+
+COPY --from=code /bundled flux_engine/models
+COPY --from=code /app ./
 
 # The SDK's default level logs prompts and results.
 ENV RUNPOD_LOG_LEVEL=INFO
