@@ -10,7 +10,6 @@
     pictures   each image run to a picture, as root and as the unprivileged user
     report     what came of it, as Markdown
 
-`python -m builder.images` (`make images-test`) builds, runs and writes deploy/images.md. It needs root, buildah and
-debootstrap, about 30 GB under build/images and a quarter of an hour. What is run has a network of its own, without a
-way out.
+`python -m builder.images` (`make images-test`) builds, runs and writes deploy/images.md. It needs root, buildah,
+debootstrap, overlays where build/images is, about 4 GB there, and a quarter of an hour for the first time.
 """

@@ -76,23 +76,26 @@ def _build_and_run(store: Store, *, limit_s: float) -> None:
     print(f"building; the log is {log}", flush=True)
     base.ensure(store, BASE, log)
     layers: dict[str, list[Layer]] = {}
-    seconds: dict[str, float] = {}
+    built: dict[str, str] = {}
     for service in {one.image: one for one in compose.services(COMPOSE) if one.dockerfile}.values():
-        began = time.monotonic()
-        _build(store, service, log)
-        seconds[service.image] = time.monotonic() - began
+        built[service.image] = _build(store, service, log)
         layers[service.image] = store.layers(service.image)
-        print(f"{service.image} built in {seconds[service.image]:.0f} s", flush=True)
+        print(f"{service.image} built in {built[service.image]}", flush=True)
     runs = _run(store, limit_s=limit_s)
-    REPORT.write_text(report.page(layers, runs, build_s=seconds), encoding="utf-8")
+    REPORT.write_text(report.page(layers, runs, built=built), encoding="utf-8")
     print(f"written: {REPORT.relative_to(ROOT)}")
 
 
-def _build(store: Store, service: compose.Service, log: Path) -> None:
+def _build(store: Store, service: compose.Service, log: Path) -> str:
+    """How long it took, and for how many of its steps the result was there."""
+    began, before = time.monotonic(), log.read_text(errors="replace") if log.exists() else ""
     arguments = [f"--build-arg={name}={value}" for name, value in service.build_args.items()]
     mounts = [f"--volume={outside}:{inside}" for outside, inside in base.pip_mounts(store.folder).items()]
     options = ["--layers", "--pull-never", *ISOLATION, *arguments, *mounts, "--tag", service.image]
     store.buildah("build", *options, "--file", str(ROOT / str(service.dockerfile)), str(ROOT), log=log)
+    said = log.read_text(errors="replace").removeprefix(before)
+    seconds = time.monotonic() - began
+    return f"{seconds:.0f} s, {said.count('--> Using cache')} of {said.count('STEP ')} steps from the cache"
 
 
 def _run(store: Store, *, limit_s: float) -> list[pictures.Run]:

@@ -12,7 +12,7 @@ MB: Final = 1_000_000
 LONGEST: Final = 110
 
 
-def page(layers: Mapping[str, Sequence[Layer]], runs: Sequence[Run], *, build_s: Mapping[str, float]) -> str:
+def page(layers: Mapping[str, Sequence[Layer]], runs: Sequence[Run], *, built: Mapping[str, str]) -> str:
     parts = [
         "# Images, as last built\n",
         "Written by `make images-test`: both Dockerfiles built by buildah (chroot isolation) on a base that\n"
@@ -25,7 +25,7 @@ def page(layers: Mapping[str, Sequence[Layer]], runs: Sequence[Run], *, build_s:
         parts.append("| layer | MB |\n| --- | --- |")
         parts += [f"| `{_short(layer.instruction)}` | {layer.size_bytes / MB:.1f} |" for layer in held]
         total = sum(layer.size_bytes for layer in held) / MB
-        parts.append(f"| all of it, built in {build_s[image]:.0f} s | {total:.0f} |\n")
+        parts.append(f"| all of it, built in {built[image]} | {total:.0f} |\n")
     parts.append("## Run to a picture\n")
     parts.append(
         "| what | user | healthy after, s | to the picture, s | picture, bytes | fresh volumes written |\n"
