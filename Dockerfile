@@ -7,7 +7,7 @@
 #
 # The layers stand in the order in which they change: system, requirements, bundled model, code.
 FROM python:3.11-slim-bookworm AS code
-COPY builder/__init__.py builder/fetch_models.py /app/builder/
+COPY builder/__init__.py builder/fetch_file.py builder/fetch_models.py /app/builder/
 COPY flux_engine /app/flux_engine
 COPY handler.py test_input.json LICENSE /app/
 # The code's byte code is in the image, as pip leaves the libraries': else every container compiles 170 modules at start.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -184,6 +185,20 @@ def test_whatever_is_copied_exists_and_is_let_through() -> None:
             assert any(source == path or source.startswith(path + "/") for path in kept), source
     for path in kept:
         assert (ROOT / path).exists(), path
+
+
+def test_models_can_be_fetched_by_what_the_image_holds(tmp_path: Path) -> None:
+    """Its builder/ has a few modules of ours: all that the one which is run imports."""
+    (tmp_path / "flux_engine").symlink_to(ROOT / "flux_engine")
+    (tmp_path / "builder").mkdir()
+    for rest in all_of("COPY"):
+        *sources, target = rest.split()
+        if target == "/app/builder/":
+            for source in sources:
+                shutil.copy(ROOT / source, tmp_path / "builder")
+    command = [sys.executable, "builder/fetch_models.py", "--list", "--volume", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "FLUX.1-schnell" in done.stdout) == (0, True), done.stderr
 
 
 @pytest.mark.parametrize("path", [".env", ".git/config", "outputs/a.png", "tests/conftest.py", "id_rsa"])

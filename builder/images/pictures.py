@@ -39,18 +39,28 @@ class Run:
 
 
 def worker_alone(store: Store, folder: Path, *, user: str) -> Run:
-    """`docker run --rm flux-worker`: test_input.json to a PNG in outputs. Its log is in `folder`."""
+    """`docker run --rm flux-worker`: test_input.json to a PNG in outputs. Its log is in `folder`.
+
+    The same container knows first which models it could fetch, as the GPU worker and its init container do.
+    """
     container = store.container("flux-worker")
-    began = time.monotonic()
-    argv = store.run_command(container, ("python", "-u", "handler.py"), user=user)
     log = folder / "worker.log"
-    with log.open("wb") as output:
-        status = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False).returncode
+
+    def ran(*command: str) -> bool:
+        with log.open("ab") as output:
+            argv = store.run_command(container, command, user=user)
+            done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
+        return done.returncode == 0
+
+    if not ran("python", "builder/fetch_models.py", "--list", "--volume", "/models"):
+        raise RuntimeError(f"the image cannot fetch models: {log.read_text(errors='replace')[-3000:]}")
+    began = time.monotonic()
+    is_done = ran("python", "-u", "handler.py")
     seconds = time.monotonic() - began
     outputs = store.mounted(container) / "app" / "outputs"
     pictures = [read for file in outputs.rglob("*.png") if (read := file.read_bytes()).startswith(PNG)]
     store.remove(container)
-    if status != 0 or len(pictures) != 1:
+    if not is_done or len(pictures) != 1:
         raise RuntimeError(f"the worker made {len(pictures)} pictures: {log.read_text(errors='replace')[-3000:]}")
     return Run(what="worker alone, its CMD", user=user, seconds=seconds, size_bytes=len(pictures[0]))
 
