@@ -67,7 +67,7 @@ function Studio() {
   useEffect(() => {
     const ending = new AbortController();
     start(ending.signal);
-    loadMore().catch(() => {});
+    loadMore();
     keepTrying(loadOffer, ending.signal, setFault);
     const stop = onEnd((task) => say(t(isWithheld(task) ? "say.withheld" : SAID[task.status], { prompt: promptOf(task) })));
     return () => {

@@ -12,13 +12,11 @@ import { t } from "./texts.js";
 
 export function Gallery({ onOpen }) {
   const all = newestFirst(useStore(tasks));
-  const { isComplete } = useStore(page);
+  const { isComplete, fault } = useStore(page);
   const end = useRef(null);
-  const [fault, setFault] = useState(null);
-  const more = () => loadMore().then(() => setFault(null), (error) => setFault(error.message));
   useEffect(() => {
     const watcher = new IntersectionObserver(
-      (seen) => seen.some((one) => one.isIntersecting) && more(),
+      (seen) => seen.some((one) => one.isIntersecting) && loadMore(),
       { rootMargin: "600px" },
     );
     watcher.observe(end.current);
@@ -32,7 +30,7 @@ export function Gallery({ onOpen }) {
       ${places.map(({ task, place }) => html`<${Place} key=${`${task.task_id}/${place.index}`} task=${task} place=${place}
         onOpen=${onOpen} />`)}
     </ul>
-    <div ref=${end}>${!isComplete && html`<button type="button" class="quiet" onClick=${more}>${t("gallery.more")}</button>
+    <div ref=${end}>${!isComplete && html`<button type="button" class="quiet" onClick=${loadMore}>${t("gallery.more")}</button>
       <${Fault} text=${fault} />`}</div>
   </section>`;
 }

@@ -9,7 +9,8 @@ export const isFinal = (task) => FINAL.includes(task.status);
 
 export const tasks = createStore(new Map()); // by id
 export const connection = createStore("connecting"); // open, away
-export const page = createStore({ next: null, isLoading: false, isComplete: false });
+const FIRST = { next: null, isLoading: false, isComplete: false, fault: null };
+export const page = createStore(FIRST);
 
 const listeners = new Set();
 const forgotten = new Set(); // ids: what is still said of a task that was deleted does not bring it back
@@ -47,19 +48,19 @@ export function forget(id) {
   });
 }
 
+// Older tasks, or with the first call the newest. Where they do not come, the page's `fault` says why.
 export async function loadMore() {
   const { next, isLoading, isComplete } = page.get();
   if (isLoading || isComplete) return;
-  const loading = { next, isLoading: true, isComplete };
+  const loading = { ...page.get(), isLoading: true };
   const finish = (state) => page.get() === loading && page.set({ ...state, isLoading: false }); // not after a reset
   page.set(loading);
   try {
     const found = await api.tasks(next);
     for (const task of found.tasks) learn(task);
-    finish({ next: found.next, isComplete: !found.next });
+    finish({ next: found.next, isComplete: !found.next, fault: null });
   } catch (error) {
-    finish({ next, isComplete });
-    throw error;
+    finish({ next, isComplete, fault: error.message });
   }
 }
 
@@ -76,6 +77,6 @@ export function start(signal) {
 function reset() {
   forgotten.clear();
   tasks.set(new Map());
-  page.set({ next: null, isLoading: false, isComplete: false });
+  page.set(FIRST);
   connection.set("connecting");
 }
