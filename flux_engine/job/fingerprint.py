@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 SHA256: Final = "[0-9a-f]{64}"  # in hexadecimal, as a pattern; fingerprints have the same form
-GENERATION_VERSION: Final = 4  # raised whenever the same parameters give other pixels or other bytes
+GENERATION_VERSION: Final = 5  # raised whenever the same parameters give other pixels or other bytes
 
 WITHOUT_EFFECT_ON_BYTES: Final = ("preview", "cache", "response_format", "metadata", "aspect_ratio", "megapixels")
 

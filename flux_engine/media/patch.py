@@ -30,13 +30,13 @@ class Patch:
 
     def cut(self, width: int, height: int, *, cell: int) -> tuple[Image.Image, Image.Image]:
         """The part and its mask at `width` x `height`. A model draws cells of `cell` pixels: each that the mask
-        touches."""
+        touches, and those around them. A drawing that ended with the mask would jump there by itself."""
         part = self.canvas.crop(self.box)
         if part.size != (width, height):
             part = part.resize((width, height), Image.Resampling.LANCZOS)
         white = self.mask.crop(self.box).point(lambda level: 255 * (level >= WHITE_FROM)).convert("F")
         share = np.asarray(white.resize((width // cell, height // cell), Image.Resampling.BOX))
-        cells = Image.fromarray(((share > 0) * 255).astype(np.uint8))
+        cells = Image.fromarray(((share > 0) * 255).astype(np.uint8)).filter(ImageFilter.MaxFilter(3))
         return part, cells.resize((width, height), Image.Resampling.NEAREST)
 
     def put_back(self, drawn: Image.Image) -> Image.Image:

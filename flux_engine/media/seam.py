@@ -4,8 +4,9 @@ Outside the mask every pixel stays what it was: the blend lies inside it. A mode
 and what it draws does not end where a mask ends, so a plain paste shows an edge. Here the difference between picture
 and drawing, known around the mask, is spread smoothly over the inside and added there (Perez et al., Poisson Image
 Editing, 2003): across the edge the pixels then change as they do within the drawing. A slight difference is one of
-colour and is taken from all of the inside. The rest is a thing that the edge cuts through, and fades within the blend:
-else a red sun that touches the edge would be washed out by the sky around it.
+colour and is taken from all of the inside. The rest is a thing that the edge cuts through, and fades within a few
+blends: else a red sun that touches the edge would be washed out by the sky around it. It fades slowly at first, so that
+the steepest change lies further in and not at the edge, where it would draw a line.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ RELAXATIONS: Final = 4  # of the spread difference, at each scale
 BILINEAR: Final = Image.Resampling.BILINEAR
 MARGIN: Final = 4  # pixels around a mask in which the difference is looked at
 SLIGHT: Final = 24  # levels: more is no difference of colour
+FADES_OVER: Final = 1.7  # times the blend: what an edge cuts through has its own colour after about four of them
 
 Values = NDArray[np.float32]
 
@@ -41,7 +43,7 @@ def put_back(drawn: Image.Image, into: Image.Image, mask: Image.Image, *, feathe
     part = mask.crop(near)
     inside = np.asarray(part) > 0
     before, after = _values(into.crop(near)), _values(drawn.crop(near))
-    fitted = after + _correction(before - after, ~inside, fades_over=max(feather, 1))
+    fitted = after + _correction(before - after, ~inside, fades_over=FADES_OVER * max(feather, 1))
     share = blend(part, feather)[..., None]
     mixed = np.where(inside[..., None], before + (fitted - before) * share, before)
     whole = into.copy()
@@ -62,12 +64,20 @@ def blend(mask: Image.Image, feather: int) -> Values:
     return blended
 
 
-def _correction(difference: Values, known: NDArray[np.bool_], *, fades_over: int) -> Values:
+def _correction(difference: Values, known: NDArray[np.bool_], *, fades_over: float) -> Values:
     is_slight = known & (np.abs(difference).max(-1) <= SLIGHT)
     correction = spread(difference, is_slight)
     if (known & ~is_slight).any():
-        correction = correction + spread(difference - correction, known, fades_over=fades_over)
+        correction = correction + _faded(difference - correction, known, fades_over=fades_over)
     return correction
+
+
+def _faded(values: Values, known: NDArray[np.bool_], *, fades_over: float) -> Values:
+    """`values` where they are `known`; from there they fade to 0, along an edge with no slope at its beginning."""
+    with_ones = np.concatenate([values, np.ones_like(values[..., :1])], axis=-1)
+    found = spread(with_ones, known, fades_over=fades_over)
+    fading, left = found[..., :-1], found[..., -1:]  # both fall alike, so their quotient is what is known nearby
+    return fading * left * (3 - 2 * left)
 
 
 def spread(values: Values, known: NDArray[np.bool_], *, fades_over: float = math.inf) -> Values:
