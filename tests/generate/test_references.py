@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -15,6 +16,7 @@ from PIL import Image
 from flux_engine.generate.gpu import Cancellation
 from flux_engine.generate.image import ImageGenerator
 from flux_engine.generate.references import at_least
+from flux_engine.generate.start import start_of
 from flux_engine.inputs.fetcher import JobInputs
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job
@@ -22,10 +24,15 @@ from flux_engine.media.decode import Pictures
 from flux_engine.models.catalog import CATALOG
 from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.spec import ModelSpec
+from flux_engine.net.fetch import Fetcher
 from flux_engine.progress import Progress
 from tests.conftest import context_for
 from tests.generate.conftest import loaded
+from tests.generate.test_control import base64_of
+from tests.inputs.test_references import inputs_of
 from tests.models.tiny_models import tiny_model
+
+Named = Callable[[str, str], dict[str, Any]]
 
 COLOURS = ("red", "lime", "blue", "white", "black", "yellow", "cyan", "magenta", "orange", "purple")
 SEEING = [  # Kontext's pipeline would enlarge a reference to a megapixel: minutes here
@@ -70,6 +77,35 @@ async def test_every_number_and_order_is_another_picture(spec: ModelSpec, count:
     else:
         assert made != painted(model, seen[::-1])
         assert made != painted(model, seen[:-1])
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        lambda first, second: {"images": [first, second]},
+        lambda first, second: {"input_images": [first, second]},
+        lambda first, second: {"image_urls": [first, second]},
+        lambda first, second: {"reference_images": [first, second]},
+        lambda first, second: {"image[]": [first, second]},
+        lambda first, second: {"input_image_2": second, "input_image": first},
+        lambda first, second: {"input_image_1": first, "input_image_2": second},
+    ],
+    ids=["ours", "Replicate", "fal", "reference_images", "OpenAI", "BFL", "numbered"],
+)
+async def test_the_order_of_every_clients_spelling_reaches_the_pipeline(named: Named, tmp_path: Path) -> None:
+    """From a job as it is sent, over the fetched files, to the pictures that the pipeline is called with."""
+    (spec,) = (spec for spec in SEEING if spec.name == "FLUX.2-dev")
+    fetch, texts = inputs_of(tmp_path, Fetcher()).fetch, [base64_of(one) for one in pictures(2)]
+    seen = []
+    for first, second in (texts, texts[::-1]):
+        asked = {"prompt": "image 1 beside image 2", "width": 64, "height": 64, "seed": 3} | named(first, second)
+        job = parse_job(Request(id="job", input=asked | {"model": spec.id}), context_for(spec))
+        assert isinstance(job, ImageJob)
+        found = await fetch(job)
+        called = start_of(loaded(spec, tiny_model(spec)), job, found.pictures).arguments["image"]
+        seen.append([one.tobytes() for one in called])
+    first, second = (one.tobytes() for one in pictures(2))
+    assert seen == [[first, second], [second, first]]
 
 
 async def test_a_small_reference_is_enlarged_to_what_the_processor_takes() -> None:
