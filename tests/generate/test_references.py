@@ -104,8 +104,8 @@ async def test_the_order_of_every_clients_spelling_reaches_the_pipeline(named: N
         found = await fetch(job)
         called = start_of(loaded(spec, tiny_model(spec)), job, found.pictures).arguments["image"]
         seen.append([one.tobytes() for one in called])
-    first, second = (one.tobytes() for one in pictures(2))
-    assert seen == [[first, second], [second, first]]
+    brought = [one.tobytes() for one in pictures(2)]
+    assert seen == [brought, brought[::-1]]
 
 
 async def test_a_small_reference_is_enlarged_to_what_the_processor_takes() -> None:
