@@ -22,6 +22,8 @@ from builder.images.store import Store
 PNG: Final = b"\x89PNG"
 GATEWAY: Final = "http://127.0.0.1:8080"
 JOB: Final = {"prompt": "a red sun over purple mountains", "seed": 7, "num_inference_steps": 4}
+FINAL: Final = ("completed", "failed", "cancelled")
+LOOK_S: Final = 0.2
 KEY: Final = re.compile(r"flux_[A-Za-z0-9]+_[A-Za-z0-9]+")
 
 
@@ -81,6 +83,9 @@ def whole_system(store: Store, folder: Path, services: list[Service], *, user: s
         (key,) = keys
         began = time.monotonic()
         task = json.loads(_asked("/generate-image", key, JOB))
+        while task["status"] not in FINAL:  # on a busy machine a picture takes longer than a request waits
+            time.sleep(LOOK_S)
+            task = json.loads(_asked(f"/task/{task['task_id']}/status", key))
         if task["status"] != "completed":
             raise RuntimeError(f"no picture: {task}\n{running.log('worker')[-3000:]}")
         picture = _asked(f"/task/{task['task_id']}/result", key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -35,6 +36,7 @@ def page(layers: Mapping[str, Sequence[Layer]], runs: Sequence[Run], *, built: M
         healthy = ", ".join(f"{name} {seconds:.1f}" for name, seconds in run.healthy_after_s.items())
         volumes = ", ".join(run.volumes)
         parts.append(f"| {run.what} | {run.user} | {healthy} | {run.seconds:.1f} | {run.size_bytes} | {volumes} |")
+    parts.append(f"\nMade on {os.cpu_count()} cores, {os.getloadavg()[1]:.0f} processes at a time wanting them.")
     return "\n".join(parts) + "\n"
 
 
