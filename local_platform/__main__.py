@@ -18,8 +18,6 @@ from local_platform.processes import WorkerDied
 from local_platform.server import Platform
 from local_platform.workers import WorkerPool
 
-WATCH_S = 0.5
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
@@ -43,14 +41,9 @@ async def _serve(options: argparse.Namespace) -> None:
 
 
 async def _keep(pool: WorkerPool, count: int) -> None:
-    """Start `count` workers, and another for each that ends or asks to be replaced."""
+    """Until a worker cannot be started, which is said."""
     try:
-        await pool.start(count)
-        while True:
-            for worker in pool.outgoing():
-                print(f"{worker.id} is replaced", flush=True)
-                await pool.replace(worker)
-            await asyncio.sleep(WATCH_S)
+        await pool.keep(count, say=_print)
     except (WorkerDied, TimeoutError) as error:
         print(error, flush=True)
 
@@ -76,8 +69,12 @@ def _greeting(platform: Platform) -> str:
     )
 
 
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
 def _print_line(worker: str, line: str) -> None:
-    print(f"{worker} | {line}", flush=True)
+    _print(f"{worker} | {line}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -50,7 +50,7 @@ class CeleryPool(Pool):
         except TimeoutError:
             raise TimeoutError(f"{worker.id} did not answer within {timeout_s:g} s\n{tail(worker)}") from None
         await worker.wait()
-        raise WorkerDied(f"{worker.id} ended with status {worker.returncode} at its start\n{tail(worker)}")
+        raise WorkerDied(worker, "at its start")
 
 
 def _free_port() -> int:

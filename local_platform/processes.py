@@ -13,13 +13,14 @@ import signal
 import tempfile
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 KEPT_LINES: Final = 10_000
 START_TIMEOUT_S: Final = 120.0
+KEEP_S: Final = 0.5
 GUARD: Final = ("sh", "-c", 'read -r _; kill -9 -- "-$0"')  # its standard input ends with whoever holds it
 INHERITED: Final = ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
@@ -27,7 +28,12 @@ OnLine = Callable[[str, str], None]
 
 
 class WorkerDied(Exception):
-    """A worker ended before it asked for a job; the text holds its last lines."""
+    """A worker ended before it could take a job; the text holds its last lines. One that was killed may fare better
+    when it is started again, one that ended by itself will not."""
+
+    def __init__(self, worker: WorkerProcess, when: str) -> None:
+        super().__init__(f"{worker.id} ended with status {worker.returncode} {when}\n{tail(worker)}")
+        self.is_killed: Final = worker.returncode is not None and worker.returncode < 0
 
 
 class WorkerProcess:
@@ -180,6 +186,26 @@ class Pool(ABC):
         await worker.kill()
         self.workers.remove(worker)
         return (await self.start(timeout_s=timeout_s))[0]
+
+    async def keep(self, count: int, *, say: Callable[[str], None] = lambda line: None) -> None:
+        """Start `count` workers, and another for each that ends or is killed, until this is cancelled.
+
+        Raises WorkerDied for one that ends by itself at its start, and TimeoutError.
+        """
+        await self._kept(self.start(count), say)
+        while True:
+            for worker in self.outgoing():
+                say(f"{worker.id} is replaced")
+                await self._kept(self.replace(worker), say)
+            await asyncio.sleep(KEEP_S)
+
+    async def _kept(self, starting: Awaitable[object], say: Callable[[str], None]) -> None:
+        try:
+            await starting
+        except WorkerDied as death:
+            if not death.is_killed:
+                raise
+            say(str(death))  # it is among the outgoing
 
     def outgoing(self) -> list[WorkerProcess]:
         """The workers whose place another is to take: those that have ended."""

@@ -93,7 +93,7 @@ async def serve(
 async def _run(gateway: Gateway, pool: Pool, stop: asyncio.Event, *, workers: int, key: str) -> None:
     server = _Server(config_of(gateway.settings, create_app(gateway)), gateway)
     serving = asyncio.create_task(server.serve())
-    keeping = asyncio.create_task(_keep(pool, workers))
+    keeping = asyncio.create_task(pool.keep(workers))
     greeting = asyncio.create_task(_greet(gateway, key, has_workers=workers > 0))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((serving, keeping, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -111,15 +111,6 @@ class _Server(GatewayServer):
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         """Leave signals to `serve`, which has more to end."""
         return nullcontext()
-
-
-async def _keep(pool: Pool, count: int) -> None:
-    """Start `count` workers, and another for each that ends. Raises WorkerDied and TimeoutError."""
-    await pool.start(count)
-    while True:
-        for worker in pool.outgoing():
-            await pool.replace(worker)
-        await asyncio.sleep(WATCH_S)
 
 
 async def _greet(gateway: Gateway, key: str, *, has_workers: bool) -> None:

@@ -81,7 +81,7 @@ class WorkerPool(Pool):
         if state is None:
             raise TimeoutError(f"{worker.id} asked for no job within {timeout_s:g} s\n{tail(worker)}")
         await worker.wait()
-        raise WorkerDied(f"{worker.id} ended with status {worker.returncode} before it asked for a job\n{tail(worker)}")
+        raise WorkerDied(worker, "before it asked for a job")
 
     def _state(self, worker: WorkerProcess) -> str | None:
         seen = self._platform.endpoint.worker(worker.id)

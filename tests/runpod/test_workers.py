@@ -171,8 +171,21 @@ asyncio.run(main())
             await asyncio.sleep(0.02)
 
 
+async def test_a_worker_killed_at_its_start_is_replaced(tmp_path: Path) -> None:
+    killed_once = f'[ -e {tmp_path}/killed ] || {{ touch {tmp_path}/killed; kill -9 $$; }}; exec "$@"'
+    said: list[str] = []
+    async with Platform() as platform, LoggedPool(platform, command=("sh", "-c", killed_once, "sh", *ECHO)) as pool:
+        keeping = asyncio.create_task(pool.keep(1, say=said.append))
+        job = await done(platform, submit(platform, {"say": "hello"}))
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+    assert job.status is Status.COMPLETED
+    assert said[0].startswith("worker-1 ended with status -9 before it asked for a job")
+    assert said[1:] == ["worker-1 is replaced"]
+
+
 async def test_a_worker_that_cannot_start_says_why() -> None:
     async with Platform() as platform:
         async with LoggedPool(platform, command=("python3", "-c", "raise SystemExit('no model')")) as pool:
             with pytest.raises(WorkerDied, match="no model"):
-                await pool.start()
+                await pool.keep(1)
