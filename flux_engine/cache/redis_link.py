@@ -2,9 +2,10 @@
 
 A call is repeated at most once, on a fresh connection, which mends the sockets of a worker that was frozen and woken. A
 call that fails because of the server raises CacheAway, the log says so once, and no further call is tried for
-`retry_after_s`: a server that is down costs a job milliseconds, not time-outs. The first call that succeeds again is
-logged too. A server that answers with an error, for instance because it is full, is not down: the next call is tried at
-once, since the server may accept it. What is stored is unknown here.
+`retry_after_s`: a server that is down costs a job milliseconds, not time-outs. One that refuses connections costs
+milliseconds anyway and is tried again sooner, so that little is made without it once it is back. The first call that
+succeeds again is logged too. A server that answers with an error, for instance because it is full, is not down: the
+next call is tried at once, since the server may accept it. What is stored is unknown here.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 log = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S: Final = 2.0
 MAX_CONNECTIONS: Final = 64
 RETRY_AFTER_S: Final = 5.0
+RETRY_REFUSED_S: Final = 0.5
 REFUSALS_EVERY_S: Final = 60.0  # between two log lines of one kind
 KNOWN_REFUSALS: Final = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM", "CROSSSLOT", "MOVED", "CLUSTERDOWN")
 
@@ -158,7 +161,8 @@ class RedisLink:
             # Log the kind of the error only: its text may hold an address with a password.
             reason = str(error) if isinstance(error, CacheAway) else type(error).__name__
             log.warning("result cache unreachable, jobs go on without it", extra={"detail": reason})
-        self._next_try = time.monotonic() + self._retry_after_s
+        pause_s = self._retry_after_s if _has_waited(error) else min(self._retry_after_s, RETRY_REFUSED_S)
+        self._next_try = time.monotonic() + pause_s
         return CacheAway("result cache unreachable")
 
     def _refused(self, error: ResponseError) -> CacheAway:
@@ -194,6 +198,11 @@ class Subscription:
                 data: bytes = message["data"]
                 return data
         return None
+
+
+def _has_waited(error: Exception) -> bool:
+    """Whether the call took as long as it may: for an answer, for a connection, or for the embedded server."""
+    return any(isinstance(kind, TimeoutError | RedisTimeout | CacheAway) for kind in (error, error.__cause__))
 
 
 def _kind_of(error: ResponseError) -> str:

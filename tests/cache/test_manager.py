@@ -522,6 +522,25 @@ async def test_redis_is_away_from_the_start_and_comes_later(
     await cache.close()
 
 
+async def test_a_server_that_refuses_connections_is_asked_again_soon(redis: RedisProcess, store: FolderStore) -> None:
+    cache = CacheManager(RemoteServer(redis.url), namespace="test", terms=QUICK, retry_after_s=3600)
+    redis.kill()
+    assert await make(cache, store) == "made without the cache"
+    redis.start()
+    await until(lambda: is_cached(cache, store))
+    await cache.close()
+
+
+async def test_a_server_that_does_not_answer_is_left_alone(redis: RedisProcess, store: FolderStore) -> None:
+    cache = CacheManager(RemoteServer(redis.url), namespace="test", terms=QUICK, call_timeout_s=0.5, retry_after_s=3600)
+    assert await make(cache, store) == "made"
+    redis.freeze()
+    assert await make(cache, store) == "made without the cache"
+    redis.thaw()
+    assert await make(cache, store) == "made without the cache"
+    await cache.close()
+
+
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 @pytest.mark.parametrize("stage", ["generating", "waiting"])
 async def test_redis_goes_away_during_a_job(redis: RedisProcess, store: FolderStore, stage: str, fault: str) -> None:
