@@ -142,12 +142,26 @@ async def test_redis_is_killed_at_any_stage(site: Site, stage: str, is_back_at_o
     digest = check(first, cached=False)
     if not is_back_at_once:
         assert first["warnings"] == [AWAY]
+        again = await site.run()
+        assert check(again, cached=False) == digest
+        assert (again["timings"]["denoise_ms"], again["usage"]["gpu_seconds"]) == (0, 0)  # noted on the volume
         site.redis.start()
     await asyncio.sleep(RECONNECT_S)
     again = await site.run()  # a hit where the server was back before the result was remembered
     assert check(again, cached=again["cached"]) == digest
+    assert again["timings"]["denoise_ms"] == 0
     assert again["cached"] or not is_back_at_once or first["warnings"] == [AWAY]
     assert check(await site.run(), cached=True) == digest
+
+
+async def test_a_note_of_an_object_that_is_gone_is_none(site: Site) -> None:
+    site.redis.kill()
+    digest = check(await site.run(), cached=False)
+    site.s3.kill()
+    site.s3.start()  # and remembers nothing
+    again = await site.run()
+    assert check(again, cached=False) == digest
+    assert again["timings"]["denoise_ms"] > 0
 
 
 @pytest.mark.parametrize("stage", STAGES)

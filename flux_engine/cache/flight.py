@@ -101,11 +101,12 @@ class Flight:
         self._latest = update
         self._news.set()
 
-    async def complete(self, entry: CacheEntry) -> None:
-        """Remember the files of `entry`, which are stored, and wake the waiters. Where the cache does not answer, only
-        `warning` is set."""
+    async def complete(self, entry: CacheEntry) -> bool:
+        """Remember the files of `entry`, which are stored, and wake the waiters. False where the cache does not answer:
+        then only `warning` is set."""
         await self._stop_renewal()
         task = self._task("completed", result=entry)
+        is_remembered = True
         try:
             if not self._lookup.use_cache or not self._slot:
                 await self._scripts.set_task(task)
@@ -113,7 +114,9 @@ class Flight:
                 await self._scripts.complete(self._slot, self._token, entry=entry, task=task)
         except CacheAway:
             self._go_without()
+            is_remembered = False
         self._is_closed = True  # not before: a cancellation meanwhile has to free the lease
+        return is_remembered
 
     async def _enter(self) -> None:
         if not self._lookup.use_cache:

@@ -13,7 +13,8 @@ class Keeping:
 
     `must_store`: the client gets links, so a store that fails fails the job. `may_store`: the store has them at least
     for reuse. `is_remembered`: the cache is told of them. `waits_for_retry`: where the store fails, the volume keeps
-    them for the job's next try. `is_own_only`: what an earlier try left is of use to that very job alone.
+    them for the job's next try. `is_noted`: where the cache does not answer, the volume notes that they are stored.
+    `is_own_only`: what an earlier try left is of use to that very job alone.
     `clears_pending`: once they are stored, no try of a job like it needs what the volume keeps.
     """
 
@@ -21,6 +22,7 @@ class Keeping:
     may_store: bool
     is_remembered: bool
     waits_for_retry: bool
+    is_noted: bool
     is_own_only: bool
     clears_pending: bool
 
@@ -33,6 +35,7 @@ class Keeping:
             may_store=must_store or job.cache,
             is_remembered=True,
             waits_for_retry=must_store and is_own_store,
+            is_noted=is_own_store,
             is_own_only=not job.cache,
             clears_pending=is_own_store and job.cache,
         )

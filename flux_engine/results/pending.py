@@ -1,6 +1,7 @@
-"""Results that could not be delivered, kept on the volume for the retry of their job.
+"""Results that could not be stored or remembered, kept on the volume for the retry of their job.
 
 A job that the platform runs again has the same fingerprint, finds its files here, and uploads them without generating.
+Where the store has the files and only the cache did not answer, a note without them says so.
 The folder is bounded: the oldest results go first. Keeping is best effort: where the volume is full or gone too, the
 log says so and the job's error stays what it was. Files are checked against their hash when they are read back.
 """
@@ -29,7 +30,10 @@ from flux_engine.units import GIB
 
 KEPT_MAX_AGE_S: Final = 24 * 3600.0  # the platform retries within minutes
 KEPT_MAX_BYTES: Final = 2 * GIB
+NOTES_BETWEEN_SWEEPS: Final = 256  # a sweep looks at every folder, and a note has no size to speak of
 JOB_FILE: Final = "job"
+KEPT_FILE: Final = "entry.json"
+NOTE_FILE: Final = "stored.json"
 _FINGERPRINT = re.compile(SHA256)
 log = logging.getLogger(__name__)
 
@@ -40,13 +44,19 @@ class PendingResults:
     def __init__(self, folder: Path, *, max_bytes: int = KEPT_MAX_BYTES) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
+        self._notes = 0
 
     async def keep(self, files: ResultFiles, *, job_id: str) -> bool:
         """Keep the files of the job, all of them at hand; False where the volume does not take them."""
         return await asyncio.to_thread(self._keep, files, job_id)
 
+    async def note(self, entry: CacheEntry, *, job_id: str) -> bool:
+        """Note that the store has the files of the job; False where the volume does not take it."""
+        return await asyncio.to_thread(self._keep, ResultFiles(entry), job_id)
+
     async def find(self, fingerprint: str, *, prefix: str, job_id: str | None = None) -> ResultFiles | None:
-        """What was kept for `fingerprint`, whole, with keys that begin with `prefix`; or None.
+        """What was kept for `fingerprint`, whole, with keys that begin with `prefix`; or None. Of a note no file is at
+        hand: whether the store still has them is not asked here.
 
         With `job_id` only what that very job left: `cache: false` is answered by no other job's result.
         """
@@ -65,12 +75,15 @@ class PendingResults:
         target = self._path(files.entry.fingerprint)
         partial = self._folder / f".{uuid.uuid4().hex}.partial"
         try:
-            self._make_room(sum(len(file.data) for file in files.at_hand))
+            if files.at_hand or self._notes % NOTES_BETWEEN_SWEEPS == 0:
+                self._make_room(sum(len(file.data) for file in files.at_hand))
+            self._notes += not files.at_hand
             partial.mkdir(parents=True)
             for file in files.at_hand:
                 write_durably(partial / _name(file.data), file.data)
             write_durably(partial / JOB_FILE, _name(_bytes_of(job_id)).encode())
-            write_durably(partial / "entry.json", files.entry.model_dump_json().encode())
+            name = KEPT_FILE if files.at_hand else NOTE_FILE
+            write_durably(partial / name, files.entry.model_dump_json().encode())
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
         except OSError as error:
@@ -83,20 +96,19 @@ class PendingResults:
         try:
             if job_id is not None and (path / JOB_FILE).read_bytes() != _name(_bytes_of(job_id)).encode():
                 return None
-            entry = CacheEntry.model_validate_json((path / "entry.json").read_bytes())
-            data = [(path / stored.sha256).read_bytes() for stored in entry.objects()]
+            entry, data = _read(path)
         except FileNotFoundError:
             return None
         except (OSError, ValidationError):
             log.warning("kept result unreadable, making it again")
             shutil.rmtree(path, ignore_errors=True)
             return None
-        is_whole = all(stored.sha256 == _name(part) for stored, part in zip(entry.objects(), data, strict=True))
+        is_whole = all(stored.sha256 == _name(part) for stored, part in zip(entry.objects(), data, strict=False))
         if entry.fingerprint != fingerprint or not is_whole:
             shutil.rmtree(path, ignore_errors=True)
             return None
         entry = entry.under(prefix)
-        files = [NewFile(s.key, part, s.content_type) for s, part in zip(entry.objects(), data, strict=True)]
+        files = [NewFile(s.key, part, s.content_type) for s, part in zip(entry.objects(), data, strict=False)]
         return ResultFiles(entry, tuple(files))
 
     def _make_room(self, needed: int) -> None:
@@ -111,6 +123,15 @@ class PendingResults:
             if used + needed > self._max_bytes or time.time() - kept_at > KEPT_MAX_AGE_S:
                 shutil.rmtree(path, ignore_errors=True)
                 used -= size
+
+
+def _read(path: Path) -> tuple[CacheEntry, list[bytes]]:
+    """The entry that was kept in `path` and its files, of a note none. Raises OSError and ValidationError."""
+    note = path / NOTE_FILE
+    if note.exists():
+        return CacheEntry.model_validate_json(note.read_bytes()), []
+    entry = CacheEntry.model_validate_json((path / KEPT_FILE).read_bytes())
+    return entry, [(path / stored.sha256).read_bytes() for stored in entry.objects()]
 
 
 def _bytes_of(job_id: str) -> bytes:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 
 from flux_engine.ask.questions import Questions
-from flux_engine.cache.flight import Flight
+from flux_engine.cache.flight import Flight, are_stored
 from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.notices import Offer
 from flux_engine.errors import ClientError, DeviceBroken, FluxError, Internal, ModelUnavailable, StorageFailed
@@ -253,16 +253,14 @@ class Worker:
 
     async def _finished(self, run: Run, flight: Flight) -> Finished:
         """The job's files, made now or left by an earlier try, and kept where they should be."""
-        only_of = run.job.id if run.keeping.is_own_only else None
-        left = await self._pending.find(run.fingerprint, prefix=run.store.prefix, job_id=only_of)
+        left = await self._left(run)
         if left is not None:
-            run.turn.give_up()
-            left = await remarked(left, run.stamp, run.store)
             finished, keeping = run.finished(left), run.keeping.found_pending()
         else:
             job, progress, clock = run.job, run.progress, run.clock
             made = await self._generator.make(job, run.inputs, progress=progress, clock=clock, turn=run.turn)
             progress.made()
+            log.debug("result made")
             finished = run.finished(await run.encoded(made), made)
             keeping = run.keeping if made.identity == run.model else run.keeping.made_otherwise()
         run.progress.stage("uploading")
@@ -270,8 +268,24 @@ class Worker:
             await self._keep(run, flight, finished.files, keeping)
         return finished
 
+    async def _left(self, run: Run) -> ResultFiles | None:
+        """The files that an earlier try of the job left on the volume, or noted there to be stored. Raises
+        StorageFailed."""
+        only_of = run.job.id if run.keeping.is_own_only else None
+        left = await self._pending.find(run.fingerprint, prefix=run.store.prefix, job_id=only_of)
+        if left is None:
+            return None
+        run.turn.give_up()
+        try:
+            if left.at_hand or await are_stored(left.entry, run.store):
+                return await remarked(left, run.stamp, run.store)
+        except StorageFailed:
+            if run.keeping.must_store:
+                raise
+        return None
+
     async def _keep(self, run: Run, flight: Flight, files: ResultFiles, keeping: Keeping) -> None:
-        """Store `files` and remember them, or leave them for the job's next try. Raises StorageFailed."""
+        """Store `files` and remember them, or leave them or a note for the job's next try. Raises StorageFailed."""
         try:
             with run.clock.measure("upload"):
                 await put_all(run.store, files.at_hand)
@@ -282,9 +296,9 @@ class Worker:
                 raise
             flight.warning = NOT_STORED
             return
-        if keeping.is_remembered:
-            await flight.complete(files.entry)
-        if keeping.clears_pending:
+        if keeping.is_remembered and not await flight.complete(files.entry) and keeping.is_noted:
+            await self._pending.note(files.entry, job_id=run.job.id)
+        elif keeping.clears_pending:
             await self._pending.drop(run.fingerprint)
 
     async def _tell(self, model: ModelIdentity) -> None:

@@ -49,6 +49,20 @@ async def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str) -> Non
     assert await kept.find(ONE, prefix="flux") is None
 
 
+async def test_a_note_is_found_without_its_files_until_they_are_kept(tmp_path: Path) -> None:
+    kept = PendingResults(tmp_path / "pending")
+    entry = entry_of(ONE, b"picture", prefix="flux")
+    assert await kept.note(entry, job_id="job-1")
+    found = await PendingResults(tmp_path / "pending").find(ONE, prefix="art")
+    assert found is not None
+    assert (found.entry, found.at_hand) == (entry.under("art"), ())
+    assert await kept.find(ONE, prefix="flux", job_id="job-2") is None
+    await kept.keep(held(entry, b"picture"), job_id="job-1")
+    found = await kept.find(ONE, prefix="flux")
+    assert found is not None
+    assert [file.data for file in found.at_hand] == [b"picture"]
+
+
 async def test_a_volume_that_takes_nothing_is_not_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "pending").write_text("a file")
     entry = entry_of(ONE, b"picture")
