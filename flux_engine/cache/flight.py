@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final
 
+from flux_engine.cache.late import LateWrites
 from flux_engine.cache.lua import WAKE, CacheScripts, Claimed, Hit, Wait
 from flux_engine.cache.redis_link import CacheAway
 from flux_engine.errors import FluxError, StorageFailed
@@ -61,11 +62,12 @@ class Lookup:
 class Flight:
     """See the module. Made by CacheManager.flight; entered once, by one task."""
 
-    def __init__(self, scripts: CacheScripts, lookup: Lookup) -> None:
+    def __init__(self, scripts: CacheScripts, lookup: Lookup, *, late: LateWrites) -> None:
         self.hit: CacheEntry | None = None
         self.warning: str | None = None
         self._scripts = scripts
         self._lookup = lookup
+        self._late = late
         self._token = secrets.token_hex(16)
         self._started_at = datetime.now(UTC)
         self._slot = ""
@@ -103,17 +105,22 @@ class Flight:
 
     async def complete(self, entry: CacheEntry) -> bool:
         """Remember the files of `entry`, which are stored, and wake the waiters. False where the cache does not answer:
-        then only `warning` is set."""
+        then `warning` is set, and the cache is told once it is back."""
         await self._stop_renewal()
         task = self._task("completed", result=entry)
-        is_remembered = True
-        try:
+
+        async def tell() -> None:
             if not self._lookup.use_cache or not self._slot:
                 await self._scripts.set_task(task)
             else:
                 await self._scripts.complete(self._slot, self._token, entry=entry, task=task)
+
+        is_remembered = True
+        try:
+            await tell()
         except CacheAway:
             self._go_without()
+            self._late.insist(tell)
             is_remembered = False
         self._is_closed = True  # not before: a cancellation meanwhile has to free the lease
         return is_remembered

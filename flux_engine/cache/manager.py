@@ -14,6 +14,7 @@ from typing import Final
 
 from flux_engine.cache.embedded import EmbeddedServer
 from flux_engine.cache.flight import Flight, Lookup, are_stored
+from flux_engine.cache.late import LateWrites
 from flux_engine.cache.lua import CacheScripts, Terms
 from flux_engine.cache.measurements import Measurements
 from flux_engine.cache.notices import Notices
@@ -45,6 +46,7 @@ class CacheManager:
     ) -> None:
         self._link = RedisLink(server, call_timeout_s=call_timeout_s, retry_after_s=retry_after_s)
         self._scripts = CacheScripts(self._link, namespace=namespace, terms=terms or Terms())
+        self._late = LateWrites()
         self.measurements: Final = Measurements(self._link, namespace=namespace)
         self.notices: Final = Notices(self._link, namespace=namespace)
 
@@ -57,7 +59,7 @@ class CacheManager:
 
     def flight(self, lookup: Lookup) -> Flight:
         """An async context manager; see flight.py."""
-        return Flight(self._scripts, lookup)
+        return Flight(self._scripts, lookup, late=self._late)
 
     async def find(self, fingerprint: str, *, store: ResultStore) -> CacheEntry | None:
         """What was finished for `fingerprint`, without a claim to make it; whether its files are there is not asked.
@@ -90,6 +92,7 @@ class CacheManager:
 
     async def close(self) -> None:
         """Leave the server; an embedded one ends with its last worker."""
+        await self._late.close()
         await self._link.close()
 
 

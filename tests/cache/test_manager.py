@@ -516,10 +516,32 @@ async def test_redis_is_away_from_the_start_and_comes_later(
     assert caplog.text.count("result cache unreachable") == 1
     redis.start()
     await until(lambda: is_cached(cache, store))
-    assert await make(cache, store) == "made"
-    assert await make(cache, store) == "hit"
+    assert await make(cache, store, fingerprint=TWO) == "made"
+    assert await make(cache, store, fingerprint=TWO) == "hit"
     assert caplog.text.count("result cache reachable again") == 1
     await cache.close()
+
+
+async def test_what_was_made_while_redis_was_away_is_a_hit_once_it_is_back(
+    redis: RedisProcess, store: FolderStore
+) -> None:
+    cache, other = cache_at(redis.url), cache_at(redis.url)
+    async with cache.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
+        redis.kill()
+        assert not await owner.complete(await stored(store, ONE, b"x"))
+    redis.start()
+    await until(lambda: is_hit(other, store))
+    assert not await has_lease(redis)
+    status = await other.task_status("owner")
+    assert status is not None
+    assert status.status == "completed"
+    assert status.result is not None
+    for manager in (cache, other):
+        await manager.close()
+
+
+async def is_hit(cache: CacheManager, store: FolderStore) -> bool:
+    return await cache.find_stored(ONE, store=store) is not None
 
 
 async def test_a_server_that_refuses_connections_is_asked_again_soon(redis: RedisProcess, store: FolderStore) -> None:
