@@ -7,14 +7,17 @@ outcome.faults == []
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import random
 import re
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,18 +36,23 @@ USERS: Final = 10
 BACK_AFTER_S: Final = (0.1, 0.8)
 DAY: Final = 1_000_000
 RECOUNT_S: Final = LEFT_OPEN_S + 60
-JOB_DONE: Final = re.compile(r'\{"time".*"event": "job done".*\}')
+RESULT_MADE: Final = re.compile(r'\{"time".*"event": "result made".*\}')
+STORED: Final = re.compile(r'\[(?P<at>[^\]]+)\] "PUT /\S+/(?P<sha256>[0-9a-f]{64})\.png HTTP/1\.1" 200')
+STORED_WITHIN_S: Final = 1.0  # the bucket's log counts whole seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`made` says how often the pictures of a task were made; twice only where a kill took away what was made."""
+    """`made` says how often the pictures of a task were made: more than once where a kill came before the bucket had
+    the picture. `made_after_stored` are the tasks whose picture was made again although the bucket had it, which is a
+    fault."""
 
     clients: list[Client]
     kills: Counter[Victim]
     faults: list[str]
     seconds: float
     made: Counter[int]
+    made_after_stored: list[int]
 
     @property
     def reconnections(self) -> int:
@@ -89,9 +97,11 @@ class Storm:
             await killing
             faults = [fault for client in clients for fault in client.faults()]
             faults += await self._recount(http, clients)
-            made = Counter(self._made().values())
+        made, again = self._made(), self._made_after_stored(clients)
+        faults += [f"task {number} was made again after its picture was stored" for number in again]
         faults += await self._compared(clients)
-        return Outcome(clients, self._killed, faults, time.monotonic() - began, made)
+        counts = Counter(len(made[client.task_id]) for client in clients)
+        return Outcome(clients, self._killed, faults, time.monotonic() - began, counts, again)
 
     async def _run(self, client: Client, http: httpx2.AsyncClient) -> None:
         await client.run(http)
@@ -158,10 +168,24 @@ class Storm:
             await until(is_expected, patience_s=RECOUNT_S)
         return await charged()
 
-    def _made(self) -> Counter[str]:
-        """How often each task's picture was made, as the workers say."""
-        lines = [json.loads(found) for found in JOB_DONE.findall(self._system.worker_log())]
-        return Counter(line["job_id"] for line in lines if line.get("detail") != "cached")
+    def _made(self) -> Mapping[str, list[float]]:
+        """When the making of each task's picture ended, as the workers say."""
+        made = defaultdict[str, list[float]](list)
+        for found in RESULT_MADE.findall(self._system.worker_log()):
+            line = json.loads(found)
+            made[line["job_id"]].append(datetime.fromisoformat(line["time"]).timestamp())
+        return made
+
+    def _made_after_stored(self, clients: list[Client]) -> list[int]:
+        """The tasks whose picture was made once more when the bucket had it, by the bucket's own log: a worker that is
+        killed may take its last lines along."""
+        stored: dict[str, float] = {}
+        for found in STORED.finditer(self._system.bucket_log()):
+            at = datetime.strptime(found["at"], "%d/%b/%Y %H:%M:%S").astimezone()  # in local time
+            stored.setdefault(found["sha256"], at.timestamp() + STORED_WITHIN_S)
+        made = self._made()
+        first = {client.number: stored.get(hashlib.sha256(client.picture).hexdigest(), inf) for client in clients}
+        return [c.number for c in clients if any(at > first[c.number] for at in made[c.task_id])]
 
     async def _compared(self, clients: list[Client]) -> list[str]:
         """Every picture, with what an undisturbed worker makes."""

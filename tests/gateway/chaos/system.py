@@ -1,6 +1,7 @@
-"""The processes of a storm: Redis, two gateways on one folder of results, and workers behind either queue.
+"""The processes of a storm: Redis, a bucket, two gateways, and workers behind either queue.
 
-A kill is SIGKILL, and what was killed comes back a moment later on its old address.
+A kill is SIGKILL, and what was killed comes back a moment later on its old address. The bucket is the one part that no
+deployment has to keep alive itself: it stays.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from typing import Final, Literal, Self
 import httpx2
 import psutil
 
+from flux_engine.cache.notices import Notices
+from flux_engine.cache.redis_link import RedisLink, RemoteServer
 from flux_engine.gateway.settings import GatewaySettings
-from tests.servers import RedisProcess, free_port
+from tests.servers import ACCESS_KEY, SECRET_KEY, RedisProcess, S3Process, free_port
 
 ROOT: Final = Path(__file__).parents[3]
 Queue = Literal["runpod", "celery"]
@@ -30,6 +33,7 @@ VICTIMS: Final[dict[Queue, tuple[Victim, ...]]] = {
     "celery": ("gateway", "redis", "worker"),
 }
 GATEWAYS: Final = 2
+NAMESPACE: Final = "chaos"
 READY_S: Final = 180.0
 LOOK_S: Final = 0.1
 CELERY_WORKER: Final = (
@@ -49,17 +53,20 @@ class System:
         self._ports = [free_port() for _ in range(GATEWAYS)]
         self._platform_port = free_port()
         self._processes: dict[str, asyncio.subprocess.Process] = {}
-        (folder / "redis").mkdir(parents=True)
+        for name in ("redis", "bucket", "volume"):
+            (folder / name).mkdir(parents=True)
         self.redis: Final = RedisProcess(folder / "redis")
+        self.bucket: Final = S3Process(folder / "bucket")
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.redis.start)
+        await asyncio.gather(asyncio.to_thread(self.redis.start), asyncio.to_thread(self.bucket.start))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for process in self._processes.values():
             await _end(process)
         self.redis.kill()
+        self.bucket.kill()
 
     async def start(self) -> None:
         """Everything but Redis. Raises TimeoutError."""
@@ -81,6 +88,10 @@ class System:
         """What all workers have printed."""
         name = "platform" if self._queue == "runpod" else "worker-*"
         return "\n".join(path.read_text(errors="replace") for path in sorted(self._folder.glob(f"{name}.log")))
+
+    def bucket_log(self) -> str:
+        """Every request that the bucket has answered."""
+        return (self._folder / "bucket" / "output.log").read_text(errors="replace")
 
     async def kill(self, victim: Victim, *, back_after_s: float) -> None:
         if victim == "redis":
@@ -117,9 +128,14 @@ class System:
     def _environment(self) -> dict[str, str]:
         return {
             "REDIS_URL": self.redis.url,
-            "CACHE_NAMESPACE": "chaos",
+            "CACHE_NAMESPACE": NAMESPACE,
+            "BUCKET_ENDPOINT_URL": self.bucket.url,
+            "BUCKET_NAME": "pictures",
+            "BUCKET_ACCESS_KEY_ID": ACCESS_KEY,
+            "BUCKET_SECRET_ACCESS_KEY": SECRET_KEY,
             "FLUX_MODEL": "flux-tiny",
             "WARMUP": "eager",
+            "LOG_LEVEL": "DEBUG",
             "MODEL_VOLUME": str(self._folder / "volume"),
             "OMP_NUM_THREADS": "1",
             "CELERY_FOLDER": str(self._folder / "parcels"),
@@ -138,7 +154,6 @@ class System:
             "RUNPOD_API_KEY": "local",
             "RUNPOD_ENDPOINT_BASE_URL": f"http://127.0.0.1:{self._platform_port}/v2",
             "TASK_MAX_ATTEMPTS": "50",
-            "LOG_LEVEL": "INFO",
         }
 
     # ----------------------------------------------------------------------------------- processes
@@ -179,6 +194,12 @@ class System:
                     if time.monotonic() > deadline:
                         raise TimeoutError(f"the gateway on {port} is not ready; see {self._folder}")
                     await asyncio.sleep(LOOK_S)
+        link = RedisLink(RemoteServer(self.redis.url))
+        while await Notices(link, namespace=NAMESPACE).current_offer() is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no worker is ready; see {self._folder}")
+            await asyncio.sleep(LOOK_S)
+        await link.close()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
