@@ -49,7 +49,10 @@ def main() -> int:
     print(f"pictures by how often they were made: {dict(sorted(outcome.made.items()))}")
     print(f"pictures made again that the bucket had: {len(outcome.made_after_stored)}")
     print(f"creations sent: {sum(client.creations for client in outcome.clients)}")
-    print("\n".join(outcome.faults) or "no task was lost, failed, charged twice, made twice or told out of order")
+    print(
+        "\n".join(outcome.faults)
+        or "no task was lost, failed, charged twice, told out of order or made again once it was stored"
+    )
     return 1 if outcome.faults else 0
 
 
