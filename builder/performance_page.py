@@ -170,7 +170,9 @@ def _throughput(data: dict[str, Any]) -> str:
     parts = [
         "Jobs of 256x256 and 16 steps at once, one warm worker. By default the next job is taken once the GPU has done "
         "with the one before, which is encoded, uploaded and posted meanwhile. Counted from a batch's first answer to "
-        "its last, as of a queue that never runs dry.\n"
+        "its last, as of a queue that never runs dry. While a job runs the SDK looks once a second whether it may take "
+        "another, so plain's jobs begin on its seconds: a faster machine makes ours faster and plain's not, or all at "
+        "once by a second. That is why the ratios of two runs differ by more than the machine.\n"
     ]
     for upload_ms, figures in data["uploads_ms"].items():
         parts.append(f"Uploads of {upload_ms} ms, {data['jobs'][upload_ms]} jobs a batch:\n\n{_compared(figures)}")
