@@ -36,7 +36,7 @@ def page(layers: Mapping[str, Sequence[Layer]], runs: Sequence[Run], *, built: M
         healthy = ", ".join(f"{name} {seconds:.1f}" for name, seconds in run.healthy_after_s.items())
         volumes = ", ".join(run.volumes)
         parts.append(f"| {run.what} | {run.user} | {healthy} | {run.seconds:.1f} | {run.size_bytes} | {volumes} |")
-    parts.append(f"\nMade on {os.cpu_count()} cores, {os.getloadavg()[1]:.0f} processes at a time wanting them.")
+    parts.append(f"\nMade on {os.cpu_count()} cores, at a load of {os.getloadavg()[1]:.1f}.")
     return "\n".join(parts) + "\n"
 
 
