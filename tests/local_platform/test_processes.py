@@ -1,0 +1,45 @@
+"""Worker processes never outlive whoever started them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import psutil
+
+from tests import waiting
+
+ROOT = Path(__file__).parents[2]
+STARTS_AND_WAITS = """
+import asyncio
+from pathlib import Path
+from local_platform.processes import WorkerProcess
+
+async def main():
+    command = ("sh", "-c", "sleep 600 & wait")
+    worker = await WorkerProcess.start("one", command=command, environment={}, directory=Path("."))
+    print(worker.pid, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_worker_and_its_children_end_with_a_starter_that_is_killed() -> None:
+    pipe = asyncio.subprocess.PIPE
+    starter = await asyncio.create_subprocess_exec(sys.executable, "-c", STARTS_AND_WAITS, cwd=ROOT, stdout=pipe)
+    assert starter.stdout is not None
+    worker = psutil.Process(int(await starter.stdout.readline()))
+    await waiting.until(lambda: bool(worker.children()))
+    family = [worker, *worker.children()]
+    starter.kill()
+    await starter.wait()
+    await waiting.until(lambda: not any(_runs(one) for one in family))
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
