@@ -81,7 +81,13 @@ BESIDE = {  # by name: its repository, the files there that are fetched, and whe
 }
 
 
-@pytest.mark.parametrize("name", BESIDE)
+ONE_OF_EACH_KIND = [  # a file, and a folder
+    pytest.param(name, marks=() if name in ("RealESRGAN_x4", "FLUX.1-ControlNet-Union-Pro") else pytest.mark.slow)
+    for name in BESIDE
+]
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
 def test_networks_beside_models_are_fetched_once(tmp_path: Path, name: str) -> None:
     repository, names, place = BESIDE[name]
     files = {file: os.urandom(2_000) for file in names} | {"README.md": b"more"}
@@ -104,7 +110,7 @@ def test_networks_beside_models_are_fetched_once(tmp_path: Path, name: str) -> N
     assert fetched.read_bytes() == b"newer"
 
 
-@pytest.mark.parametrize("name", BESIDE)
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
 def test_a_network_that_cannot_be_fetched_is_not_there(tmp_path: Path, name: str) -> None:
     repository, names, place = BESIDE[name]
     gated = dict.fromkeys(names, b"weights")
