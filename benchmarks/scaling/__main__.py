@@ -16,7 +16,6 @@ from typing import Final
 from benchmarks.fleet import table
 from benchmarks.scaling.growth import (
     PLANNED_SHARE,
-    S3_PUTS,
     Prices,
     gateways,
     money_per_1000,
@@ -43,13 +42,16 @@ def main() -> None:
     parser.add_argument("--model", default="FLUX.1-schnell")
     parser.add_argument("--serverless", type=float, default=1.20, help="price of an hour by the second, USD")
     parser.add_argument("--month", type=float, default=500.0, help="price of a month of one's own card, USD")
+    parser.add_argument(
+        "--bucket", default="moto, a stand-in", help="what serves S3 at BUCKET_ENDPOINT_URL, where that is set"
+    )
     options = parser.parse_args()
     costs = known(options.costs) or asyncio.run(measure(tasks=options.tasks))
     if options.costs is not None:
         options.costs.write_text(costs.to_json())
     kind = kind_of(options.gpu, options.model, deliver_s=costs.around_gpu_s)
     cold_s = kind.first_look_s + kind.load_s
-    print(parts(costs))
+    print(parts(costs, server=options.bucket))
     print(
         f"\n{options.model} on {options.gpu}: {kind.gpu_s:.2f} s on the GPU, {kind.deliver_s:.2f} s beside it, "
         f"{cold_s:.0f} s from a cold start\n"
@@ -75,7 +77,7 @@ def kind_of(gpu: str, model: str, *, deliver_s: float) -> WorkerKind:
     )
 
 
-def parts(costs: Costs) -> str:
+def parts(costs: Costs, *, server: str) -> str:
     """What one of each part carries."""
     rows = [
         ("a gateway's process", f"{costs.gateway_s * 1000:.1f} ms of a core a task", 60 / costs.gateway_s),
@@ -90,7 +92,11 @@ def parts(costs: Costs) -> str:
             60 / costs.redis_s,
         ),
         ("a shared folder", f"{costs.disk_mb_s:.0f} MB/s, each result flushed", 60 * costs.disk_mb_s / RESULT_MB),
-        ("a bucket", f"{S3_PUTS:,} puts a second and prefix: S3, as published", 60 * S3_PUTS),
+        (
+            f"a bucket: {server}",
+            f"{costs.bucket_puts_s:.0f} puts a second of {RESULT_MB} MB",
+            60 * costs.bucket_puts_s,
+        ),
     ]
     return table(("part", "takes", "carries, jobs a minute"), [(*row[:2], f"{row[2]:,.0f}") for row in rows])
 

@@ -19,7 +19,6 @@ LEAST_JOBS: Final = 500
 WITHIN_S: Final = 10.0
 MONTH_MIN: Final = 30 * 1_440
 PLANNED_SHARE: Final = 0.7  # of a part, that one plans with
-S3_PUTS: Final = 3_500  # a second and prefix, as AWS publishes it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +82,7 @@ def shares(costs: Costs, per_minute: float) -> dict[str, float]:
         "gateway": a_second * costs.gateway_s,
         "Redis": a_second * costs.redis_s,
         "shared folder": a_second * RESULT_MB / costs.disk_mb_s,
-        "bucket": a_second / S3_PUTS,
+        "bucket": a_second / costs.bucket_puts_s,
     }
     return dict(sorted(used.items(), key=lambda pair: -pair[1]))
 

@@ -17,6 +17,7 @@ import psutil
 from redis.asyncio import Redis
 
 from benchmarks.gateways import GatewayProcess, new_key
+from benchmarks.scaling.bucket import puts_a_second
 from local_platform.celery_workers import CeleryPool
 from tests.servers import RedisProcess
 
@@ -37,6 +38,7 @@ class Costs:
     around_gpu_s: float  # of a worker: a job's time that is not the model's
     gateway_mb_s: float  # results streamed by a gateway that keeps one core busy
     disk_mb_s: float  # results written to a folder, each flushed
+    bucket_puts_s: float  # results that an S3 server took in a second
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -81,7 +83,9 @@ async def with_gateway(environment: Mapping[str, str], folder: Path, *, tasks: i
             streamed = await stream_results(http, gateway)
     finally:
         await started.terminate()
-    return Costs(around_gpu_s=around, gateway_mb_s=streamed, disk_mb_s=disk_mb_s(folder), **used)
+    puts_s = await puts_a_second(int(RESULT_MB * 1e6))
+    disk = disk_mb_s(folder)
+    return Costs(around_gpu_s=around, gateway_mb_s=streamed, disk_mb_s=disk, bucket_puts_s=puts_s, **used)
 
 
 async def run_tasks(

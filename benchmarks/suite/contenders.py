@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from local_platform.workers import HANDLER, WorkerPool
 
 ROOT: Final = Path(__file__).parents[2]
 PROMPT: Final = "a large red sun on the left over purple mountains at dusk"
+STEP_S: Final = 0.06  # a step of `running(..., step_s=STEP_S)`
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -56,6 +57,11 @@ class Picture:
         return asked | ({"frames": self.frames} if self.frames else {})
 
 
+def quick(seed: int, *, cache: bool = False) -> Picture:
+    """One whose steps each take a quarter of STEP_S on a core."""
+    return Picture(side=128, seed=seed, cache=cache)
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """One contender with its platform."""
@@ -84,18 +90,30 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    name: str, *, workers: int = 1, volume: Path, environment: Mapping[str, str] | None = None
+    name: str,
+    *,
+    workers: int = 1,
+    volume: Path,
+    environment: Mapping[str, str] | None = None,
+    step_s: float | None = None,
 ) -> AsyncIterator[Running]:
     """Contender `name` with `workers` that have asked for a job; none is started where `workers` is 0. Names that begin
-    with "plain" are the plain worker's."""
+    with "plain" are the plain worker's. With `step_s` each denoising step lasts so long, see `paced`."""
     is_plain = name.startswith("plain")
-    command = (sys.executable, "-u", "-m", "benchmarks.plain.worker") if is_plain else HANDLER
+    command = _command(is_plain, step_s)
     settings = {"MODEL": str(BUNDLED_FOLDER), "FLUX_MODEL": "flux-tiny", "MODEL_VOLUME": str(volume)}
     settings |= {"OMP_NUM_THREADS": "1", **(environment or {})}
     async with Platform() as platform, WorkerPool(platform, command=command, environment=settings) as pool:
         if workers:
             await pool.start(workers)
         yield Running(platform, pool, is_plain)
+
+
+def _command(is_plain: bool, step_s: float | None) -> Sequence[str]:
+    if step_s is not None:
+        worker = "benchmarks.plain.worker" if is_plain else HANDLER[-1]
+        return (sys.executable, "-u", "-m", "benchmarks.suite.paced", str(step_s), worker)
+    return (sys.executable, "-u", "-m", "benchmarks.plain.worker") if is_plain else HANDLER
 
 
 def cpu_s(pid: int) -> float:

@@ -24,9 +24,9 @@ from benchmarks.suite.samples import Figures, alternating
 from local_platform.server import API_KEY, Platform
 from tests.servers import RedisProcess, free_port
 
-TASKS: Final = 60
+TASKS: Final = 30  # a round
 CLIENTS: Final = 6
-ROUNDS: Final = 3
+ROUNDS: Final = 8
 FILE: Final = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 128  # 33 kB
 LOOK_S: Final = 0.02
 RESULT: Final = {

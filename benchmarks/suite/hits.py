@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.cache_hit import requests_of, scripts_run
-from benchmarks.suite.contenders import Picture, Running, cpu_s, running, span_s
+from benchmarks.suite.contenders import STEP_S, Picture, Running, cpu_s, quick, running, span_s
 from benchmarks.suite.samples import Figures, alternating
 from tests.servers import ACCESS_KEY, SECRET_KEY, RedisProcess, S3Process
 
-ROUNDS: Final = 3
-HITS: Final = 40  # a round
-MADE: Final = 2
+ROUNDS: Final = 5
+HITS: Final = 25  # a round
+MADE: Final = 1
 TWINS: Final = 8
 
 
@@ -40,14 +40,18 @@ async def measure(*, rounds: int = ROUNDS) -> dict[str, Any]:
         two = {
             name: await stack.enter_async_context(
                 running(
-                    name, workers=2, volume=folder / "volume", environment=plain if name == "plain" else environment
+                    name,
+                    workers=2,
+                    volume=folder / "volume",
+                    environment=plain if name == "plain" else environment,
+                    step_s=STEP_S,
                 )
             )
             for name in ("ours", "plain")
         }
-        picture = Picture(cache=True)
+        picture = quick(7, cache=True)
         for contender in two.values():  # both workers are warm, and ours have the picture in the cache
-            await asyncio.gather(*(contender.run(Picture(seed=seed)) for seed in range(8)))
+            await asyncio.gather(*(contender.run(quick(seed)) for seed in range(8)))
             await contender.run(picture)
 
         async def once(name: str, _turn: int) -> Figures:
@@ -78,7 +82,7 @@ async def _counted(ours: Running, picture: Picture, redis: RedisProcess, s3: S3P
 async def _twins(contender: Running, turn: int) -> Figures:
     """Identical jobs at once on two workers: seconds until the last has its result, and pictures made."""
     began = contender.platform.endpoint.now()
-    picture = Picture(cache=True, seed=100 + turn)
+    picture = quick(100 + turn, cache=True)
     jobs = [await contender.result(job_id) for job_id in [contender.submit(picture) for _ in range(TWINS)]]
     outputs: list[Any] = [job.result["output"] for job in jobs]
     made = len(jobs) if contender.is_plain else sum(not output["cached"] for output in outputs)

@@ -9,11 +9,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.suite.contenders import ROOT, Picture, Running, running, span_s
+from benchmarks.suite.contenders import ROOT, STEP_S, Picture, Running, running, span_s
 from benchmarks.suite.samples import Figures, alternating
 
 MOSAIC: Final = ROOT / "examples" / "loras" / "mosaic.safetensors"
-ROUNDS: Final = 3
+ROUNDS: Final = 5
+CLIP_ROUNDS: Final = 3
 SWAPS: Final = 3  # a round: each job has another LoRA than the one before
 FRAMES: Final = 16
 
@@ -23,7 +24,10 @@ async def measure(*, rounds: int = ROUNDS) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         volume = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         loras = _two_loras(volume / "loras")
-        two = {name: await stack.enter_async_context(running(name, volume=volume)) for name in ("ours", "plain")}
+        two = {
+            name: await stack.enter_async_context(running(name, volume=volume, step_s=STEP_S))
+            for name in ("ours", "plain")
+        }
         for contender in two.values():
             for lora in loras:
                 await contender.run(_with(lora, 1))
@@ -36,7 +40,8 @@ async def measure(*, rounds: int = ROUNDS) -> dict[str, Any]:
             return {"s": span_s(await two[name].run(_clip(turn))), "peak MB": _peak_mb(two[name])}
 
         found = await alternating(("ours", "plain"), swapped, rounds=rounds)
-        return {"loras": found, "clips": await alternating(("ours", "plain"), clipped, rounds=2), "frames": FRAMES}
+        clips = await alternating(("ours", "plain"), clipped, rounds=CLIP_ROUNDS)
+        return {"loras": found, "clips": clips, "frames": FRAMES}
 
 
 def _with(lora: Path, seed: int) -> Picture:

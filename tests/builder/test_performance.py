@@ -53,7 +53,10 @@ DATA: dict[str, dict[str, Any]] = {
     "loading": {
         "disk": {"bytes": 10**9, "cold_read_mb_s": 2_000},
         "loading s": {"mmap": [5.0], "read_ahead": [4.0]},
-        "step cache": [{"threshold": "none", "cached": 0.0, "s": 1.0, "of the time": 1.0, "psnr": None}],
+        "step cache": [  # as the record has it, by name
+            {"cached": 0.0, "of the time": 1.0, "psnr": None, "s": 1.9, "threshold": "none"},
+            {"cached": 10.0, "of the time": 0.7, "psnr": 55.3, "s": 1.3, "threshold": "0.08"},
+        ],
         "steps": 28,
     },
     "gateway": {"figures": {"accepted ms": two(5.0, 3.0)}, "tasks": 60, "clients": 6},
@@ -84,8 +87,16 @@ def test_every_section_is_on_the_page(measured: dict[str, Any]) -> None:
     assert "| first picture of a cold worker, of plain's time | 0.67 | 0.67 | 0.85 |" in page
     assert "| jobs a second by default, uploads of 300 ms, of plain's | 1.50 | 1.50 | 1.35 |" in page
     assert "| own cost of a 1024x1024 job, png | 0.8% | 0.8% | 2 % |" in page
+    assert "| threshold | steps cached of 28 | seconds | of the time | least PSNR, dB |" in page
+    assert "| 0.08 | 10.0 | 1.3 | 0.7 | 55.3 |" in page
     for title, _ in performance_page.SECTIONS.values():
         assert f"\n## {title}\n" in page
+
+
+def test_how_far_the_two_runs_are_apart_is_said(measured: dict[str, Any]) -> None:
+    measured["gateway"]["data"]["figures"]["done ms"] = {"ours": [[10.0], [12.0]], "plain": [[5.0], [5.0]]}
+    page = performance_page.page(measured)
+    assert "those of the two runs are apart by 20% at most (done ms, ours), by 0% in the median" in page
 
 
 def test_what_is_not_measured_yet_is_said() -> None:
