@@ -104,9 +104,10 @@ class Look:
         """A result that stands ready in the queue is not thrown away because it was asked for late."""
         if task.ticket is not None:
             report = await self._report_at_last(task.ticket)
-            if report is not None and report.state == "completed":
+            output = None if report is None else _result_in(report)
+            if output is not None:
                 with suppress(StorageFailed):  # it had all the time that there was
-                    return await self._completed(task, report)
+                    return await self._finish_with(task, output)
             await self._cancellation.in_queue(task.ticket)
         is_deadline = task.deadline_at is not None and time.time() > task.deadline_at
         reason = "`deadline_seconds` passed" if is_deadline else "no worker finished this task in time; send it again"
@@ -186,11 +187,16 @@ class Look:
         return self._pace.told if can_rest else again_s
 
     async def _completed(self, task: Task, report: Report) -> None:
-        if report.output is None or ("images" not in report.output and "video" not in report.output):
-            await self._lost_by_queue(task)  # a result that the platform dropped for its size, or lost
-            return
+        output = _result_in(report)
+        if output is None:
+            await self._lost_by_queue(task)
+        else:
+            await self._finish_with(task, output)
+
+    async def _finish_with(self, task: Task, output: Mapping[str, Any]) -> None:
+        """End `task` with `output`, a worker's result. Raises StorageFailed."""
         try:
-            adopted = await self._results.adopt(report.output)
+            adopted = await self._results.adopt(output)
         except StorageFailed:
             raise  # another look may find the store well again
         except FluxError as error:
@@ -214,3 +220,9 @@ class Look:
         elif await self._ledger.agenda.lose_ticket(task):
             log.warning("task lost by the queue", extra={"job_id": task.id, "detail": f"attempt {task.attempt}"})
             await self._dispatcher.submit(task.id)
+
+
+def _result_in(report: Report) -> Mapping[str, Any] | None:
+    """What a completed job made; None also where the platform dropped it for its size, or lost it."""
+    output = report.output if report.state == "completed" else None
+    return output if output is not None and ("images" in output or "video" in output) else None

@@ -111,20 +111,38 @@ async def test_nothing_is_processing_for_ever(shared_redis: RedisProcess, tmp_pa
         assert (done["status"], done["error"]["retryable"]) == ("failed", True)
 
 
+NEVER = replace(QUICK, least=3600.0, most=3600.0)  # looks at what the queue has: only when it is nudged
+
+
+async def _look_late(gw: World, task_id: str) -> None:
+    """The gateway was away, and the task's time of ten seconds passed."""
+    task = await gw.until_submitted(task_id)
+    assert task.status == "queued"
+    await gw.gateway.redis.hset(gw.gateway.ledger.keys.task(task_id), "submitted_at", str(task.created_at - 11))
+    await gw.gateway.sweep.nudge(task_id)
+
+
 async def test_a_result_that_stands_ready_is_given_however_late_it_is_asked_for(
     shared_redis: RedisProcess, tmp_path: Path
 ) -> None:
-    """The gateway was away meanwhile, and the task's time passed."""
-    never = replace(QUICK, least=3600.0, most=3600.0)
-    async with world(shared_redis.url, tmp_path, pace=never, TASK_TIMEOUT_SECONDS="10") as gw:
+    async with world(shared_redis.url, tmp_path, pace=NEVER, TASK_TIMEOUT_SECONDS="10") as gw:
         made = await gw.create()
         gw.hand.finish(await gw.hand.take())
-        task = await gw.until_submitted(made["task_id"])
-        assert task.status == "queued"
-        await gw.gateway.redis.hset(gw.gateway.ledger.keys.task(task.id), "submitted_at", str(task.created_at - 11))
-        await gw.gateway.sweep.nudge(task.id)
-        done = await gw.until(task.id, "completed", "failed")
+        await _look_late(gw, made["task_id"])
+        done = await gw.until(made["task_id"], "completed", "failed")
         assert (done["status"], done["work_used"]) == ("completed", pytest.approx(made["work"], abs=0.001))
+
+
+async def test_a_result_that_the_platform_dropped_is_not_made_again_so_late(
+    shared_redis: RedisProcess, tmp_path: Path
+) -> None:
+    async with world(shared_redis.url, tmp_path, pace=NEVER, TASK_TIMEOUT_SECONDS="10") as gw:
+        made = await gw.create()
+        gw.hand.finish(await gw.hand.take(), output={"note": "too large"})
+        await _look_late(gw, made["task_id"])
+        done = await gw.until(made["task_id"], "completed", "failed")
+        assert (done["status"], done["error"]["retryable"]) == ("failed", True)
+        assert len(gw.platform.endpoint.queue.jobs) == 1
 
 
 async def test_work_goes_back_where_nothing_was_made(gw: World) -> None:
