@@ -21,7 +21,7 @@ REPOSITORY: Final = Path(__file__).resolve().parents[1]
 KEPT_LINES: Final = 10_000
 START_TIMEOUT_S: Final = 120.0
 KEEP_S: Final = 0.5
-# Its standard input ends with whoever holds it. POSIX's form of kill: dash takes no other for a group.
+# Its standard input ends with whoever holds it. `kill -9 -- -N` would be an error in dash.
 GUARD: Final = ("sh", "-c", 'read -r _; kill -s KILL -- "-$0"')
 INHERITED: Final = ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 

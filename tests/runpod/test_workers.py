@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from local_platform.endpoint import PATIENCE_S
 from local_platform.faults import FaultKind
 from local_platform.job import Job, Limits, Status
-from local_platform.processes import REPOSITORY, WorkerDied
+from local_platform.processes import WorkerDied
 from local_platform.server import Platform
 from tests.runpod.conftest import ECHO
 from tests.runpod.pool import LoggedPool
@@ -142,33 +141,6 @@ async def test_a_worker_is_stopped_after_a_time_out_and_on_request() -> None:
         assert idle.returncode is None
         assert (await done(platform, submit(platform, {"refresh": True}))).worker == idle.id
         assert await idle.wait(timeout_s=PATIENCE_S) in (0, -signal.SIGKILL)  # the SDK ends by itself after this one
-
-
-async def test_workers_end_with_whoever_started_them() -> None:
-    """Also where the test runner is killed and cleans nothing up."""
-    program = f"""
-import asyncio, sys
-from local_platform.server import Platform
-from tests.runpod.pool import LoggedPool
-
-async def main():
-    async with Platform() as platform, LoggedPool(platform, command={ECHO!r}) as pool:
-        await pool.start()
-        print(pool.workers[0].pid, flush=True)
-        await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
-    starter = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", program), cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE
-    )
-    assert starter.stdout is not None
-    group = int(await starter.stdout.readline())
-    starter.kill()
-    await starter.wait()
-    async with asyncio.timeout(PATIENCE_S):  # where the worker goes on
-        while not group_is_empty(group):  # noqa: ASYNC110  # no event tells of a stranger's process
-            await asyncio.sleep(0.02)
 
 
 async def test_a_worker_killed_at_its_start_is_replaced(tmp_path: Path) -> None:
