@@ -23,6 +23,7 @@ START_TIMEOUT_S: Final = 120.0
 KEEP_S: Final = 0.5
 # Its standard input ends with whoever holds it. `kill -9 -- -N` would be an error in dash.
 GUARD: Final = ("sh", "-c", 'read -r _; kill -s KILL -- "-$0"')
+KILLS: Final = (-signal.SIGKILL, -signal.SIGTERM)
 INHERITED: Final = ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
 OnLine = Callable[[str, str], None]
@@ -30,11 +31,11 @@ OnLine = Callable[[str, str], None]
 
 class WorkerDied(Exception):
     """A worker ended before it could take a job; the text holds its last lines. One that was killed may fare better
-    when it is started again, one that ended by itself will not."""
+    when it is started again, one that ended by itself or crashed will not."""
 
     def __init__(self, worker: WorkerProcess, when: str) -> None:
         super().__init__(f"{worker.id} ended with status {worker.returncode} {when}\n{tail(worker)}")
-        self.is_killed: Final = worker.returncode is not None and worker.returncode < 0
+        self.is_killed: Final = worker.returncode in KILLS
 
 
 class WorkerProcess:
@@ -191,7 +192,7 @@ class Pool(ABC):
     async def keep(self, count: int, *, say: Callable[[str], None] = lambda line: None) -> None:
         """Start `count` workers, and another for each that ends or is killed, until this is cancelled.
 
-        Raises WorkerDied for one that ends by itself at its start, and TimeoutError.
+        Raises WorkerDied for one that ends by itself or crashes at its start, and TimeoutError.
         """
         await self._kept(self.start(count), say)
         while True:

@@ -156,8 +156,9 @@ async def test_a_worker_killed_at_its_start_is_replaced(tmp_path: Path) -> None:
     assert said[1:] == ["worker-1 is replaced"]
 
 
-async def test_a_worker_that_cannot_start_says_why() -> None:
+@pytest.mark.parametrize("end", ["exit 1", "ulimit -c 0; kill -ABRT $$"])
+async def test_a_worker_that_cannot_start_says_why(end: str) -> None:
     async with Platform() as platform:
-        async with LoggedPool(platform, command=("python3", "-c", "raise SystemExit('no model')")) as pool:
+        async with LoggedPool(platform, command=("sh", "-c", f"echo no model; {end}")) as pool:
             with pytest.raises(WorkerDied, match="no model"):
                 await pool.keep(1)
