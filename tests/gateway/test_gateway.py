@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+from benchmarks.gateways import GatewayProcess, new_key
 from flux_engine.gateway.gateway import end
+from local_platform.server import Platform
+from tests.gateway.world import environment_of
+from tests.servers import RedisProcess, free_port
 
 
 async def test_work_that_loses_a_cancellation_ends_all_the_same() -> None:
@@ -26,3 +31,13 @@ async def test_work_that_loses_a_cancellation_ends_all_the_same() -> None:
         await end(jobs)
     assert lost.is_set()
     assert all(job.done() for job in jobs)
+
+
+async def test_after_sigterm_it_closes_and_ends_without_an_error(shared_redis: RedisProcess, tmp_path: Path) -> None:
+    """A process that the signal ends has closed nothing, and its status is the signal's."""
+    async with Platform() as platform:
+        environment = environment_of(shared_redis.url, platform, tmp_path) | {"PORT": str(free_port())}
+        await new_key(environment)
+        gateway = await GatewayProcess.start(environment)
+        await gateway.until_ready()
+        assert await gateway.terminate() == 0

@@ -204,21 +204,22 @@ async def world(
 
 
 def settings_of(redis_url: str, platform: Platform, folder: Path, **variables: str) -> GatewaySettings:
-    return GatewaySettings.from_environment(
-        {
-            "REDIS_URL": redis_url,
-            "CACHE_NAMESPACE": uuid.uuid4().hex,
-            "FLUX_MODEL": "flux-tiny",
-            "HOST": "127.0.0.1",
-            "PORT": "0",
-            "GATEWAY_DATA": str(folder),
-            "GATEWAY_SECRET": "s" * 32,
-            "RUNPOD_ENDPOINT_ID": platform.endpoint.id,
-            "RUNPOD_API_KEY": API_KEY,
-            "RUNPOD_ENDPOINT_BASE_URL": platform.client_url,
-        }
-        | variables
-    )
+    return GatewaySettings.from_environment(environment_of(redis_url, platform, folder) | variables)
+
+
+def environment_of(redis_url: str, platform: Platform, folder: Path) -> dict[str, str]:
+    return {
+        "REDIS_URL": redis_url,
+        "CACHE_NAMESPACE": uuid.uuid4().hex,
+        "FLUX_MODEL": "flux-tiny",
+        "HOST": "127.0.0.1",
+        "PORT": "0",
+        "GATEWAY_DATA": str(folder),
+        "GATEWAY_SECRET": "s" * 32,
+        "RUNPOD_ENDPOINT_ID": platform.endpoint.id,
+        "RUNPOD_API_KEY": API_KEY,
+        "RUNPOD_ENDPOINT_BASE_URL": platform.client_url,
+    }
 
 
 class _Server(GatewayServer):
