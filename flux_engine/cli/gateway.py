@@ -43,12 +43,13 @@ async def serve(settings: GatewaySettings) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError and NotConfigured."""
     async with open_gateway(settings) as gateway:
         server = GatewayServer(config_of(settings, create_app(gateway)), gateway)
-        signal.signal(signal.SIGTERM, _heard)  # uvicorn raises what it has heard again, and the gateway would not close
+        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises it again once it has served
+            signal.signal(number, _heard)
         await server.serve()
 
 
 def _heard(number: int, frame: FrameType | None) -> None:
-    """The server has ended for it."""
+    """The server has ended for it, and the gateway is closing: nothing more to do."""
 
 
 def config_of(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:

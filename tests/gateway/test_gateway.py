@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
+
+import pytest
 
 from benchmarks.gateways import GatewayProcess, new_key
 from flux_engine.gateway.gateway import end
@@ -33,11 +36,15 @@ async def test_work_that_loses_a_cancellation_ends_all_the_same() -> None:
     assert all(job.done() for job in jobs)
 
 
-async def test_after_sigterm_it_closes_and_ends_without_an_error(shared_redis: RedisProcess, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_it_closes_after_a_signal_and_ends_without_an_error(
+    number: signal.Signals, shared_redis: RedisProcess, tmp_path: Path
+) -> None:
     """A process that the signal ends has closed nothing, and its status is the signal's."""
     async with Platform() as platform:
         environment = environment_of(shared_redis.url, platform, tmp_path) | {"PORT": str(free_port())}
         await new_key(environment)
         gateway = await GatewayProcess.start(environment)
         await gateway.until_ready()
-        assert await gateway.terminate() == 0
+        gateway.process.send_signal(number)
+        assert await gateway.process.wait() == 0
