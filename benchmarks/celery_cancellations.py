@@ -15,7 +15,6 @@ import hashlib
 import random
 import tempfile
 import time
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +61,8 @@ async def cancellations(queue: CeleryQueue, *, times: int, chance: random.Random
     delays_s: list[float] = []
     at_steps: set[int] = set()
     same = 0
-    tries = count()
     while len(delays_s) < times:
-        ticket = await queue.submit(QueuedJob(id=f"long-{next(tries)}", input=LONG))  # one that was done stays done
+        ticket = await queue.submit(QueuedJob(id=f"long-{len(delays_s)}", input=LONG))
         await until(queue, ticket, lambda report: bool(report.progress and report.progress.get("step")))
         step = chance.randrange(1, STEPS - 2)
         await asyncio.sleep(step * step_s)
