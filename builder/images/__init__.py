@@ -11,5 +11,6 @@
     report     what came of it, as Markdown
 
 `python -m builder.images` (`make images-test`) builds, runs and writes deploy/images.md. It needs root, buildah,
-debootstrap, overlays where build/images is, about 4 GB there, and a quarter of an hour for the first time.
+debootstrap, a file system at build/images that takes overlays, about 4 GB there, and a quarter of an hour for the first
+time.
 """

@@ -27,7 +27,7 @@ class Service:
     volumes: Mapping[str, str] = field(default_factory=dict)
     """Where each named one is in the container."""
     is_optional: bool = False
-    """It starts with a profile alone."""
+    """It starts only with a profile."""
 
 
 def services(file: Path) -> list[Service]:

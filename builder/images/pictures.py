@@ -43,7 +43,8 @@ class Run:
 def worker_alone(store: Store, folder: Path, *, user: str) -> Run:
     """`docker run --rm flux-worker`: test_input.json to a PNG in outputs. Its log is in `folder`.
 
-    The same container knows first which models it could fetch, as the GPU worker and its init container do.
+    Before that the same container lists the models that it can fetch, with the module that the GPU worker and its init
+    container run.
     """
     container = store.container("flux-worker")
     log = folder / "worker.log"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -92,7 +91,7 @@ async def test_a_part_drawn_at_the_models_own_size_is_sharper(worker: Worker) ->
     assert (result["parameters"]["width"], result["parameters"]["mask_crop"]) == (256, 16)
 
 
-SEAMS: dict[str, Callable[[ImageDraw.ImageDraw], object]] = {
+SEAMS: dict[str, Draw] = {
     "in the sky": lambda d: d.ellipse(SUN, fill=255),
     "over hills": lambda d: d.ellipse((300, 600, 620, 900), fill=255),
     "over the horizon": lambda d: d.ellipse((100, 420, 500, 720), fill=255),
@@ -105,7 +104,7 @@ SEAMS: dict[str, Callable[[ImageDraw.ImageDraw], object]] = {
 @pytest.mark.parametrize("prompt", ["day, blue sky", "a large red sun in the middle, day"])
 @pytest.mark.parametrize("draw", SEAMS.values(), ids=SEAMS.keys())
 async def test_outside_the_mask_the_picture_is_untouched_and_no_seam_shows(
-    worker: Worker, draw: Callable[[ImageDraw.ImageDraw], object], prompt: str
+    worker: Worker, draw: Draw, prompt: str
 ) -> None:
     """The small model paints a whole landscape into each mask, so along most of the edge the two do not fit."""
     mask = Image.new("L", DAY.size, 0)

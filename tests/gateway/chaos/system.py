@@ -69,7 +69,7 @@ class System:
         self.bucket.kill()
 
     async def start(self) -> None:
-        """Everything but Redis. Raises TimeoutError."""
+        """Everything but Redis and the bucket, which run by then. Raises TimeoutError."""
         if self._queue == "runpod":
             await self._start_platform()
         else:
