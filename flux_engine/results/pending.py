@@ -87,7 +87,7 @@ class PendingResults:
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
         except OSError as error:
-            log.warning("undelivered result could not be kept", extra={"detail": error.strerror})
+            log.warning("result could not be kept on the volume", extra={"detail": error.strerror})
             shutil.rmtree(partial, ignore_errors=True)
             return False
         return True
