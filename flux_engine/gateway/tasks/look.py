@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -101,18 +100,30 @@ class Look:
         return task.submitted_at is not None and now - task.submitted_at > self._settings.task_timeout_seconds
 
     async def _give_up(self, task: Task) -> None:
-        """A result that stands ready in the queue is not thrown away because it was asked for late."""
+        """A result or an error that stands ready in the queue is not thrown away because it was asked for late."""
         if task.ticket is not None:
             report = await self._report_at_last(task.ticket)
-            output = None if report is None else _result_in(report)
-            if output is not None:
-                with suppress(StorageFailed):  # it had all the time that there was
-                    return await self._finish_with(task, output)
+            if report is not None and await self._ends_as_reported(task, report):
+                return
             await self._cancellation.in_queue(task.ticket)
         is_deadline = task.deadline_at is not None and time.time() > task.deadline_at
         reason = "`deadline_seconds` passed" if is_deadline else "no worker finished this task in time; send it again"
         error = TaskError(code="internal", message=reason, retryable=not is_deadline)
         await self._endings.finish(task, Ending(status="cancelled" if task.cancelling else "failed", error=error))
+
+    async def _ends_as_reported(self, task: Task, report: Report) -> bool:
+        """End `task` by `report`. False where that has neither result nor error, or the result cannot be stored."""
+        if report.state == "failed":
+            await self._endings.finish(task, failed(report))
+            return True
+        output = _result_in(report)
+        if output is None:
+            return False
+        try:
+            await self._finish_with(task, output)
+        except StorageFailed:  # it had all the time that there was
+            return False
+        return True
 
     async def _report_at_last(self, ticket: str) -> Report | None:
         """None where the queue does not answer: a task must end, whether or not it does."""

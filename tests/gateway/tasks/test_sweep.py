@@ -23,7 +23,7 @@ from flux_engine.models.spec import ModelSpec
 from local_platform.job import Job, Limits
 from local_platform.server import Platform
 from tests import waiting
-from tests.gateway.world import QUICK, SUN, World, picture, result_of, world
+from tests.gateway.world import QUICK, SUN, World, failure, picture, result_of, world
 from tests.servers import RedisProcess
 
 
@@ -131,6 +131,17 @@ async def test_a_result_that_stands_ready_is_given_however_late_it_is_asked_for(
         await _look_late(gw, made["task_id"])
         done = await gw.until(made["task_id"], "completed", "failed")
         assert (done["status"], done["work_used"]) == ("completed", pytest.approx(made["work"], abs=0.001))
+
+
+async def test_an_error_that_stands_ready_is_told_however_late_it_is_asked_for(
+    shared_redis: RedisProcess, tmp_path: Path
+) -> None:
+    async with world(shared_redis.url, tmp_path, pace=NEVER, TASK_TIMEOUT_SECONDS="10") as gw:
+        made = await gw.create()
+        gw.hand.finish(await gw.hand.take(), error=failure("content_filtered", "withheld"))
+        await _look_late(gw, made["task_id"])
+        error = (await gw.until(made["task_id"], "completed", "failed"))["error"]
+        assert (error["code"], error["message"], error["retryable"]) == ("content_filtered", "withheld", False)
 
 
 async def test_a_result_that_the_platform_dropped_is_not_made_again_so_late(
