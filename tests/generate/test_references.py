@@ -30,7 +30,7 @@ from tests.conftest import context_for
 from tests.generate.conftest import loaded
 from tests.generate.test_control import base64_of
 from tests.inputs.test_references import inputs_of
-from tests.models.tiny_models import tiny_model
+from tests.models.tiny_models import cases_of, tiny_model
 
 Named = Callable[[str, str], dict[str, Any]]
 
@@ -66,7 +66,7 @@ def painted(model: LoadedModel, references: Sequence[Image.Image], **given: Any)
     return made.images[0].tobytes()
 
 
-@pytest.mark.parametrize(("spec", "count"), COUNTS, ids=[f"{spec.name}-{count}" for spec, count in COUNTS])
+@pytest.mark.parametrize(("spec", "count"), cases_of(COUNTS))
 async def test_every_number_and_order_is_another_picture(spec: ModelSpec, count: int) -> None:
     model, seen = loaded(spec, tiny_model(spec)), pictures(count)
     made = painted(model, seen)

@@ -19,7 +19,7 @@ from flux_engine.models.tuning.step_cache import cached_steps
 from flux_engine.progress import Progress
 from tests.conftest import context_for
 from tests.generate.conftest import loaded
-from tests.models.tiny_models import tiny_model
+from tests.models.tiny_models import cases_of, tiny_model
 
 IMAGE = Image.linear_gradient("L").convert("RGB").resize((96, 64))
 MASK = Image.new("L", (96, 64), 0)
@@ -35,9 +35,10 @@ def kinds(spec: ModelSpec) -> list[str]:
 CASES = [(spec, kind) for spec in CATALOG for kind in kinds(spec)]
 
 
-@pytest.mark.parametrize(("spec", "kind"), CASES, ids=[f"{spec.name}-{kind}" for spec, kind in CASES])
+@pytest.mark.parametrize(("spec", "kind"), cases_of(CASES))
 async def test_a_model_takes_what_a_job_brings(spec: ModelSpec, kind: str) -> None:
-    written: dict[str, Any] = {"width": 64, "height": 64, "num_inference_steps": 4, "max_sequence_length": 16}
+    steps = max(spec.limits.num_inference_steps_bounds[0], 2)
+    written: dict[str, Any] = {"width": 64, "height": 64, "num_inference_steps": steps, "max_sequence_length": 16}
     written |= {"image": "QUFB"} if kind != "prompt" else {}
     written |= {"mask": "QUFB"} if kind == "mask" else {}
     job = parse_job(Request(id="job", input={"prompt": "a red sun", "seed": 3, **written}), context_for(spec))
@@ -63,7 +64,7 @@ LONG = [  # without Kontext's reference, which its pipeline enlarges to a megapi
 ]
 
 
-@pytest.mark.parametrize(("spec", "kind"), LONG, ids=[f"{spec.name}-{kind}" for spec, kind in LONG])
+@pytest.mark.parametrize(("spec", "kind"), cases_of(LONG))
 async def test_a_step_cache_serves_each_of_them_and_begins_anew_with_every_image(spec: ModelSpec, kind: str) -> None:
     model = loaded(spec, tiny_model(spec), step_cache_threshold=0.5)
     given = {"prompt": Pictures(), "image": Pictures(image=IMAGE), "mask": Pictures(image=IMAGE, mask=MASK)}[kind]

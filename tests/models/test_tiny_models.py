@@ -20,13 +20,13 @@ from flux_engine.models.tuning.apply import apply
 from flux_engine.models.tuning.quantisation import loading
 from flux_engine.settings import Offload
 from flux_engine.units import GIB
-from tests.models.tiny_models import call_arguments, tiny_model
+from tests.models.tiny_models import call_arguments, cases_of, tiny_model
 
 CPU = cpu_machine(total_bytes=400 * GIB)
 PIPELINES = [spec for spec in CATALOG if not spec.is_modular]
 
 
-@pytest.mark.parametrize("spec", PIPELINES, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", cases_of((spec,) for spec in PIPELINES))
 def test_a_model_goes_through_load_plan_generate_and_unload(spec: ModelSpec, tmp_path: Path) -> None:
     tiny_model(spec).save_pretrained(tmp_path)
     plan = ModelOptimizer().plan(CPU, spec, Preferences())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import diffusers
+import pytest
 import torch
 import transformers
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -45,6 +47,18 @@ VISION_CONFIG = {
     "num_position_embeddings": 16,
     "patch_size": 16,
 }
+
+
+def cases_of(cases: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Parameters of a test, each with a model first. Small and random, models of a class differ by nothing but whether
+    the pipeline enlarges references, so the second of a class is slow where the other values are the same."""
+    seen, parameters = set(), []
+    for spec, *others in cases:
+        kind = (spec.pipeline_class, spec.fits_references, *others)
+        name = "-".join((spec.name, *map(str, others)))
+        parameters.append(pytest.param(spec, *others, id=name, marks=[pytest.mark.slow] if kind in seen else []))
+        seen.add(kind)
+    return parameters
 
 
 def tiny_model(spec: ModelSpec) -> Any:
