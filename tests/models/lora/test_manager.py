@@ -61,7 +61,7 @@ def test_what_acts_is_the_sum_of_the_loras_at_their_scales(make: Callable[[], An
     assert torch.equal(forward(transformer), plain)
 
 
-@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("make", [flux1_transformer, pytest.param(flux2_transformer, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", MODES)
 def test_bytes_after_a_hundred_random_jobs_are_those_of_a_worker_that_never_saw_a_lora(
     make: Callable[[], Any], mode: LoraMode

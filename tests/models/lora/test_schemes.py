@@ -24,7 +24,12 @@ from tests.models.lora.schemes import SCHEMES, Adapter
 from tests.models.tiny import flux2_transformer, forward, names_of, pipeline_of, random_matrices, save, sha256_of
 from tests.models.tiny_flux import paint
 
-MODELS = ("FLUX.1-dev", "FLUX.2-klein-4B", "FLUX.2-klein-9B", "FLUX.2-dev")  # the others have layers of these
+MODELS = (  # the others have layers of these; the slow ones are klein-4B's with more blocks
+    "FLUX.1-dev",
+    "FLUX.2-klein-4B",
+    pytest.param("FLUX.2-klein-9B", marks=pytest.mark.slow),
+    pytest.param("FLUX.2-dev", marks=pytest.mark.slow),
+)
 SOME_LAYERS = ("XLabs", "XLabs in ComfyUI", "diffusers' attention processors")
 ONLY_FLUX_1 = ("XLabs", "XLabs in ComfyUI")
 
@@ -35,10 +40,14 @@ def names_at_full_size(model: str) -> LayerNames:
         return layer_names(linear_shapes(ARCHITECTURES[model]["transformer"]()))
 
 
+@cache
+def random_input(width: int) -> torch.Tensor:
+    return torch.randn(width, generator=torch.Generator().manual_seed(9))
+
+
 def delta(layer: LoraLayer) -> torch.Tensor:
-    """What a layer's change does to a few inputs."""
-    inputs = torch.randn(layer.down.shape[1], 2, generator=torch.Generator().manual_seed(9))
-    return layer.up.float() @ (layer.down.float() @ inputs)
+    """What a layer's change does to a random input."""
+    return layer.up.float() @ (layer.down.float() @ random_input(layer.down.shape[1]))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -53,7 +62,7 @@ def test_every_name_finds_its_layer_in_the_published_models(model: str) -> None:
         assert set(layers) == set(names.shapes) or scheme in SOME_LAYERS, scheme
         assert len(layers) > len(names.shapes) // 6, scheme
         for layer, found in layers.items():
-            assert torch.allclose(delta(found), expected[layer], atol=1e-4), (scheme, layer)
+            assert (delta(found) - expected[layer]).abs().max() < 1e-4, (scheme, layer)
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +77,14 @@ def test_every_scheme_paints_the_same_picture(flux_tiny: Any, tmp_path: Path) ->
     library, manager = LoraLibrary(layer_names(shapes), max_file_bytes=10**8), LoRAManager(mode="slot")
     attention = {layer: shape for layer, shape in shapes.items() if ".attn." in layer}
     for layers in (shapes, attention):
-        adapter = {layer: (down, up * 0.3) for layer, (down, up) in random_matrices(layers).items()}
-        plain, pictures = paint(flux_tiny, side=64), {}
+        adapter = {layer: (down, up * 0.5) for layer, (down, up) in random_matrices(layers).items()}
+        plain, pictures = paint(flux_tiny, side=64, steps=1), {}
         for scheme, write in SCHEMES.items():
             if scheme not in SOME_LAYERS:
                 path = save(write(adapter), tmp_path / "style.safetensors")
                 lora = library.prepare(path, content_hash=sha256_of(path))
                 manager.apply(flux_tiny, [ScaledLora(lora, 1.0)])
-                pictures[scheme] = paint(flux_tiny, side=64)
+                pictures[scheme] = paint(flux_tiny, side=64, steps=1)
         manager.apply(flux_tiny)
         wanted = pictures.pop(next(iter(SCHEMES)))
         assert np.abs(wanted - plain).mean() > 0.01

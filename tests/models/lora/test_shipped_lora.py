@@ -51,18 +51,19 @@ async def test_the_style_grows_with_the_scale(worker: Worker) -> None:
 
 
 async def test_at_scale_0_and_in_the_job_after_it_there_is_none(worker: Worker) -> None:
+    small = {"num_inference_steps": 2, "size": "128x128"}
     for prompt in PROMPTS:
-        plain = await picture(worker, prompt)
-        assert await picture(worker, prompt, mosaic(0.0)) == plain
-        assert await picture(worker, prompt, mosaic(1.0)) != plain
-        assert await picture(worker, prompt) == plain
+        plain = await picture(worker, prompt, **small)
+        assert await picture(worker, prompt, mosaic(0.0), **small) == plain
+        assert await picture(worker, prompt, mosaic(1.0), **small) != plain
+        assert await picture(worker, prompt, **small) == plain
 
 
-async def test_a_hundred_jobs_with_random_loras_leave_nothing(worker: Worker) -> None:
+async def test_jobs_with_random_loras_leave_nothing(worker: Worker) -> None:
     rng, small = random.Random(0), {"num_inference_steps": 1, "size": "64x64"}
     plain = await picture(worker, PROMPTS[0], **small)
     styled: dict[float, set[str]] = {-1.0: set(), 0.5: set(), 1.0: set()}
-    for _ in range(100):
+    for _ in range(30):  # each scale after each
         scale = rng.choice(list(styled))
         made = await picture(worker, PROMPTS[0], mosaic(scale), **small)
         styled[scale].add(hashlib.sha256(made).hexdigest())
