@@ -235,7 +235,7 @@ def test_models_of_another_kind_are_refused(spec: catalog.ModelSpec) -> None:
 
 # ------------------------------------------------------------------------------- what the bundled model shows
 
-SEEN = {"width": 128, "height": 128, "num_inference_steps": 12, "seed": 3}
+SEEN = {"width": 128, "height": 128, "num_inference_steps": 6, "seed": 3}
 
 
 async def test_a_sun_goes_from_left_to_right(tiny_model: LoadedModel, context: ParseContext, pace: None) -> None:
