@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -24,6 +25,12 @@ from flux_engine.units import GIB
 
 OPTIMIZER = ModelOptimizer()
 CAPABILITIES = [(7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0)]
+
+
+@cache
+def plan_by(profile: Profile, gpu: GpuProperties, model: ModelSpec) -> Plan:
+    """Several tests look at the plans of all cards and models."""
+    return OPTIMIZER.plan(gpu, model, Preferences(profile=profile))
 
 
 def card(name: str) -> GpuProperties:
@@ -67,7 +74,7 @@ def test_every_card_has_a_plan_for_every_model(profile: Profile) -> None:
     assert len(CARDS) == 24
     wishes = Preferences(profile=profile)
     for gpu, model in itertools.product(CARDS, CATALOG):
-        plan = OPTIMIZER.plan(gpu, model, wishes)
+        plan = plan_by(profile, gpu, model)
         is_expected = (gpu.name, model.name) != ("Tesla T4", "FLUX.2-dev")  # 104 GiB in float16, 62 on the host
         assert plan.fits is is_expected, f"{model.name} on {gpu.name}: {plan.reasons['fits']}"
         assert plan.seconds is not None
@@ -191,7 +198,7 @@ def check_best(gpu: GpuProperties, model: ModelSpec, profile: Profile) -> None:
     """The plan costs what the best way costs that a search by brute force finds, or nothing fits in either."""
     assert gpu.speed is not None
     wishes = Preferences(profile=profile)
-    plan = OPTIMIZER.plan(gpu, model, wishes)
+    plan = plan_by(profile, gpu, model)
     best: tuple[float, ...] | None = None
     for way in every_way(gpu, model, wishes):
         parts = part_plans(model, way)
@@ -235,7 +242,7 @@ def test_so_it_is_on_cards_that_nobody_makes(
 def test_no_profile_that_allows_more_is_slower_on_any_card() -> None:
     profiles: tuple[Profile, ...] = ("quality", "balanced", "speed")
     for gpu, model in itertools.product(CARDS, CATALOG):
-        seconds = [OPTIMIZER.plan(gpu, model, Preferences(profile=profile)).seconds or 0.0 for profile in profiles]
+        seconds = [plan_by(profile, gpu, model).seconds or 0.0 for profile in profiles]
         assert seconds == sorted(seconds, reverse=True), f"{model.name} on {gpu.name}"
 
 
@@ -305,7 +312,7 @@ def test_profiles_that_paint_differently_never_share_a_result() -> None:
     """A step cache, a quantised part or a smaller tile can be seen; the card and its attention kernel cannot."""
     for gpu in CARDS:
         for model in CATALOG:
-            plans = [OPTIMIZER.plan(gpu, model, Preferences(profile=profile)) for profile in PROFILES]
+            plans = [plan_by(profile, gpu, model) for profile in PROFILES]
             seen = {(p.dtype, tuple((q.component, q.quantisation) for q in p.parts), p.step_cache_threshold,
                      p.vae_tile_side) for p in plans}  # fmt: skip
             assert len({(plan.precision, plan.pixel_way) for plan in plans}) == len(seen)
