@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,12 +113,11 @@ def test_a_writer_that_is_killed_leaves_nothing_that_the_next_one_does_not_clear
     snapshot: Snapshot, tmp_path: Path
 ) -> None:
     target = tmp_path / "quantised" / "made"
-    killed_while_writing(target)
+    left = shutil.copytree(killed_while_writing(target), tmp_path / "other" / ".made.partial")
     assert write_checkpoint(target, snapshot)
     assert [path.name for path in target.parent.iterdir()] == ["made"]
     assert not (target / LOCK).exists()
 
-    left = killed_while_writing(target.parent.with_name("other") / "made")
     (left / LOCK).write_text("another machine")
     assert not write_checkpoint(left.with_name("made"), snapshot)  # which might be at work yet
     age(left, ABANDONED_S + 1)

@@ -151,11 +151,12 @@ def test_a_step_cache_skips_steps_of_long_jobs_only(folder: Path) -> None:
 
     long = painted(20)
     assert 0 < cached_steps(pipeline) < 20
-    assert psnr(long, paint(reference, steps=20)) < float("inf")  # the other pipeline of this process computes all
-    for steps in (4, 16, 19):
+    whole = paint(reference, steps=20)
+    assert psnr(long, whole) < float("inf")  # the other pipeline of this process computes all
+    for steps in (4, 19):
         assert psnr(painted(steps), paint(reference, steps=steps)) == float("inf")
         assert cached_steps(pipeline) == 0
-    assert psnr(painted(20, has_true_cfg=True), paint(reference, steps=20)) == float("inf")
+    assert psnr(painted(20, has_true_cfg=True), whole) == float("inf")
     assert psnr(painted(20), long) == float("inf")  # nothing stayed of the call before
 
 
