@@ -77,6 +77,8 @@ def _examples(pipeline: Any, *, seeds: range) -> tuple[Any, Any]:
     import torch
     from transformers import ViTImageProcessorPil
 
+    from builder.flux_tiny.text import T5_TOKENS
+
     processor = ViTImageProcessorPil(**preprocessing())
     pictures, labels = [], []
     for seed in seeds:
@@ -86,6 +88,7 @@ def _examples(pipeline: Any, *, seeds: range) -> tuple[Any, Any]:
                 width=SIDE,
                 height=SIDE,
                 num_inference_steps=STEPS,
+                max_sequence_length=T5_TOKENS,
                 generator=torch.Generator("cpu").manual_seed(seed),
             )
             pictures.append(made.images[0])
