@@ -170,13 +170,13 @@ def save(pipeline: Any, path: Path) -> None:
 
 
 @torch.no_grad()
-def sample(pipeline: Any, *, count: int = 4) -> list[Image.Image]:
+def sample(pipeline: Any, *, count: int = 4, side: int = 256) -> list[Image.Image]:
     """A few landscapes with the pipeline as it stands."""
     rng = random.Random(1)
     pictures: list[Image.Image] = pipeline(
         [caption(random_scene(rng), rng) for _ in range(count)],
-        width=256,
-        height=256,
+        width=side,
+        height=side,
         num_inference_steps=12,
         guidance_scale=1.0,
         max_sequence_length=T5_TOKENS,

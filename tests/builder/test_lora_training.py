@@ -29,20 +29,20 @@ def load() -> Any:
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # bf16 autocast over a norm in 32 bits
 def test_a_trained_adapter_is_small_and_acts(tmp_path: Path) -> None:
     pipeline = load()
-    lora.train(pipeline, [lora.make_mosaics(pipeline, 128, 128, 8)], steps=3)
+    lora.train(pipeline, [lora.make_mosaics(pipeline, 64, 64, 8)], steps=3)
     path = tmp_path / "mosaic.safetensors"
     lora.save(pipeline, path)
     assert path.stat().st_size < 200_000
 
     fresh = load()
-    before = [picture.tobytes() for picture in lora.sample(fresh, count=1)]
+    before = [picture.tobytes() for picture in lora.sample(fresh, count=1, side=64)]
     library = LoraLibrary(layer_names(linear_shapes(fresh.transformer)), max_file_bytes=200_000)
     prepared = library.prepare(path, content_hash=hashlib.sha256(path.read_bytes()).hexdigest())
     manager = LoRAManager()
     pictures = {}
     for scale in (0.0, 4.0, 0.0):
         manager.apply(fresh, [ScaledLora(prepared, scale)])
-        pictures[scale] = [picture.tobytes() for picture in lora.sample(fresh, count=1)]
+        pictures[scale] = [picture.tobytes() for picture in lora.sample(fresh, count=1, side=64)]
     assert pictures[0.0] == before
     assert pictures[4.0] != before
 
