@@ -10,7 +10,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
 from builder.flux_tiny.autoencoder import new_autoencoder
-from builder.flux_tiny.text import new_clip_encoder, new_clip_tokenizer, new_t5_encoder, new_t5_tokenizer
+from builder.flux_tiny.text import new_clip_encoder, new_t5_encoder
 from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.models import catalog
 from flux_engine.models.loaded import LoadedModel
@@ -24,6 +24,7 @@ from flux_engine.models.planning.plan import Preferences
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.tuning.apply import apply
 from flux_engine.units import GIB
+from tests.models.tiny_flux import bundled_tokenizers
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,7 @@ def random_model() -> LoadedModel:
     torch.manual_seed(1)
     vae = new_autoencoder()
     vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
-    clip, t5 = new_clip_tokenizer(), new_t5_tokenizer()
+    clip, t5 = bundled_tokenizers()
     pipeline = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
         vae=vae,

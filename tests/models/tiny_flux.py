@@ -10,16 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from transformers import CLIPTokenizer, T5Tokenizer
 
 from builder.flux_tiny.autoencoder import new_autoencoder
-from builder.flux_tiny.text import new_clip_encoder, new_clip_tokenizer, new_t5_encoder, new_t5_tokenizer
+from builder.flux_tiny.text import new_clip_encoder, new_t5_encoder
+from flux_engine.models.weights import BUNDLED_FOLDER
 
 Pixels = npt.NDArray[np.float32]
 
 
 def random_flux(dtype: torch.dtype = torch.float32) -> FluxPipeline:
     torch.manual_seed(0)
-    clip_tokenizer, t5_tokenizer = _tokenizers()
+    clip_tokenizer, t5_tokenizer = bundled_tokenizers()
     vae = new_autoencoder()
     vae.register_to_config(shift_factor=0.1, scaling_factor=0.5)
     pipeline = FluxPipeline(
@@ -46,9 +48,9 @@ def random_flux(dtype: torch.dtype = torch.float32) -> FluxPipeline:
 
 
 @cache
-def _tokenizers() -> tuple[Any, Any]:
-    """They are trained on the bundled model's captions, which takes seconds."""
-    return new_clip_tokenizer(), new_t5_tokenizer()
+def bundled_tokenizers() -> tuple[CLIPTokenizer, T5Tokenizer]:
+    clip = CLIPTokenizer.from_pretrained(BUNDLED_FOLDER, subfolder="tokenizer")
+    return clip, T5Tokenizer.from_pretrained(BUNDLED_FOLDER, subfolder="tokenizer_2")
 
 
 def save_random_flux(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
