@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ from local_platform.processes import REPOSITORY
 from tests.servers import free_port
 
 LOOK_S = 0.05
+
+logging.getLogger("httpx2").setLevel("WARNING")  # an import of the SDK lets every request be told
 
 
 @dataclass(frozen=True, slots=True)
