@@ -177,3 +177,20 @@ def test_older_tasks_that_do_not_come(browser: Browser, shared_redis: RedisProce
         gallery.get_by_role("button", name="Older ones").click()
         expect(gallery.get_by_role("button", name="Older ones")).to_have_count(0)
         expect(gallery.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_gateway_that_cannot_be_reached_at_the_door(
+    browser: Browser, shared_redis: RedisProcess, tmp_path: Path
+) -> None:
+    """Nobody is signed in, so no task goes on and nothing tries again."""
+    with by_hand(shared_redis.url, tmp_path) as gateway, opened(browser, WIDE) as page:
+        page.goto(gateway.url)
+        page.route("**/tasks?limit=1", lambda route: route.abort())
+        page.get_by_label("API key or token").fill(gateway.key)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_have_text(
+            "The gateway cannot be reached. Check your connection, then sign in again."
+        )
+        page.unroute_all()
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_label("Prompt", exact=True)).to_be_visible()

@@ -17,7 +17,7 @@ export function SignIn() {
       await call("tasks?limit=1", { credential: credential.trim() });
       signIn(credential.trim(), { remember });
     } catch (error) {
-      setFault(error.status === 401 ? t("sign.wrong") : error.message);
+      setFault(saidOf(error));
     } finally {
       setTrying(false);
     }
@@ -34,4 +34,11 @@ export function SignIn() {
       <button type="submit" class="main" disabled=${isTrying}>${t("sign.go")}</button>
     </form>
   </main>`;
+}
+
+function saidOf(error) {
+  if (error.status === 401) {
+    return t("sign.wrong");
+  }
+  return error.code === "unreachable" ? t("sign.unreachable") : error.message;
 }
