@@ -26,7 +26,7 @@ test-gpu: $(VENV)/.development
 images-test: $(VENV)/.development
 	@$(BIN)/python -m builder.images
 
-# Against the plain worker of benchmarks/plain/: a quarter of an hour on two quiet cores. SECTIONS="hits gateway"; or
+# Against the plain worker of benchmarks/plain/: twenty minutes on two quiet cores. SECTIONS="hits gateway"; or
 # SECTIONS=--missing, to go on where a run was broken off.
 bench: $(VENV)/.development
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.suite $(SECTIONS)

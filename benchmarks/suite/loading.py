@@ -9,7 +9,7 @@ import sys
 from typing import Any, Final
 
 GIGABYTES: Final = 1.0
-ROUNDS: Final = 3
+ROUNDS: Final = 2
 
 
 async def measure() -> dict[str, Any]:

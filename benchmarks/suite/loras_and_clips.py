@@ -13,8 +13,8 @@ from benchmarks.suite.contenders import ROOT, STEP_S, Picture, Running, running,
 from benchmarks.suite.samples import Figures, alternating
 
 MOSAIC: Final = ROOT / "examples" / "loras" / "mosaic.safetensors"
-ROUNDS: Final = 5
-CLIP_ROUNDS: Final = 3
+ROUNDS: Final = 4
+CLIP_ROUNDS: Final = 2
 SWAPS: Final = 3  # a round: each job has another LoRA than the one before
 FRAMES: Final = 16
 

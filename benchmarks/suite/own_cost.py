@@ -20,7 +20,7 @@ from flux_engine.models.weights import BUNDLED_FOLDER
 from flux_engine.settings import Settings
 from flux_engine.units import GIB
 
-ROUNDS: Final = {"256x256": 8, "1024x1024": 2}
+ROUNDS: Final = {"256x256": 5, "1024x1024": 2}
 FORMATS: Final = ("jpg", "png")
 SAVED: Final = 3
 

@@ -59,7 +59,7 @@ DATA: dict[str, dict[str, Any]] = {
         ],
         "steps": 28,
     },
-    "gateway": {"figures": {"accepted ms": two(5.0, 3.0)}, "tasks": 60, "clients": 6},
+    "gateway": {"figures": {"accepted ms": two(5.0, 3.0)}, "tasks": {"ours": 40, "plain": 200}, "clients": 6},
     "scale": {
         "rows": [
             {"mix": "no repeats", "rate": rate, "kind": kind, "GPU share": 0.5, "workers": 3, **SCALE}
