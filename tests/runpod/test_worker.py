@@ -45,7 +45,7 @@ STAGES = ["queued", "loading", "lora", "text", "denoising", "decoding", "encodin
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="live")
 async def _live() -> AsyncIterator[Live]:
-    limits = Limits(lease_s=LEASE_S)
+    limits = Limits(lease_s=LEASE_S, execution_timeout_s=3_600)  # a stall is no failure
     async with Platform(limits=limits, keepalive_s=1, poll_s=60, faults=FaultPlan(slow_s=SLOW_S)) as platform:
         async with LoggedPool(platform) as pool:
             await pool.start()
@@ -180,7 +180,7 @@ async def test_a_cancelled_job_frees_the_gpu_and_leaves_no_trace(live: Live) -> 
 async def test_heartbeats_go_on_while_the_gpu_works(live: Live) -> None:
     """A job that takes longer than a lease, which only heartbeats renew, is not given to anybody else."""
     took_s = 0.0
-    for num_images in (2, 4):  # however quick this machine is
+    for num_images in (1, 2, 4):  # however quick this machine is
         job = await live.run({**LONG, "num_images": num_images})
         output(job)
         assert job.attempts == 1

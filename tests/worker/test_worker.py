@@ -11,6 +11,7 @@ import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -249,18 +250,15 @@ async def test_two_jobs_wait_for_one_load(tmp_path: Path) -> None:
 
 async def test_jobs_in_flight_reach_the_gpu_in_the_order_they_were_taken(worker: Worker) -> None:
     """Those that look in the cache and on the volume first, and those that need not."""
-    began: list[str] = []
+    made: list[str] = []
 
     async def run(identity: str, *, cache: bool) -> None:
-        async def send(update: Update) -> None:
-            if update["stage"] == "text":
-                began.append(identity)
-
-        await worker.run(job(identity, cache=cache, seed=len(identity)), send, min_interval_s=0.0)
+        order = job(identity, cache=cache, seed=len(identity))
+        pictures(await worker.run(order, on_made=partial(made.append, identity)))
 
     names = ["a" * length for length in range(1, 9)]
     await asyncio.gather(*(run(name, cache=len(name) % 2 == 1) for name in names))
-    assert list(dict.fromkeys(began)) == names
+    assert made == names
 
 
 async def test_a_job_that_downloads_holds_nobody_up(warm: tuple[FluxModelManager, GpuThread], tmp_path: Path) -> None:
