@@ -78,7 +78,10 @@ async def test_a_job_past_its_time_costs_its_worker_and_no_other_job() -> None:
         assert live.job(late).events_of("late_result") == []
 
 
-@pytest.mark.parametrize(("concurrency", "stop_grace_s"), [(1, GRACE_S), (2, GRACE_S), (2, None)])
+@pytest.mark.parametrize(
+    ("concurrency", "stop_grace_s"),
+    [pytest.param(1, GRACE_S, marks=pytest.mark.slow), (2, GRACE_S), pytest.param(2, None, marks=pytest.mark.slow)],
+)
 async def test_a_lost_device_is_told_and_takes_no_further_job(concurrency: int, stop_grace_s: float | None) -> None:
     """The worker ends by itself, and a job that arrives before the platform knows of the loss is answered all the same:
     it stays in the queue, or comes back to it."""
