@@ -14,6 +14,7 @@ The rooms are named by the steps of a job:
     progress.py  one ordered, throttled stream beside all of these
     ask/         what is served and what a job would cost: questions that need no GPU
     openai/      OpenAI's images API, translated into jobs and back
+    runpod_sdk/  what RunPod's SDK leaves open, for handler.py
     queues/      how a job reaches a worker: RunPod's queue, Celery
     gateway/     REST in front: users, limits, tasks that are never lost, a page
     cli/         the same worker for people, at a terminal

@@ -1,6 +1,6 @@
 """Gateway: all rooms put together, and what runs in the background while it is open.
 
-async with Gateway.open(settings) as gateway:
+async with open_gateway(settings) as gateway:       # assembly.py
     ...
 """
 

@@ -2,6 +2,7 @@
 
     request     generation_job, edit_job: a request's JSON body -> a job's `input`, and wishes for the answer
     form        a multipart form -> the same JSON body
+    value       one value of a request, checked or refused by the client's own name for it
     mask        OpenAI's mask (transparent is repainted) -> the contract's (white is repainted)
     answer      a job's result -> ImagesResponse; the models served -> the list of models
     events      progress and result -> the events of a stream

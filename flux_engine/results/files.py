@@ -33,9 +33,8 @@ class Origin:
 
     `model` is the result's description of what made them. `content` stands in place of the parameters that only name
     something, as in the fingerprint: so a file tells no client where another one's LoRAs and pictures lie, and the same
-    fingerprint is the same bytes. `prefix` is the store's, and `stamp` marks
-    the files. `seeds` are those of the pictures, where some were `withheld`. `warnings` belong to the files, whoever
-    gets them.
+    fingerprint is the same bytes. `prefix` is the store's, and `stamp` marks the files. `seeds` are those of the
+    pictures, where some were `withheld`. `warnings` belong to the files, whoever gets them.
     """
 
     fingerprint: str

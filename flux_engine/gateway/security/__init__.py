@@ -7,6 +7,7 @@
     tokens, jwks   JSON Web Tokens, and an issuer's public keys
     signed_paths   links of minutes for an <img> or a <video>
     logins         failed logins by address
+    headers        what every answer carries, and which origins may call
     secret, terms  the gateway's secret, and what the operator has set
 
 Strangers come in here. Nothing else of the gateway looks at a credential.

@@ -2,10 +2,11 @@
 
     async with hub.watch(user, task_id) as watcher:
         ...                                  # read the ledger now: nothing is missed from here on
-        async for event in watcher: ...
+        while await watcher.wait(15):
+            for event in watcher.take(): ...
 
 One connection listens to the ledger's channel for all watchers. A watcher that reads slowly gets only the newest event
-of each kind and task. When the connection was lost the watchers are told to read the ledger again (`Resync`).
+of each kind and task. After the connection was lost each watcher is asked to read the ledger again (`must_resync`).
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """Where the picture goes from one frame to the next. Above nought: it grows, goes right, goes down, and turns
-    counterclockwise. `zoom` is a factor, pans are shares of the sides, `rotate` is in degrees."""
+    """How the picture moves from one frame to the next: `zoom` is a factor, pans are shares of the sides, `rotate` is
+    degrees. Positive pans move right and down, a positive angle turns counterclockwise."""
 
     zoom: float = 1.0
     pan_x: float = 0.0

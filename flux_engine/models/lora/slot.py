@@ -92,7 +92,7 @@ class Slot:
         self.clear(transformer)
         state = {}
         for name, (out_features, in_features) in linear_shapes(transformer).items():
-            device = transformer.get_parameter(f"{name}.weight").device  # at once where it stays, not by the host
+            device = transformer.get_parameter(f"{name}.weight").device  # no copy through host memory
             state[f"{name}.lora_A.weight"] = torch.zeros(rank, in_features, dtype=transformer.dtype, device=device)
             state[f"{name}.lora_B.weight"] = torch.zeros(out_features, rank, dtype=transformer.dtype, device=device)
         load(pipeline, transformer, state, SLOT)
