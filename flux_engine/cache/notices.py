@@ -2,7 +2,6 @@
 
     offer                what this endpoint serves: its default model, the bounds of each, whether results have URLs
     identities:MODEL     which weights make the results of MODEL, for fingerprints without a worker; each with its time
-    progress:TASK        the newest progress of a task
     notices              channel: `{"task", "progress"}` as it happens, `{"task"}` at its end
 
 All under `flux:NAMESPACE:`. A server that is away costs nothing but the notice: nothing here raises CacheAway to a job.
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
@@ -21,16 +19,13 @@ from urllib.parse import quote
 from flux_engine.cache.redis_link import CacheAway, RedisLink
 from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.job.limits import ModelLimits
+from flux_engine.progress import Send, Update
 
-PROGRESS_LASTS_S: Final = 120
 IDENTITY_LASTS_S: Final = 30 * 86_400
 RETOLD_AFTER_S: Final = 60.0
 IDENTITIES_KEPT: Final = 4  # for each model: different cards run it in different ways
 
-TELL: Final = """
-if ARGV[2] ~= '' then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) else redis.call('DEL', KEYS[1]) end
-return redis.call('PUBLISH', ARGV[4], ARGV[1])
-"""
+TELL: Final = "return redis.call('PUBLISH', ARGV[1], ARGV[2])"
 SET_OFFER: Final = "return redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])"
 SET_IDENTITY: Final = """
 for _, other in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
@@ -42,8 +37,6 @@ redis.call('EXPIRE', KEYS[1], ARGV[4])
 return 1
 """
 GET_IDENTITIES: Final = "return redis.call('ZREVRANGE', KEYS[1], 0, -1)"
-
-Update = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +82,7 @@ class Notices:
 
     # ------------------------------------------------------------------------------------- workers
 
-    def sender(
-        self, task_id: str, send: Callable[[Update], Awaitable[None]] | None
-    ) -> Callable[[Update], Awaitable[None]]:
+    def sender(self, task_id: str, send: Send | None) -> Send:
         """`send`, and a notice beside it."""
 
         async def send_both(update: Update) -> None:
@@ -103,15 +94,13 @@ class Notices:
 
     async def progress(self, task_id: str, update: Update) -> None:
         with suppress(CacheAway, ValueError):
-            kept = json.dumps(update, allow_nan=False)
-            told = json.dumps({"task": task_id, "progress": update}, allow_nan=False)
-            await self._link.eval(TELL, [self._progress(task_id)], [told, kept, PROGRESS_LASTS_S, self.channel])
+            notice = json.dumps({"task": task_id, "progress": update}, allow_nan=False)
+            await self._link.eval(TELL, [], [self.channel, notice])
 
     async def ended(self, task_id: str) -> None:
         """The job is over and its result on its way through the queue."""
         with suppress(CacheAway):
-            told = json.dumps({"task": task_id})
-            await self._link.eval(TELL, [self._progress(task_id)], [told, "", PROGRESS_LASTS_S, self.channel])
+            await self._link.eval(TELL, [], [self.channel, json.dumps({"task": task_id})])
 
     async def offer(self, offer: Offer) -> None:
         if self._is_news(offer):
@@ -144,13 +133,6 @@ class Notices:
                 found.append(ModelIdentity(**json.loads(text)))
         return found
 
-    async def latest_progress(self, task_id: str) -> Update | None:
-        with suppress(CacheAway, ValueError):
-            text = await self._link.get(self._progress(task_id))
-            update = json.loads(text) if text is not None else None
-            return update if isinstance(update, dict) else None
-        return None
-
     def _is_news(self, fact: Offer | ModelIdentity) -> bool:
         """Asked for every job: so the fact itself is looked up, and written out only where it is told."""
         now = time.monotonic()
@@ -158,9 +140,6 @@ class Notices:
             return False
         self._told_at[fact] = now
         return True
-
-    def _progress(self, task_id: str) -> str:
-        return f"{self._root}:progress:{quote(task_id, safe='', errors='backslashreplace')}"
 
     def _identities(self, model: str) -> str:
         return f"{self._root}:identities:{quote(model, safe='', errors='backslashreplace')}"
