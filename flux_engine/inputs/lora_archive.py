@@ -44,8 +44,8 @@ class Workspace:
         return Workspace(self.spare, self.file, self.max_bytes)
 
 
-def lora_in(downloaded: Workspace) -> Workspace:
-    """With `file` being a LoRA: the downloaded file, or the one in it.
+def lora_in(downloaded: Workspace) -> tuple[Workspace, Header]:
+    """With `file` being a LoRA, the downloaded file or the one in it, and its header.
 
     Raises LoraInvalid where it is none, or an archive that holds none or several.
     """
@@ -56,8 +56,7 @@ def lora_in(downloaded: Workspace) -> Workspace:
     if _start(workspace.file)[TAR_MAGIC] == b"ustar":
         _extract_only_lora(workspace)
         workspace = workspace.swapped()
-    check_lora(workspace.file, max_bytes=workspace.max_bytes)
-    return workspace
+    return workspace, check_lora(workspace.file, max_bytes=workspace.max_bytes)
 
 
 def check_lora(path: Path, *, max_bytes: int) -> Header:
@@ -78,20 +77,23 @@ def lacks_alpha(header: Header) -> bool:
     return not any(ALPHA.search(name) for name in names)
 
 
-def with_adapter_config(workspace: Workspace, config: bytes) -> Workspace:
-    """With PEFT's `adapter_config.json` as a note in the file, so that its content tells how strongly it acts."""
+def with_adapter_config(workspace: Workspace, header: Header, config: bytes) -> Workspace:
+    """With PEFT's `adapter_config.json` as a note in the LoRA `file`, whose content says then how strongly it acts.
+
+    Raises LoraInvalid where the note makes it larger than a LoRA may be.
+    """
     try:
         text = config.decode()
         if not isinstance(json.loads(text), dict):
             return workspace
     except (ValueError, RecursionError):
         return workspace
-    header = check_header(workspace.file, max_bytes=workspace.max_bytes)
     with workspace.file.open("rb") as source, workspace.spare.open("wb") as target:
         target.write(header_with_note(source, "adapter_config", text))
         source.seek(header.data_start)
         while chunk := source.read(CHUNK_BYTES):
             target.write(chunk)
+    check_lora(workspace.spare, max_bytes=workspace.max_bytes)
     return workspace.swapped()
 
 

@@ -20,13 +20,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from flux_engine.units import MIB
-
 FOLDER: Final = ".cache"  # no name of a LoRA begins with a dot
 SUFFIX: Final = ".safetensors"
 STALE_PARTIAL_S: Final = 3600.0  # longer than any download may take
 MAYBE_IN_USE_S: Final = 600.0  # from fetching to loading, the wait for the GPU between them
-READ_BYTES: Final = 4 * MIB
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +70,7 @@ class LoraCache:
             os.utime(path)
             self._sweep(keep=path)
         except OSError as error:  # the file is stored all the same
-            log.warning("could not sweep the LoRA cache: %s", error.strerror)
+            log.warning("could not sweep the LoRA cache", extra={"detail": error.strerror})
         return path
 
     def make_room(self, num_bytes: int) -> bool:
@@ -112,7 +109,7 @@ class LoraCache:
                 partial.write_text(json.dumps({"sha256": sha256, "at": time.time()}), encoding="utf-8")
                 os.replace(partial, self._note(source))
         except OSError as error:
-            log.warning("could not note the source of a LoRA: %s", error.strerror)
+            log.warning("could not note the source of a LoRA", extra={"detail": error.strerror})
 
     def _note(self, source: str) -> Path:
         return self._sources / f"{hashlib.sha256(source.encode()).hexdigest()}.json"
@@ -150,8 +147,5 @@ class LoraCache:
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(READ_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -28,6 +28,7 @@ from flux_engine.inputs.lora_hub import find_hub_file
 from flux_engine.inputs.lora_sites import Download, LoraSites
 from flux_engine.inputs.lora_source import CivitaiLora, HubLora, InlineLora, LoraSource, VolumeLora, parse_source
 from flux_engine.inputs.lora_volume import LoraVolume, StoredLora
+from flux_engine.inputs.safetensors_header import Header
 from flux_engine.net.fetch import Fetcher
 from flux_engine.settings import Settings
 
@@ -91,7 +92,7 @@ class LoraStore:
             return await self._get_or_make_room(source, before_download)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else type(error).__name__
-            log.error("could not read or write a LoRA on the volume: %s", reason)
+            log.error("could not read or write a LoRA on the volume", extra={"detail": reason})
             advice = "make room on the volume" if error.errno in FULL else "check the volume"
             raise StorageFailed(
                 f"could not read or write a LoRA on the volume ({reason}); {advice} and send the job again",
@@ -140,7 +141,8 @@ class LoraStore:
             return found
         with self._cache.partial() as partial:
             partial.write_bytes(source.content)
-            return self._stored(partial, sha256)
+            check_lora(partial, max_bytes=self._limits.max_file_bytes)
+            return StoredLora(self._cache.store(partial, sha256), sha256)
 
     # --------------------------------------------------------------------------------------------- fetched
 
@@ -190,15 +192,16 @@ class LoraStore:
         except InputFetchFailed as error:
             raise download.refused(error) from error
         workspace = Workspace(partial, spare, self._limits.max_file_bytes)
-        lora, needs_config = await asyncio.to_thread(_lora_in, workspace, download)
-        if needs_config and (config := await self._config(download)) is not None:
-            lora = await asyncio.to_thread(with_adapter_config, lora, config)
-        sha256 = fetched.sha256 if lora.file == partial and not needs_config else None
+        lora, header = await asyncio.to_thread(_lora_in, workspace, download)
+        config = await self._config(download, header)
+        if config is not None:
+            lora = await asyncio.to_thread(with_adapter_config, lora, header, config)
+        sha256 = fetched.sha256 if lora is workspace else None  # the very bytes that were fetched
         return await asyncio.to_thread(self._stored, lora.file, sha256)
 
-    async def _config(self, download: Download) -> bytes | None:
-        """PEFT's config beside the file, which says how strongly the LoRA acts; None if there is none."""
-        if download.config_url is None:
+    async def _config(self, download: Download, header: Header) -> bytes | None:
+        """PEFT's config beside a file that does not say how strongly the LoRA acts; None if there is none."""
+        if download.config_url is None or not await asyncio.to_thread(lacks_alpha, header):
             return None
         try:
             return await self._fetcher.fetch(
@@ -215,9 +218,8 @@ class LoraStore:
 
     # --------------------------------------------------------------------------------------------- kept
 
-    def _stored(self, file: Path, sha256: str | None = None) -> StoredLora:
-        """Keep a file that is a LoRA. Raises LoraInvalid."""
-        check_lora(file, max_bytes=self._limits.max_file_bytes)
+    def _stored(self, file: Path, sha256: str | None) -> StoredLora:
+        """Keep a file that was checked; without `sha256` it is hashed first."""
         sha256 = sha256 or hash_file(file)
         return StoredLora(self._cache.store(file, sha256), sha256)
 
@@ -243,11 +245,10 @@ class LoraStore:
         return StoredLora(path, sha256)
 
 
-def _lora_in(workspace: Workspace, download: Download) -> tuple[Workspace, bool]:
-    """The LoRA in what was downloaded, and whether its alpha has to be looked up elsewhere."""
+def _lora_in(workspace: Workspace, download: Download) -> tuple[Workspace, Header]:
+    """The LoRA in what was downloaded, and its header."""
     with workspace.file.open("rb") as file:
         content = other_content(file.read(START_BYTES))
     if content is not None and content.is_answer:
         raise download.got(content)
-    lora = lora_in(workspace)
-    return lora, lacks_alpha(check_lora(lora.file, max_bytes=lora.max_bytes))
+    return lora_in(workspace)

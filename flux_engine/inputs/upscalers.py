@@ -6,11 +6,12 @@ hold their factor: `4x-UltraSharp`, `RealESRGAN_x2`.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from flux_engine.inputs.lora_cache import hash_file
 
 UPSCALER_FOLDER: Final = "upscale_models"  # of the volume; ComfyUI's name for it
 ENDINGS: Final = (".safetensors", ".pth")
@@ -57,8 +58,7 @@ class Upscalers:
         stat = path.stat()
         key = (path.name, stat.st_size, stat.st_mtime_ns)
         if key not in self._hashes:
-            with path.open("rb") as file:
-                self._hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            self._hashes[key] = hash_file(path)
         return self._hashes[key]
 
 

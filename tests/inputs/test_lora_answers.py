@@ -282,6 +282,15 @@ async def test_the_only_lora_of_an_archive_is_taken(content: bytes, tmp_path: Pa
         assert list((tmp_path / "loras" / ".cache" / "partial").iterdir()) == []
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+async def test_a_lora_of_an_archive_is_known_by_its_own_bytes(mode: str, tmp_path: Path) -> None:
+    lora = lora_bytes(metadata={"lora_alpha": "8"})
+    async with site(tmp_path) as (found, trusting):
+        found.answer = body(tar({"lora.safetensors": lora}, mode=mode))
+        stored = await found.store(tmp_path / "loras", trusting).get(found.url("/trained_model.tar"))
+    assert stored.sha256 == hashlib.sha256(lora).hexdigest()
+
+
 BOMB = gzip.compress(bytes(3_000_000))
 BAD_ARCHIVES: dict[str, tuple[bytes, type[FluxError], str]] = {
     "two LoRAs": (
