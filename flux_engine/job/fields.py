@@ -18,7 +18,6 @@ from pydantic.fields import FieldInfo
 from flux_engine.job.formats import ImageFormat
 
 AspectRatio = Literal["1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21"]
-ASPECT_RATIOS: Final[tuple[AspectRatio, ...]] = get_args(AspectRatio)
 MAX_SEED: Final = 2**53 - 1  # the largest integer that every JSON reader keeps exact
 SIDE_BOUNDS: Final = (64, 2048)  # pixels
 MIN_SEQUENCE_LENGTH: Final = 16  # tokens

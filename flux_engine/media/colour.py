@@ -37,7 +37,7 @@ def _converted(picture: Image.Image, profile: ImageCms.ImageCmsProfile, space: s
     is_grey = picture.mode in ("1", "L", "LA")
     if (space == "CMYK") != (picture.mode == "CMYK") or (space == "L" and not is_grey):
         return None  # the profile describes other numbers than these
-    alpha = picture.convert("RGBA").getchannel("A") if _has_alpha(picture) else None
+    alpha = picture.convert("RGBA").getchannel("A") if has_transparency(picture) else None
     source = picture if picture.mode == space else picture.convert("RGB").convert(space)
     converted = ImageCms.profileToProfile(
         source,
@@ -52,5 +52,6 @@ def _converted(picture: Image.Image, profile: ImageCms.ImageCmsProfile, space: s
     return converted
 
 
-def _has_alpha(picture: Image.Image) -> bool:
+def has_transparency(picture: Image.Image) -> bool:
+    """Whether some pixels may be transparent: by an alpha channel, or by one colour that stands for it."""
     return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info

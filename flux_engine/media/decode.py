@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flux_engine.errors import InputFetchFailed, InvalidInput
-from flux_engine.media.colour import as_srgb
+from flux_engine.media.colour import as_srgb, has_transparency
 from flux_engine.media.foreign import foreign_format
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF")  # not AVIF: its decoder ignores the announced size (docs/facts.md)
@@ -144,11 +144,6 @@ def eight_bits(picture: Image.Image) -> Image.Image:
     scaled = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     scaled.info = {name: value for name, value in picture.info.items() if name == "icc_profile"}
     return scaled
-
-
-def has_transparency(picture: Image.Image) -> bool:
-    """Whether some pixels may be transparent: by an alpha channel, or by one colour that stands for it."""
-    return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
 
 
 def _check_size(picture: Image.Image, field: str) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flux_engine.media.decode import has_transparency, read_picture
+from flux_engine.media.colour import has_transparency
+from flux_engine.media.decode import read_picture
 
 WHITE_FROM: Final = 128  # the pipelines repaint from half of white on
 MAX_STRETCH: Final = 0.03  # how far a shape is stretched without a warning

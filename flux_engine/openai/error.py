@@ -49,8 +49,3 @@ def error_body(error: Mapping[str, Any]) -> JsonObject:
             "code": error["code"],
         }
     }
-
-
-def retry_header(error: Mapping[str, Any]) -> dict[str, str]:
-    """Keeps the client from repeating what cannot succeed."""
-    return {"x-should-retry": "true" if error["retryable"] else "false"}

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ import pytest_asyncio
 from openai import AsyncOpenAI
 from PIL import Image
 
-from flux_engine.job.edits.control import CONTROL_TYPES, MAX_CONTROLS, ControlFields
+from flux_engine.job.edits.control import MAX_CONTROLS, ControlFields, ControlType
 from flux_engine.logs import JsonLine, tell_subject
 from flux_engine.models import catalog
 from local_platform.server import Platform
@@ -179,7 +179,8 @@ async def test_a_picture_follows_a_map_by_what_the_documents_say_of_control(syst
         body = routes[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
         documented = body["properties"]["control"]["anyOf"][0]
         assert documented["properties"].keys() == one["properties"].keys() == ControlFields.model_fields.keys()
-        assert documented["properties"]["type"]["enum"] == one["properties"]["type"]["enum"] == list(CONTROL_TYPES)
+        kinds = list(get_args(ControlType))
+        assert documented["properties"]["type"]["enum"] == one["properties"]["type"]["enum"] == kinds
 
     made = []
     for control in (None, {"type": "canny", "image": a_map()}, {"type": "canny", "image": a_map(25)}):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flux_engine.errors import InvalidInput
 from flux_engine.job.base import ParseContext, derived_seed
-from flux_engine.job.fields import ASPECT_RATIOS, MAX_SEED, ImageFields, clean_text
+from flux_engine.job.fields import MAX_SEED, AspectRatio, ImageFields, clean_text
 from flux_engine.job.image import ImageJob
 from flux_engine.job.parse import Request, parse_job, parse_request
 from flux_engine.job.written.aliases import ALIASES
@@ -306,7 +306,7 @@ def test_a_refusal_does_not_mislead(context: ParseContext, written: dict[str, An
     assert said in refusal.value.message
 
 
-@pytest.mark.parametrize("ratio", ASPECT_RATIOS)
+@pytest.mark.parametrize("ratio", get_args(AspectRatio))
 @pytest.mark.parametrize("model", [spec.name for spec in catalog.CATALOG])
 def test_every_size_has_its_ratio_and_is_within_the_budget(model: str, ratio: str) -> None:
     spec = catalog.find(model)

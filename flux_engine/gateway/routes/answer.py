@@ -9,7 +9,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from flux_engine.gateway.gateway import Gateway
-from flux_engine.gateway.problems import Gone, Problem, Refused
+from flux_engine.gateway.problems import MEDIA_TYPE, Gone, Problem, Refused
 from flux_engine.gateway.routes.request import base_url, gateway_of, request_id
 from flux_engine.gateway.task import Task, utc
 
@@ -66,7 +66,7 @@ def problem_answer(request: Request, problem: Problem) -> JSONResponse:
         problem.body(request_id=request_id(request)),
         status_code=problem.status,
         headers=limit_headers(request) | problem.all_headers(),
-        media_type="application/problem+json",
+        media_type=MEDIA_TYPE,
     )
 
 

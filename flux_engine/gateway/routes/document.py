@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from flux_engine.gateway.problems import MEDIA_TYPE
 from flux_engine.job.fields import ImageFields
 from flux_engine.job.schema.forms import forms_of_images
 from flux_engine.job.video_fields import VideoFields
@@ -135,7 +136,7 @@ def problems(*statuses: int, authenticated: bool = True) -> dict[int | str, dict
     """`responses` of a route: the problems that it may answer."""
     always = (401, 403, 429, 503) if authenticated else ()
     listed = dict.fromkeys((*sorted({*statuses, *always}), 500))
-    return {status: answer(TITLES[status], PROBLEM, media_type="application/problem+json") for status in listed}
+    return {status: answer(TITLES[status], PROBLEM, media_type=MEDIA_TYPE) for status in listed}
 
 
 def answer(description: str, schema: dict[str, Any], *, media_type: str = "application/json") -> dict[str, Any]:

@@ -28,7 +28,6 @@ from flux_engine.queues.job_queue import JobQueue, QueueAway, QueuedJob, QueueRe
 
 AT_ONCE: Final = 32
 TICK_S: Final = 1.0
-REFUSED_LOGGED: Final = "queue refuses a task"
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ class Dispatcher:
             await self._ledger.agenda.end_submit(task_id, look_at=time.time() + error.retry_after_s)
             return
         except QueueRefused as error:
-            log.error(REFUSED_LOGGED, extra={"job_id": task_id, "detail": str(error)})
+            log.error("queue refuses a task", extra={"job_id": task_id, "detail": str(error)})
             message = "the queue does not take this task; its operator finds the reason in the gateway's log"
             await self._finish(task, _failed("internal", message))
             return

@@ -24,7 +24,6 @@ from flux_engine.gateway.tasks.pace import Pace
 from flux_engine.queues.job_queue import QueueAway, QueueRefused, Rates
 
 RESERVATIONS_EVERY_S: Final = 10.0
-LOG_AWAY: Final = "sweep interrupted"
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ class Sweep:
                     is_away = False
                 except (RedisError, CacheAway, OSError) as error:
                     if not is_away:
-                        log.warning(LOG_AWAY, extra={"detail": type(error).__name__})
+                        log.warning("sweep interrupted", extra={"detail": type(error).__name__})
                     is_away = True
                 try:
                     async with asyncio.timeout(self._pace.tick):

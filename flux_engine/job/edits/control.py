@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,7 +14,6 @@ from flux_engine.job.validation import shown, shown_picture, validated
 
 ControlType = Literal["canny", "depth", "pose", "tile"]
 
-CONTROL_TYPES: Final[tuple[ControlType, ...]] = get_args(ControlType)
 MAX_CONTROLS: Final = 2
 
 
