@@ -98,9 +98,7 @@ class FluxModelManager:
 
     def speed(self) -> Speed | None:
         """The rates of this machine's device; None where they are not known."""
-        if self._device is None:
-            self._device = self._gpu()
-        return self._device.speed
+        return self._card().speed
 
     def can_identify(self, spec: ModelSpec) -> bool:
         """Whether `identity` answers at once, once it has answered before: not where a single file was replaced."""
@@ -180,10 +178,8 @@ class FluxModelManager:
             self._keeper.begin(tuned.checkpoint, tuned.unsaved)
 
     def _steps_of(self, spec: ModelSpec) -> PlanSteps:
-        if self._device is None:
-            self._device = self._beside_filter(self._gpu())
         if spec not in self._steps:
-            self._steps[spec] = PlanSteps(self._optimizer.plan(self._device, spec, self._preferences))
+            self._steps[spec] = PlanSteps(self._optimizer.plan(self._card(), spec, self._preferences))
         return self._steps[spec]
 
     def _make_room_for(self, spec: ModelSpec) -> None:
@@ -216,12 +212,15 @@ class FluxModelManager:
             filter=self.content_filter.id if self.content_filter is not None else "",
         )
 
-    def _beside_filter(self, device: GpuProperties) -> GpuProperties:
-        """What the content filter leaves of a GPU: plans are made for the rest."""
-        if self.content_filter is None or device.is_cpu:
-            return device
-        taken = self.content_filter.device_bytes
-        return replace(device, total_bytes=device.total_bytes - taken, free_bytes=device.free_bytes - taken)
+    def _card(self) -> GpuProperties:
+        """The device that plans are made for: of a GPU, what the content filter leaves."""
+        if self._device is None:
+            device = self._gpu()
+            if self.content_filter is not None and not device.is_cpu:
+                taken = self.content_filter.device_bytes
+                device = replace(device, total_bytes=device.total_bytes - taken, free_bytes=device.free_bytes - taken)
+            self._device = device
+        return self._device
 
     def _weights_of(self, spec: ModelSpec) -> Weights:
         if spec.is_single_file:  # it may be replaced while the worker runs
