@@ -222,3 +222,8 @@ class CeleryQueue:
 def line_of(ticket: str) -> str:
     """The queue and priority in a ticket."""
     return ":".join(ticket.split(":")[:2])
+
+
+def job_of(ticket: str) -> str:
+    """The id of a ticket's job."""
+    return ":".join(ticket.split(":")[2:-1])

@@ -18,8 +18,9 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from flux_engine.errors import Internal, StorageFailed
+from flux_engine.logs import about_job
 from flux_engine.progress import Send, Update
-from flux_engine.queues.celery import line_of
+from flux_engine.queues.celery import job_of, line_of
 from flux_engine.queues.parcel import Parcels
 from flux_engine.queues.records import JobRecords, RecordState
 from flux_engine.queues.worker_metrics import WorkerMetrics
@@ -59,6 +60,10 @@ class HeldJobs:
 
     async def run(self, ticket: str, parcel: Mapping[str, Any]) -> None:
         """Take the job of `ticket` to its end, which its record tells."""
+        with about_job(job_of(ticket)):
+            await self._run(ticket, parcel)
+
+    async def _run(self, ticket: str, parcel: Mapping[str, Any]) -> None:
         claim = await self._insist(self._records.claim, ticket, line=line_of(ticket), worker=self._worker)
         if claim != "claimed":
             log.info("message skipped", extra={"detail": f"its job is {claim}"})
@@ -72,7 +77,7 @@ class HeldJobs:
         try:
             await asyncio.wait({job})
             self._running.pop(ticket, None)
-            await self._tell(ticket, *await self._ended(job, parcel))
+            await self._tell(ticket, *await self._ended(job, job_of(ticket)))
         finally:  # not before: a large result may take longer to store than a lease lasts
             has_ended.set()
             await holding
@@ -119,10 +124,7 @@ class HeldJobs:
         finally:
             self._metrics.ended(outcome, took_s=time.monotonic() - began, result=result)
 
-    async def _ended(
-        self, job: asyncio.Task[Mapping[str, Any]], parcel: Mapping[str, Any]
-    ) -> tuple[RecordState, Mapping[str, Any]]:
-        identity = str(parcel.get("value", {}).get("id", "unknown"))
+    async def _ended(self, job: asyncio.Task[Mapping[str, Any]], job_id: str) -> tuple[RecordState, Mapping[str, Any]]:
         try:
             result = job.result()
             if "error" in result:
@@ -131,12 +133,12 @@ class HeldJobs:
         except asyncio.CancelledError:
             return "cancelled", {}
         except TimeoutError:
-            return "timed_out", {"error": Internal("the job took longer than it was given").to_json(identity)}
+            return "timed_out", {"error": Internal("the job took longer than it was given").to_json(job_id)}
         except StorageFailed as error:
-            return "failed", {"error": error.to_json(identity)}
+            return "failed", {"error": error.to_json(job_id)}
         except ValueError as error:  # a number that JSON has not; Worker.run raises nothing
-            log.error("result not packed", extra={"job_id": identity, "detail": str(error)})
-            return "failed", {"error": Internal("the result could not be sent").to_json(identity)}
+            log.error("result not packed", extra={"detail": str(error)})
+            return "failed", {"error": Internal("the result could not be sent").to_json(job_id)}
 
     async def _hold(self, ticket: str, latest: dict[str, Update], *, until: asyncio.Event) -> None:
         """Renew the lease; each renewal carries the latest progress."""

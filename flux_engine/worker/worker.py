@@ -137,9 +137,8 @@ class Worker:
             try:
                 return await (self._called(call, progress) if call is not None else self._in_store(request, progress))
             except ClientError as error:
-                log.warning(
-                    "job refused", extra={"code": error.code, "detail": error.field}
-                )  # its text may quote the job
+                # The field alone: the message may quote the prompt.
+                log.warning("job refused", extra={"code": error.code, "detail": error.field})
                 return {"error": error.to_json(request.id)}
             except DeviceBroken as error:
                 self.is_broken = True

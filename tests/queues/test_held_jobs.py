@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,22 @@ async def test_a_large_result_is_held_while_it_is_stored(records: JobRecords, tm
     record = await look(records)
     assert record.state == "completed"
     assert await Parcels(store).unpack(record.outcome or {}) == LARGE
+
+
+async def test_the_error_of_a_large_job_names_it(records: JobRecords, tmp_path: Path) -> None:
+    """Its id is the ticket's: the message itself lies in the store."""
+
+    async def work() -> Mapping[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody ended it")
+
+    store = FolderStore(tmp_path, has_urls=False)
+    parcel = await Parcels(store).pack({"id": "job", "input": LARGE, "timeout_s": 0.01})
+    await records.put(TICKET, line=LINE)
+    await jobs_of(records, store, work).run(TICKET, parcel)
+    record = await look(records)
+    assert record.state == "timed_out"
+    assert json.loads((record.outcome or {})["error"])["job_id"] == "job"
 
 
 async def test_a_cancelled_job_clears_away_in_its_own_time(records: JobRecords, tmp_path: Path) -> None:

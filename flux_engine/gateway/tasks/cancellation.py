@@ -39,9 +39,9 @@ class Cancellation:
                 return task
         return await self._endings.finish(task, Ending(status="cancelled"))
 
-    async def in_queue(self, ticket: str) -> None:
+    async def in_queue(self, task: Task, ticket: str) -> None:
         """Tell the queue alone, whose answer changes nothing."""
         try:
             await self._queue.cancel(ticket)
         except (QueueAway, QueueRefused) as error:
-            log.warning("task not cancelled in the queue", extra={"detail": str(error)})
+            log.warning("task not cancelled in the queue", extra={"job_id": task.id, "detail": str(error)})

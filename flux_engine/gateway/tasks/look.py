@@ -102,10 +102,10 @@ class Look:
     async def _give_up(self, task: Task) -> None:
         """A result or an error that stands ready in the queue is not thrown away because it was asked for late."""
         if task.ticket is not None:
-            report = await self._report_at_last(task.ticket)
+            report = await self._report_at_last(task, task.ticket)
             if report is not None and await self._ends_as_reported(task, report):
                 return
-            await self._cancellation.in_queue(task.ticket)
+            await self._cancellation.in_queue(task, task.ticket)
         is_deadline = task.deadline_at is not None and time.time() > task.deadline_at
         reason = "`deadline_seconds` passed" if is_deadline else "no worker finished this task in time; send it again"
         error = TaskError(code="internal", message=reason, retryable=not is_deadline)
@@ -125,12 +125,12 @@ class Look:
             return False
         return True
 
-    async def _report_at_last(self, ticket: str) -> Report | None:
+    async def _report_at_last(self, task: Task, ticket: str) -> Report | None:
         """None where the queue does not answer: a task must end, whether or not it does."""
         try:
             return await self._queue.status(ticket)
         except (QueueAway, QueueRefused) as error:
-            log.warning("task not looked at in the queue", extra={"detail": str(error)})
+            log.warning("task not looked at in the queue", extra={"job_id": task.id, "detail": str(error)})
             return None
 
     async def _look_before_queue(self, task: Task) -> None:
