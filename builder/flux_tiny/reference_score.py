@@ -1,4 +1,4 @@
-"""How well flux-tiny-kontext takes shape and colour from a reference, told from pixels by plain rules.
+"""How well flux-tiny-kontext takes shape and colour from a reference, by plain rules over pixels.
 
 python -m builder.flux_tiny.reference_score [FOLDER]      the bundled model, or the one in FOLDER: a minute on a CPU
 

@@ -1,4 +1,4 @@
-"""How well pictures follow their captions, told from pixels by plain rules.
+"""How well pictures follow their captions, by plain rules over pixels.
 
 python -m builder.flux_tiny.score [FOLDER]      the bundled model, or the one in FOLDER: some minutes on a CPU
 """

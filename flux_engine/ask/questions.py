@@ -1,4 +1,4 @@
-"""Questions: a job's `input` with `op` -> its answer, told from a worker's parts without the GPU's turn or a download.
+"""Questions: a job's `input` with `op` -> its answer, from a worker's parts, without the GPU's turn or a download.
 
     if questions.is_asked(request):
         return await questions.answer(request, context, store=store)

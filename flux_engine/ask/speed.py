@@ -1,4 +1,4 @@
-"""How long jobs take, told from what jobs took: samples of finished jobs -> seconds of the next one.
+"""How long jobs take, inferred from what jobs took: samples of finished jobs -> seconds of the next one.
 
 A job's time is taken apart into what repeats: the text, each denoising step of each picture, what each finished picture
 costs, and the rest. So a job is estimated by others of its size with another number of steps or pictures, and, less
@@ -96,7 +96,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Seconds of a job, and what they were told from."""
+    """Seconds of a job, and what they were inferred from."""
 
     seconds: float
     source: Source
@@ -127,7 +127,7 @@ class Speeds:
     def expected(self, job: ImageJob | VideoJob) -> Expected | None:
         """How long `job` takes on a warm worker; None where no job of its model was measured.
 
-        Told by jobs of its shape; else of its kind and size; else of its size; else by the sizes around it.
+        From jobs of its shape; else of its kind and size; else of its size; else from the sizes around it.
         """
         shape = Shape.of(job)
         alike = (

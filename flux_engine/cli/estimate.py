@@ -15,8 +15,8 @@ from flux_engine.cli.generate import job_input, picture_parser, video_parser
 from flux_engine.job.base import JsonObject
 
 SOURCES: Final = {
-    "measured": "told by jobs like it",
-    "scaled": "told by jobs of other sizes",
+    "measured": "measured on jobs like it",
+    "scaled": "scaled from jobs of other sizes",
     "planned": "by the plan's arithmetic, not measured",
 }
 

@@ -1,4 +1,4 @@
-"""What is served and what a job would take, told without a worker: from the offer, the measurements and the cache."""
+"""What is served and what a job would take, without a worker: from the offer, the measurements and the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in place of a LoRA, told by its first bytes: another kind of file, or a server's answer.
+"""What stands in place of a LoRA, by its first bytes: another kind of file, or a server's answer.
 
 `net.content` knows pages, errors and archives. This module adds what concerns LoRAs alone, and advice that suits them.
 """

@@ -1,4 +1,4 @@
-"""What a safetensors file is, told by the names of its tensors: a LoRA, or something that looks like one.
+"""What a safetensors file is, by the names of its tensors: a LoRA, or something that looks like one.
 
 Only the names are read, so a file is judged as soon as it is downloaded, without torch. `KINDS` is the whole
 knowledge: a pattern for one tensor's name, what the file is if a tensor has such a name, and what to ask for instead.

@@ -221,7 +221,7 @@ def _remove_of_a_dead_writer(partial: Path) -> None:
 
 
 def _machine() -> bytes:
-    """What containers of one host share and no other host has; empty where that cannot be told."""
+    """What containers of one host share and no other host has; empty where that is not known."""
     try:
         return BOOT_ID.read_bytes()
     except OSError:
@@ -239,7 +239,7 @@ def _remove(path: Path) -> None:
 
 
 def _last_change(path: Path) -> float:
-    """When something in `path` was written last; now where that cannot be told."""
+    """When something in `path` was written last; now where that is not known."""
     try:
         return max(inner.stat().st_mtime for inner in (path, *path.rglob("*")))
     except OSError:

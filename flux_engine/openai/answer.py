@@ -54,7 +54,7 @@ def usage_of(result: Mapping[str, Any]) -> JsonObject:
 
 
 def output_format(result: Mapping[str, Any]) -> str:
-    """What the files are, told from their content type: a picture over the platform's limit may come as another."""
+    """What the files are, by their content type: a picture over the platform's limit may come as another."""
     return str(result["images"][0]["content_type"]).rpartition("/")[2]
 
 

@@ -87,5 +87,5 @@ def _loaded(text: str) -> object:
 
 
 def _data_uri(content: bytes) -> str:
-    """What the picture is, is told from its bytes later."""
+    """What kind of picture it is, its bytes say later."""
     return "data:application/octet-stream;base64," + base64.b64encode(content).decode()

@@ -3,7 +3,7 @@
     celery -A flux_engine.queues.celery_worker worker --pool threads --concurrency 1
 
 The same `Worker.run` as on RunPod. One event loop lives beside Celery's threads, for as long as the process; a task's
-thread hands its job to the loop and waits. Celery ends gracefully on SIGTERM: the job in hand is finished and told.
+thread hands its job to the loop and waits. Celery ends gracefully on SIGTERM: the running job is finished and reported.
 """
 
 from __future__ import annotations

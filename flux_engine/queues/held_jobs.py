@@ -1,4 +1,4 @@
-"""The jobs of one Celery worker: each claimed, run under a lease that is renewed, and told.
+"""The jobs of one Celery worker: each claimed, run under a lease that is renewed, and reported.
 
     jobs = HeldJobs(records, parcels, worker="host-1", run_job=worker.run, metrics=..., on_change=...)
     await jobs.run(ticket, parcel)
@@ -27,7 +27,7 @@ from flux_engine.queues.worker_metrics import WorkerMetrics
 
 HEARD_EVERY_S: Final = 5.0  # at the latest, the connection that hears of cancellations is looked at
 RENEWALS: Final = 4  # a lease is renewed so many times before it would run out
-TELL_FOR_S: Final = 60.0  # how long an outcome is tried to be told while Redis is away
+TELL_FOR_S: Final = 60.0  # how long a worker tries to report an outcome while Redis is away
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class HeldJobs:
         await self._on_change()
         told = await self._insist(self._records.finish, ticket, worker=self._worker, state=state, outcome=outcome)
         if not told:
-            log.warning("outcome not told: the job was given to another worker", extra={"detail": state})
+            log.warning("outcome not reported: the job was given to another worker", extra={"detail": state})
 
     async def hear_cancellations(self) -> None:
         """A message is quicker than the next renewal, which finds the same."""

@@ -1,4 +1,4 @@
-"""Quotas, and how they are told to clients: RateLimit-Policy, RateLimit and Retry-After.
+"""Quotas, and the headers that tell clients of them: RateLimit-Policy, RateLimit and Retry-After.
 
 The fields follow draft-ietf-httpapi-ratelimit-headers-11. Work is counted in thousandths, as integers, so that sums are
 exact; clients see whole units, rounded down.

@@ -27,7 +27,7 @@ class Driver:
 
 
 def has_gpu(devices: Path = DEVICES) -> bool:
-    """Whether an NVIDIA device is in sight, told without importing torch.
+    """Whether an NVIDIA device is in sight, without importing torch.
 
     A container that was given the fourth card of its host sees `nvidia3` and no `nvidia0`.
     """
@@ -87,7 +87,7 @@ def _nvidia_smi(*arguments: str) -> str:
 
 
 def parse_driver(told: str, *, host_bytes: int) -> GpuProperties | None:
-    """The first device in nvidia-smi's lines; None where it cannot be told, as for a slice of a card (MIG)."""
+    """The first device in nvidia-smi's lines; None where they do not say, as for a slice of a card (MIG)."""
     lines = told.strip().splitlines()
     fields = [field.strip() for field in lines[0].split(",")] if lines else []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")  # which the driver's tool does not look at

@@ -1,4 +1,4 @@
-"""A model in one file: what it is, told from its header before anything is loaded, and how it becomes components.
+"""A model in one file: what it is, read from its header before anything is loaded, and how it becomes components.
 
     header       safetensors or GGUF: names, types, shapes and places of its tensors, with every number checked
     gguf_header  the same of a GGUF file

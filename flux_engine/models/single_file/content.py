@@ -1,7 +1,7 @@
 """The SHA-256 of a model's file, read once: kept on the volume for as long as the file stays as it is.
 
 A result's fingerprint holds it, so a file that was replaced never finds results of the one before. Whether it changed
-is told from its size and times, of which a file system sets the last (of the inode) itself.
+is seen by its size and times, of which a file system sets the last (of the inode) itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a file is that is no model of FLUX, told by the names of its tensors.
+"""What a file is that is no model of FLUX, by the names of its tensors.
 
 `PACKED` are packed weights that cannot be read here, and adapters, which may have much of a transformer's layers;
 `OTHERS` are asked about only where no FLUX transformer was found. The first that fits names the file, so that what is
