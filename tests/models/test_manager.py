@@ -14,10 +14,11 @@ import torch
 from diffusers import FluxPipeline
 
 from flux_engine.errors import DeviceBroken, ModelUnavailable, OutOfMemory
+from flux_engine.models.beside.content_filter import ContentFilter
 from flux_engine.models.catalog import FLUX_1_DEV, FLUX_TINY
 from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.manager import FluxModelManager
-from flux_engine.models.planning.gpus import cpu_machine
+from flux_engine.models.planning.gpus import cards_named, cpu_machine
 from flux_engine.models.planning.plan import PROFILES, Preferences
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
@@ -56,6 +57,21 @@ def as_large_as(large: ModelSpec, spec: ModelSpec) -> ModelSpec:
     return replace(
         spec, transformer=large.transformer, text_encoders=large.text_encoders, vae=large.vae, shape=large.shape
     )
+
+
+@pytest.mark.parametrize("asks_speed_first", [False, True])
+def test_plans_leave_room_for_the_content_filter(asks_speed_first: bool, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    content_filter = ContentFilter(tmp_path, name="a filter", labels=("x",), threshold=0.5)
+    (card,) = cards_named("RTX 4090")
+    served = ServedModels("flux-tiny", volume=tmp_path, has_gpu=True)
+    manager, plain = (
+        FluxModelManager(served, gpu=lambda: card, volume=tmp_path, lora_max_bytes=1, content_filter=each)
+        for each in (content_filter, None)
+    )
+    if asks_speed_first:
+        assert manager.speed() == card.speed
+    assert manager.plan(FLUX_TINY).limit_bytes < plain.plan(FLUX_TINY).limit_bytes
 
 
 def failing(error: Callable[[], BaseException], *, times: int) -> Callable[[LoadedModel], str]:
