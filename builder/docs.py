@@ -228,7 +228,11 @@ def pictures() -> str:
         (
             ("format, by its bytes", ", ".join(decode.FORMATS)),
             ("size", f"up to {MAX_BYTES // 10**6} MB and {decode.MAX_PIXELS // 10**6} megapixels"),
-            ("embedded colour profile", f"up to {colour.MAX_PROFILE_BYTES // 10**6} MB, converted to sRGB"),
+            (
+                "embedded colour profile",
+                f"up to {colour.MAX_PROFILE_BYTES // 10**6} MB, converted to sRGB; else a warning",
+            ),
+            ("animation", "its first frame, with a warning"),
             ("refused by name, with what to send", ", ".join(("HEIC picture", "AVIF picture", *foreign))),
         ),
     )

@@ -141,6 +141,7 @@ def _put_together(loras: tuple[StoredLora, ...], read: Mapping[str, _Read]) -> J
         hashes[CONTROL] = tuple(each.identity for each in maps)
     if image is not None and isinstance(mask, Mask):
         mask = as_large_as(mask, image.size)
+    warnings = [said for name, each in read.items() if name != "mask" for said in each.content.warnings]
     return JobInputs(
         loras=loras,
         pictures=Pictures(
@@ -150,7 +151,7 @@ def _put_together(loras: tuple[StoredLora, ...], read: Mapping[str, _Read]) -> J
             maps=tuple(each.content.picture for each in maps),
         ),
         picture_hashes=hashes,
-        warnings=mask.warnings if isinstance(mask, Mask) else (),
+        warnings=(*warnings, *(mask.warnings if mask is not None else ())),
     )
 
 

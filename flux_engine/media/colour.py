@@ -2,7 +2,7 @@
 
 A phone's Display P3, a camera's Adobe RGB and a printer's CMYK look washed out or wrong where their numbers are taken
 for sRGB. A profile is bytes from a stranger: at most 1 MB of it is parsed, and one that cannot be used leaves the
-picture as it is.
+picture as it is, which the client is told.
 """
 
 from __future__ import annotations
@@ -18,25 +18,33 @@ _SPACES: Final = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _UNUSABLE: Final = (ImageCms.PyCMSError, OSError, ValueError, TypeError, MemoryError)
 
 
+class ProfileUnusable(Exception):
+    """The picture has a profile by which its colours cannot be read."""
+
+
 def as_srgb(picture: Image.Image) -> Image.Image | None:
-    """`picture` in RGB or RGBA by its profile; None without a usable profile other than sRGB itself."""
+    """`picture` in RGB or RGBA by its profile; None without one, or where that is sRGB itself.
+
+    Raises ProfileUnusable.
+    """
     data = picture.info.get("icc_profile")
-    if not isinstance(data, bytes) or not 128 <= len(data) <= MAX_PROFILE_BYTES:
+    if not data:
         return None
+    if not isinstance(data, bytes) or not 128 <= len(data) <= MAX_PROFILE_BYTES:
+        raise ProfileUnusable
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
-        space = _SPACES.get(profile.profile.xcolor_space)
-        if space is None or "srgb" in (profile.profile.profile_description or "").lower():
+        if "srgb" in (profile.profile.profile_description or "").lower():
             return None
-        return _converted(picture, profile, space)
-    except _UNUSABLE:
-        return None
+        return _converted(picture, profile, _SPACES.get(profile.profile.xcolor_space))
+    except _UNUSABLE as error:
+        raise ProfileUnusable from error
 
 
-def _converted(picture: Image.Image, profile: ImageCms.ImageCmsProfile, space: str) -> Image.Image | None:
+def _converted(picture: Image.Image, profile: ImageCms.ImageCmsProfile, space: str | None) -> Image.Image | None:
     is_grey = picture.mode in ("1", "L", "LA")
-    if (space == "CMYK") != (picture.mode == "CMYK") or (space == "L" and not is_grey):
-        return None  # the profile describes other numbers than these
+    if space is None or (space == "CMYK") != (picture.mode == "CMYK") or (space == "L" and not is_grey):
+        raise ProfileUnusable  # it describes other numbers than these
     alpha = picture.convert("RGBA").getchannel("A") if has_transparency(picture) else None
     source = picture if picture.mode == space else picture.convert("RGB").convert(space)
     converted = ImageCms.profileToProfile(

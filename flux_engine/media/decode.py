@@ -1,8 +1,8 @@
 """Pictures that a client sends: bytes that may be anything -> an upright sRGB picture or a mask, or a refusal.
 
 The bytes alone tell the format, and the size in pixels is checked before anything is decoded. A picture is read as its
-sender's viewer shows it: turned upright, transparency over white, an embedded profile converted to sRGB. How a mask is
-read is in mask.py.
+sender's viewer shows it: turned upright, transparency over white, an embedded profile converted to sRGB; of an
+animation the first frame. What cannot be used of it is a warning. How a mask is read is in mask.py.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import re
 import struct
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flux_engine.errors import InputFetchFailed, InvalidInput
-from flux_engine.media.colour import as_srgb, has_transparency
+from flux_engine.media.colour import ProfileUnusable, as_srgb, has_transparency
 from flux_engine.media.foreign import foreign_format
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF")  # not AVIF: its decoder ignores the announced size (docs/facts.md)
+MAY_MOVE: Final = (b"\x89PNG", b"RIFF", b"GIF8")
 MAX_PIXELS: Final = 16_000_000
 MAX_SCANS: Final = 200  # a usual progressive JPEG has 10
 ORIENTATION: Final = 0x0112  # the EXIF tag
@@ -39,6 +40,9 @@ MARKER: Final = re.compile(rb"\xff+([^\x00\xff])")
 START_OF_SCAN: Final = 0xDA
 END_OF_IMAGE: Final = 0xD9
 WITHOUT_LENGTH: Final = (0x01, *range(0xD0, 0xD9))
+NO_PROFILE: Final = (
+    "a colour profile that cannot be used, so its colours are read as sRGB; convert it to sRGB to be exact"
+)
 DAMAGED: Final = (  # raised by Pillow's readers for files that are truncated or forged
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError, AttributeError, MemoryError),
     *(struct.error, RuntimeError),
@@ -81,10 +85,12 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture in RGB. `way` marks, in the fingerprint, that its colours were converted from an embedded profile."""
+    """A picture in RGB. `way` marks, in the fingerprint, that its colours were converted from an embedded profile;
+    `warnings` say what of the file is not used."""
 
     picture: Image.Image
     way: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def decode_picture(data: bytes, field: str) -> Decoded:
@@ -92,7 +98,8 @@ def decode_picture(data: bytes, field: str) -> Decoded:
 
     Raises InvalidInput for anything but a whole picture of a known format, and InputFetchFailed for too many pixels.
     """
-    return read_picture(data, field, _as_seen)
+    decoded = read_picture(data, field, lambda picture: _as_seen(picture, field))
+    return replace(decoded, warnings=(*film_warnings(data, field), *decoded.warnings))
 
 
 def read_picture(data: bytes, field: str, read: Callable[[Image.Image], Read]) -> Read:
@@ -113,6 +120,19 @@ def read_picture(data: bytes, field: str, read: Callable[[Image.Image], Read]) -
         raise InvalidInput(f"`{field}` is a damaged or truncated picture; send it whole", field=field) from None
 
 
+def film_warnings(data: bytes, field: str) -> tuple[str, ...]:
+    """What to say of a picture that moves, which is read as its first frame."""
+    if not data.startswith(MAY_MOVE):  # a phone's JPEG holds a second picture, which no viewer plays
+        return ()
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            if not getattr(picture, "is_animated", False):
+                return ()
+    except (UnidentifiedImageError, Image.DecompressionBombError, *DAMAGED):  # of a later frame
+        return ()
+    return (f"`{field}` is animated: only its first frame is used",)
+
+
 def announced_pixels(data: bytes) -> int:
     """The pixels that the head of a picture announces; 0 where it cannot be read, which `decode_picture` refuses."""
     try:
@@ -129,12 +149,16 @@ def fitted(picture: Image.Image, *, width: int, height: int) -> Image.Image:
     return ImageOps.fit(picture, (width, height), how)
 
 
-def _as_seen(picture: Image.Image) -> Decoded:
+def _as_seen(picture: Image.Image, field: str) -> Decoded:
     picture = eight_bits(picture)
-    converted = as_srgb(picture)
+    said: tuple[str, ...] = ()
+    try:
+        converted = as_srgb(picture)
+    except ProfileUnusable:
+        converted, said = None, (f"`{field}` has {NO_PROFILE}",)
     whole = _over_white(converted or picture)
     whole.info = {}  # Pillow would copy profiles and comments into every picture made from this one
-    return Decoded(whole, "" if converted is None else "+srgb")
+    return Decoded(whole, "" if converted is None else "+srgb", said)
 
 
 def eight_bits(picture: Image.Image) -> Image.Image:

@@ -7,7 +7,7 @@ warning.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flux_engine.media.colour import has_transparency
-from flux_engine.media.decode import read_picture
+from flux_engine.media.decode import film_warnings, read_picture
 
 WHITE_FROM: Final = 128  # the pipelines repaint from half of white on
 MAX_STRETCH: Final = 0.03  # how far a shape is stretched without a warning
@@ -38,7 +38,8 @@ class Mask:
 
 def decode_mask(data: bytes, field: str) -> Mask:
     """Read a mask of any size. Raises as `decode.decode_picture`."""
-    return read_picture(data, field, _read)
+    mask = read_picture(data, field, _read)
+    return replace(mask, warnings=(*film_warnings(data, field), *mask.warnings))
 
 
 def as_large_as(mask: Mask, size: tuple[int, int]) -> Mask:

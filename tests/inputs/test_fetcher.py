@@ -82,6 +82,18 @@ async def test_the_same_picture_gives_the_same_bytes_and_another_gives_others(wo
     assert first["images"][0]["sha256"] == again["images"][0]["sha256"] != other["images"][0]["sha256"]
 
 
+async def test_what_of_a_picture_is_not_used_is_said_of_a_made_result_and_of_a_reused_one(worker: Worker) -> None:
+    buffer = io.BytesIO()
+    DAY.resize((64, 64)).save(
+        buffer, "PNG", icc_profile=bytes(500), save_all=True, append_images=[DAY.resize((64, 64))]
+    )
+    asked = job(image=base64.b64encode(buffer.getvalue()).decode(), cache=True, num_inference_steps=2, size="64x64")
+    made, reused = await worker.run(asked), await worker.run(asked)
+    assert (made["cached"], reused["cached"]) == (False, True)
+    assert made["warnings"] == reused["warnings"]
+    assert ["animated" in made["warnings"][0], "colour profile" in made["warnings"][1]] == [True, True]
+
+
 async def test_progress_counts_the_steps_that_are_run(worker: Worker) -> None:
     updates: list[Update] = []
 

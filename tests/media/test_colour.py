@@ -81,7 +81,7 @@ def test_colours_are_those_that_a_viewer_shows(
 ) -> None:
     data = encoded(Image.new("RGB", (16, 16), stored), kind, icc_profile=icc, **EXACT[kind])
     assert all(abs(a - b) <= 12 for a, b in zip(seen(data), shown, strict=True)), seen(data)
-    assert decode_picture(data, "image").way == "+srgb"
+    assert (decode_picture(data, "image").way, decode_picture(data, "image").warnings) == ("+srgb", ())
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "LA", "L", "1"])
@@ -100,6 +100,7 @@ def test_pictures_in_srgb_stay_as_they_are() -> None:
     plain, tagged = (decode_picture(encoded(picture, "PNG", **o), "image") for o in ({}, {"icc_profile": SRGB}))
     assert plain.picture.tobytes() == tagged.picture.tobytes() == picture.tobytes()
     assert plain.way == tagged.way == ""
+    assert plain.warnings == tagged.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -114,3 +115,5 @@ def test_pictures_in_srgb_stay_as_they_are() -> None:
 def test_a_profile_that_cannot_be_used_costs_no_picture(icc: bytes) -> None:
     data = encoded(Image.new("RGB", (16, 16), (234, 51, 35)), "PNG", icc_profile=icc)
     assert seen(data) == (234, 51, 35)
+    said = [each for each in decode_picture(data, "image").warnings if "`image` has a colour profile" in each]
+    assert len(said) == (1 if icc else 0)

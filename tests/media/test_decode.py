@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from flux_engine.errors import FluxError, InputFetchFailed
 from flux_engine.media.decode import MAX_PIXELS, fitted
 from flux_engine.media.decode import decode_picture as decode
+from flux_engine.media.mask import decode_mask
 
 
 def decode_picture(data: bytes, field: str) -> Image.Image:
@@ -90,6 +91,22 @@ def test_a_picture_is_seen_as_it_is_meant(data: bytes, left: tuple[int, int, int
     seen = picture.getpixel((5, 10))
     assert isinstance(seen, tuple)
     assert all(abs(a - b) <= 6 for a, b in zip(seen, left, strict=True))
+
+
+def film(kind: str) -> bytes:
+    return encoded(RED_BLUE, kind, save_all=True, append_images=[halves("green", "green")])
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_of_an_animation_it_is_said_that_the_first_frame_alone_is_used(kind: str) -> None:
+    assert decode(film(kind), "images[1]").warnings == ("`images[1]` is animated: only its first frame is used",)
+    assert decode_mask(film(kind), "mask").warnings[0] == "`mask` is animated: only its first frame is used"
+    assert decode(encoded(RED_BLUE, kind), "image").warnings == ()
+
+
+def test_the_second_picture_of_a_phones_jpeg_is_no_animation() -> None:
+    data = encoded(RED_BLUE, "MPO", save_all=True, append_images=[halves("green", "green")])
+    assert decode(data, "image").warnings == ()
 
 
 def png_claiming(width: int, height: int) -> bytes:
