@@ -60,9 +60,14 @@ def _given(arguments: list[str]) -> str | None:
 
 
 def summary(result: JsonObject) -> str:
-    """The files, their seeds, warnings and times; or the error and whether the same job may succeed later."""
+    """The files, their seeds, warnings and times; or the error and whether the same job may succeed later.
+
+    The answer to a question, or to a request in OpenAI's shape, is shown as it is.
+    """
     if "error" in result:
         return failure(json.loads(result["error"]))
+    if not _is_of_a_job(result):
+        return json.dumps(result, ensure_ascii=False)
     lines = [f"{_place(made)}   seed {made['seed']}   {made['width']}x{made['height']}" for made in _files(result)]
     lines += [_wrapped(f"warning: {warning}") for warning in result["warnings"]]
     timings = result["timings"]
@@ -75,18 +80,27 @@ def summary(result: JsonObject) -> str:
 
 
 def failure(error: JsonObject) -> str:
-    """A job's error for a reader: code and field, the message with the mend, and whether to send the job again."""
-    field = f" ({error['field']})" if "field" in error else ""
+    """A job's error for a reader: code and field, the message with the mend, and whether to send the job again.
+
+    It has the contract's shape or OpenAI's.
+    """
+    said = error.get("error", error)
+    named = said.get("field") or said.get("param")
+    field = f" ({named})" if named else ""
     later = (
         "The same job may succeed later: send it again."
         if error["retryable"]
         else "The same job fails again until this is changed."
     )
-    return "\n".join((f"failed: {error['code']}{field}", _wrapped(f"  {error['message']}"), f"  {later}"))
+    return "\n".join((f"failed: {said['code']}{field}", _wrapped(f"  {said['message']}"), f"  {later}"))
 
 
 def _wrapped(text: str) -> str:
     return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _is_of_a_job(result: JsonObject) -> bool:
+    return "images" in result or "video" in result
 
 
 def _files(result: JsonObject) -> list[JsonObject]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flux_engine.cli.local import TestInputError, summary, with_test_input
 from flux_engine.errors import InvalidInput, StorageFailed
+from flux_engine.openai.error import error_body
 
 JOB = '{"input": {"prompt": "a red sun"}}'
 
@@ -75,6 +77,24 @@ def test_the_summary_of_a_passing_error_says_to_send_it_again() -> None:
     lines = summary({"error": error}).splitlines()
     assert lines[-1] == "  The same job may succeed later: send it again."
     assert all(len(line) <= 100 for line in lines)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"op": "capabilities", "models": [{"id": "flux-tiny"}]},
+        {"object": "list", "data": [{"id": "flux-tiny", "object": "model"}]},
+        {"created": 1, "data": [{"url": "file:///out/sun.png"}]},
+    ],
+)
+def test_an_answer_that_is_no_picture_is_shown_as_it_is(answer: dict[str, Any]) -> None:
+    assert json.loads(summary(answer)) == answer
+
+
+def test_the_summary_of_an_error_in_openais_shape_is_its_message() -> None:
+    body = error_body({"code": "invalid_input", "message": "`n` must be smaller", "field": "num_images"})
+    text = json.dumps(body | {"status": 400, "retryable": False})
+    assert summary({"error": text}).splitlines()[:2] == ["failed: invalid_input (n)", "  `n` must be smaller"]
 
 
 def test_a_job_without_input_is_told_where_its_fields_belong(default: Path) -> None:
