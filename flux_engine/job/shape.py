@@ -14,6 +14,7 @@ from flux_engine.errors import InvalidInput
 from flux_engine.job.base import Job
 from flux_engine.job.edits.region import Box, Region, Sides, region_of
 from flux_engine.job.edits.upscale import check_result
+from flux_engine.job.fields import SIDE_BOUNDS
 from flux_engine.job.image import ImageJob
 from flux_engine.job.limits import ModelLimits
 from flux_engine.job.size import size_like
@@ -42,7 +43,7 @@ def shaped_like(job: AnyJob, picture: Sides | None, limits: ModelLimits, *, pain
     mask = job.mask if isinstance(job, ImageJob) else None
     if limits.image_use == "reference" and mask is None:
         return job  # it is looked at whole
-    cut = _cut_off(picture, (job.width, job.height))
+    cut = _cut_off(picture, (job.width, job.height), mend=_mend(job))
     return job if cut is None else replace(job, warnings=(*job.warnings, cut))
 
 
@@ -77,18 +78,24 @@ def _shaped_by(job: AnyJob, region: Region, limits: ModelLimits) -> AnyJob:
     if stretched <= MAX_CUT:
         return job
     said = (
-        f"what is drawn is {across}x{down} pixels of the picture and is stretched to {job.width}x{job.height}; leave "
-        "`width`, `height` and `aspect_ratio` out to keep its shape"
+        f"what is drawn is {across}x{down} pixels of the picture and is stretched to {job.width}x{job.height}; "
+        f"{_mend(job)}"
     )
     return replace(job, warnings=(*job.warnings, said))
 
 
-def _cut_off(picture: Sides, size: Sides) -> str | None:
+def _mend(job: Job) -> str:
+    if not job.is_size_open:
+        return "leave `width`, `height` and `aspect_ratio` out to keep its shape"
+    return f"a result has {SIDE_BOUNDS[0]} to {SIDE_BOUNDS[1]} pixels a side: cut the picture to what matters"
+
+
+def _cut_off(picture: Sides, size: Sides, *, mend: str) -> str | None:
     across = size[0] / size[1] * picture[1] / picture[0]  # the share of the width that is kept, where it is below 1
     kept, side = (across, "width") if across < 1 else (1 / across, "height")
     if kept >= 1 - MAX_CUT:
         return None
     return (
         f"`image` is {picture[0]}x{picture[1]} and the result {size[0]}x{size[1]}: {1 - kept:.0%} of its {side} is cut "
-        "off; leave `width`, `height` and `aspect_ratio` out to keep its shape"
+        f"off; {mend}"
     )

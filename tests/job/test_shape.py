@@ -69,7 +69,15 @@ def test_a_reference_is_looked_at_whole() -> None:
 
 
 def test_a_strip_says_what_the_smallest_side_cuts_off() -> None:
-    assert "of its width is cut off" in shaped("flux-tiny", (4000, 100))[2][0]
+    (said,) = shaped("flux-tiny", (4000, 100))[2]
+    assert "of its width is cut off" in said
+
+
+@pytest.mark.parametrize("fields", [{}, {"expand": {"top": 8}}])
+def test_a_strip_is_not_told_to_leave_out_the_size_that_it_left_out(fields: dict[str, Any]) -> None:
+    (said,) = shaped("flux-tiny", (4000, 20), **fields)[2]
+    assert "leave `width`" not in said
+    assert "64 to 2048 pixels a side" in said
 
 
 def test_a_video_begins_in_the_shape_of_its_picture() -> None:
