@@ -15,6 +15,7 @@ SOFTWARE: Final = "flux-engine (AI-generated image)"
 PNG_LEVEL: Final = 1  # at 1024x1024 94 ms against 365 ms at the default level (docs/facts.md)
 WEBP_METHOD: Final = 0
 PREVIEW_SIDE: Final = 256
+MAX_SEGMENT_BYTES: Final = 65_533  # of a JPEG, without the two that say its length
 
 _JSON_TEXTS = ("seed", "model", "parameters")
 _OTHER_TEXTS = ("Software", "XML:com.adobe.xmp")
@@ -28,13 +29,13 @@ def encode_image(image: Image.Image, output_format: str, *, quality: int, made_f
     """`image` (RGB) as a file of `output_format` (png, jpg or webp).
 
     `quality` is 1 to 100 and has no effect on png. `made_from` (prompt, seed, model, parameters) is written into the
-    file, as PNG text or as EXIF description and comment.
+    file, as PNG text or as EXIF description and comment; without the parameters where a JPEG has no room for them.
     """
     buffer = io.BytesIO()
     if output_format == "png":
         image.save(buffer, "PNG", compress_level=PNG_LEVEL, pnginfo=_png_text(made_from))
     elif output_format == "jpg":
-        image.save(buffer, "JPEG", quality=quality, exif=_exif(made_from))
+        image.save(buffer, "JPEG", quality=quality, exif=_exif_of_jpeg(made_from))
     else:
         image.save(buffer, "WEBP", quality=quality, method=WEBP_METHOD, exif=_exif(made_from))
     return buffer.getvalue()
@@ -68,6 +69,14 @@ def _png_text(made_from: Mapping[str, Any]) -> PngInfo:
         else:
             text.add_text(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=True))
     return text
+
+
+def _exif_of_jpeg(made_from: Mapping[str, Any]) -> Image.Exif:
+    """Without the parameters where these are more than one segment holds, as thirty boxes with long prompts are."""
+    exif = _exif(made_from)
+    if len(exif.tobytes()) <= MAX_SEGMENT_BYTES:
+        return exif
+    return _exif({name: value for name, value in made_from.items() if name != "parameters"})
 
 
 def _exif(made_from: Mapping[str, Any]) -> Image.Exif:

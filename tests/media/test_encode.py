@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,19 @@ def test_exif_carries_what_made_it(picture: Image.Image, output_format: str) -> 
     assert "AI-generated" in exif[0x0131]
     comment = exif.get_ifd(0x8769)[0x9286]
     assert json.loads(comment.removeprefix(b"UNICODE\0").decode("utf-16-be")) == MADE_FROM
+
+
+def said_in_exif(data: bytes) -> Any:
+    comment = Image.open(io.BytesIO(data)).getexif().get_ifd(0x8769)[0x9286]
+    return json.loads(comment.removeprefix(b"UNICODE\0").decode("utf-16-be"))
+
+
+def test_a_jpeg_without_room_for_its_parameters_leaves_them_out(picture: Image.Image) -> None:
+    boxes = [{"prompt": "\u592a" * 1000, "x": 0.0, "y": 0.0, "width": 0.5, "height": 0.5}] * 32
+    made_from = {**MADE_FROM, "prompt": "\U0001f31e" * 4000, "parameters": {"boxes": boxes}}
+    jpeg, webp = (encode_image(picture, kind, quality=90, made_from=made_from) for kind in ("jpg", "webp"))
+    assert said_in_exif(jpeg) == {name: value for name, value in made_from.items() if name != "parameters"}
+    assert said_in_exif(webp) == made_from
 
 
 def test_quality_makes_smaller_files(picture: Image.Image) -> None:
