@@ -6,6 +6,7 @@ what is done.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from flux_engine import __version__
 from flux_engine.ask.estimate import planned_in_short
+from flux_engine.inputs.lora_source import SUFFIX
 from flux_engine.job.base import MAX_METADATA_BYTES, JsonObject, ParseContext
 from flux_engine.job.fields import MAX_LORAS, SIDE_BOUNDS
 from flux_engine.job.fingerprint import GENERATION_VERSION
@@ -54,10 +56,13 @@ class LoraFile:
 
 
 def volume_loras(folder: Path) -> Iterator[LoraFile]:
-    """The LoRAs that a job can name by their files' names."""
-    for path in sorted(folder.glob("*.safetensors")):
-        if path.is_file() and not path.name.startswith("."):
-            yield LoraFile(name=path.name, bytes=path.stat().st_size)
+    """The LoRAs that a job can name by their place in the folder."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # what was fetched is in a hidden one
+        for name in sorted(files):
+            path = Path(place) / name
+            if name.endswith(SUFFIX) and not name.startswith(".") and path.is_file():
+                yield LoraFile(name=path.relative_to(folder).as_posix(), bytes=path.stat().st_size)
 
 
 def capabilities(

@@ -92,6 +92,18 @@ async def test_capabilities_tell_what_is_served(asked: Worker) -> None:
     assert len(json.dumps(answer)) < 1_000_000
 
 
+async def test_loras_in_folders_are_told_by_the_names_that_a_job_may_say(asked: Worker, volume: Path) -> None:
+    folder = volume / "loras" / "styles" / "stone"
+    folder.mkdir(parents=True)
+    shutil.copy(volume / "loras" / "mosaic.safetensors", folder / "grey stone.safetensors")
+    (volume / "loras" / ".hidden").mkdir()
+    shutil.copy(volume / "loras" / "mosaic.safetensors", volume / "loras" / ".hidden")
+    names = [lora["name"] for lora in (await ask(asked, op="capabilities"))["loras"]]
+    assert names == ["mosaic.safetensors", "styles/stone/grey stone.safetensors"]
+    told = await ask(asked, op="estimate", **QUICK, loras=names)
+    assert [lora["state"] for lora in told["loras"]] == ["here", "here"]
+
+
 async def test_the_examples_of_the_bundled_model_run(asked: Worker) -> None:
     schemas = (await ask(asked, op="capabilities"))["schemas"]
     lora = schemas["image"]["flux-tiny"]["properties"]["loras"]["examples"][0]
