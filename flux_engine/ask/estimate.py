@@ -67,12 +67,14 @@ class State:
     """What is known of a job without making or fetching anything.
 
     `cached` is None where that cannot be known: the fingerprint needs a picture or LoRA that would have to be fetched.
+    `has_pictures`: those that the job brings are here, so that it has the shape of the first.
     """
 
     is_on_volume: bool
     is_loaded: bool
     cached: bool | None
     loras: Sequence[Presence]
+    has_pictures: bool = True
 
 
 def estimate(
@@ -136,6 +138,12 @@ def _said(job: ImageJob | VideoJob, state: State, warm: Expected | None) -> list
             said.append(f"`loras[{number}]` is not on the volume: the job would be refused")
     if not state.is_on_volume:
         said.append(f"{job.model} is not on the volume: the job would fail")
+    gives_shape = job.image is not None or (isinstance(job, ImageJob) and job.images is not None)
+    if job.is_size_open and gives_shape and not state.has_pictures:
+        said.append(
+            f"the size follows the shape of the job's picture, which was not looked at: {job.width}x{job.height} is "
+            f"{job.model}'s own"
+        )
     if state.cached is None and job.cache:
         said.append("whether the cache has the result is not known before its pictures and LoRAs are fetched")
     if warm is None:

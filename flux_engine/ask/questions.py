@@ -19,13 +19,15 @@ from flux_engine.ask.estimate import Planned, Presence, State, estimate
 from flux_engine.ask.speed import LOAD, Sample, Shape, Speeds
 from flux_engine.cache.manager import CacheManager
 from flux_engine.errors import DeviceBroken, FluxError, InvalidInput, ModelUnavailable
-from flux_engine.inputs.fetcher import InputFetcher
+from flux_engine.inputs.fetcher import InputFetcher, JobInputs
+from flux_engine.inputs.lora_volume import StoredLora
 from flux_engine.job.base import JsonObject, ParseContext
 from flux_engine.job.fingerprint import fingerprint
 from flux_engine.job.image import ImageJob
+from flux_engine.job.limits import ModelLimits
 from flux_engine.job.parse import Request, parse_job
 from flux_engine.job.schema.jobs import prepare
-from flux_engine.job.shape import shaped_like
+from flux_engine.job.shape import AnyJob, check_references, shaped_like
 from flux_engine.job.validation import shown, shown_name
 from flux_engine.job.video import VideoJob
 from flux_engine.job.written.loras import LoraRequest
@@ -135,13 +137,22 @@ class Questions:
         spec = self._models.served.named(job.model)
         if isinstance(job, VideoJob) and not spec.makes_videos:
             raise InvalidInput(f"{spec.id} makes images only; send a FLUX.1 text-to-image `model`", field="model")
-        loras = [await self._presence(lora) for lora in job.loras]
+        job = self._models.served.equipped(job)
+        found = [await self._looked_for(lora) for lora in job.loras]
+        inputs = await self._inputs_here(job)
+        if inputs is not None:
+            job = _as_made(job, inputs, spec.limits)
+            inputs = replace(inputs, loras=tuple(lora for lora in found if isinstance(lora, StoredLora)))
+        loras: list[Presence] = ["here" if isinstance(lora, StoredLora) else lora for lora in found]
         planned = await asyncio.to_thread(self._planned, spec)
         state = State(
             is_on_volume=self._models.served.has_weights(spec),
             is_loaded=self._models.is_warm(spec),
-            cached=await self._is_cached(job, spec, store) if "missing" not in loras else False,
+            cached=await self._is_cached(job, spec, None if "to_be_fetched" in loras else inputs, store)
+            if "missing" not in loras
+            else False,
             loras=loras,
+            has_pictures=inputs is not None,
         )
         gpu = planned.plan.gpu if planned is not None else None
         speeds = Speeds.parse(await self._cache.measurements.read(spec.id), gpu=gpu)
@@ -153,31 +164,47 @@ class Questions:
             return None
         return Planned(spec=spec, plan=plan, speed=self._models.speed())
 
-    async def _presence(self, lora: LoraRequest) -> Presence:
+    async def _looked_for(self, lora: LoraRequest) -> StoredLora | Presence:
         try:
-            await self._inputs.lora(lora.path, before_download=_no_download)
+            return await self._inputs.lora(lora.path, before_download=_no_download)
         except _WouldFetch:
             return "to_be_fetched"
         except FluxError:
             return "missing"
-        return "here"
 
-    async def _is_cached(self, job: ImageJob | VideoJob, spec: ModelSpec, store: ResultStore) -> bool | None:
+    async def _inputs_here(self, job: ImageJob | VideoJob) -> JobInputs | None:
+        """What the job brings, without its LoRAs; None where a picture would have to be fetched."""
+        try:
+            return await self._inputs.fetch(replace(job, loras=()), before_download=_no_download)
+        except _WouldFetch:
+            return None
+
+    async def _is_cached(
+        self, job: ImageJob | VideoJob, spec: ModelSpec, inputs: JobInputs | None, store: ResultStore
+    ) -> bool | None:
         if not job.cache:
             return False
         if isinstance(job, ImageJob) and job.control is not None:
             return None  # the worker that makes it knows by which ControlNet
         try:
             model = await asyncio.to_thread(self._models.identity, spec)
-            inputs = await self._inputs.fetch(job, before_download=_no_download)
         except ModelUnavailable:
             return False
-        except _WouldFetch:
+        if inputs is None:
             return None
-        pictures = inputs.pictures
-        job = shaped_like(job, pictures.shape, spec.limits, painted=pictures.painted)
-        key = fingerprint(job.parameters(), model=model, inputs=inputs.content(job))
+        revision = self._models.served.upsampler_revision(job)
+        content = inputs.content(job) | ({} if revision is None else {"upsampler": revision})
+        key = fingerprint(job.parameters(), model=model, inputs=content)
         return await self._cache.find_stored(key, store=store) is not None
+
+
+def _as_made(job: AnyJob, inputs: JobInputs, limits: ModelLimits) -> AnyJob:
+    """`job` in the shape of its pictures, with what is to be said of them. Raises InvalidInput."""
+    pictures = inputs.pictures
+    if limits.image_use == "reference":
+        check_references(pictures.looked_at())
+    shaped = shaped_like(job, pictures.shape, limits, painted=pictures.painted)
+    return replace(shaped, warnings=(*shaped.warnings, *inputs.warnings))
 
 
 class _WouldFetch(Exception):

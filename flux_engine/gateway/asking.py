@@ -54,6 +54,7 @@ class Asking:
             is_loaded=False,
             cached=await self._hits.find(job) is not None if known else None,
             loras=["to_be_fetched"] * len(job.loras),
+            has_pictures=not job.sources(),
         )
         speeds = Speeds.parse(await self._cache.measurements.read(job.model), gpu=None)
         price = self._settings.shared.gpu_price_per_hour

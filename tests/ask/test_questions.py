@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 import subprocess
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from PIL import Image
 
 from flux_engine import __version__
 from flux_engine.build import build_worker
@@ -58,6 +61,12 @@ async def asked(warm: tuple[FluxModelManager, GpuThread], tmp_path: Path, volume
 
 async def ask(worker: Worker, **question: Any) -> dict[str, Any]:
     return await worker.run({"id": "asked", "input": question})
+
+
+def png_uri(width: int, height: int) -> str:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def refusal(answer: dict[str, Any]) -> tuple[str, str | None]:
@@ -135,6 +144,23 @@ async def test_a_hit_is_foretold_as_a_hit(asked: Worker) -> None:
     assert (await ask(asked, op="estimate", **{**job, "seed": 12}))["cached"] is False
 
 
+async def test_an_estimate_is_of_the_job_in_its_pictures_shape(asked: Worker) -> None:
+    job = {"prompt": "a red sun", "steps": 2, "seed": 13, "image": png_uri(64, 32), "strength": 0.5, "cache": False}
+    made, told = await asked.run({"id": "made", "input": job}), await ask(asked, op="estimate", **job)
+    assert (told["parameters"]["width"], told["parameters"]["height"]) == (368, 176)
+    assert told["parameters"] == made["parameters"]
+    assert (told["work"], told["warnings"]) == (made["usage"]["work"], made["warnings"])
+    video = await ask(asked, op="estimate", **job, num_frames=2, loras=["https://huggingface.co/x.safetensors"])
+    assert (video["parameters"]["width"], video["parameters"]["height"]) == (368, 176)
+
+
+async def test_that_a_pictures_shape_is_not_known_is_said(asked: Worker) -> None:
+    picture = {"prompt": "a red sun", "image": "https://example.com/a.png", "cache": False}
+    open_size, sized = await ask(asked, op="estimate", **picture), await ask(asked, op="estimate", **picture, width=128)
+    assert ["256x256 is flux-tiny's own" in warning for warning in open_size["warnings"]].count(True) == 1
+    assert not any("flux-tiny's own" in warning for warning in sized["warnings"])
+
+
 async def test_what_was_measured_comes_first(asked: Worker) -> None:
     await asked.run({"id": "made", "input": {**QUICK, "seed": 21}})
     answer = await ask(asked, op="estimate", **QUICK, seed=22)
@@ -182,6 +208,7 @@ async def test_a_model_that_is_not_here_is_said(asked: Worker) -> None:
         ({"op": "estimate", "prompt": "x", "model": "FLUX.1-Kontext-dev", "num_frames": 24}, "model"),
         ({"op": "estimate", "prompt": "x", "image": "not base64!"}, "image"),
         ({"op": "estimate", "prompt": "x", "response_format": "url"}, "response_format"),
+        ({"op": "estimate", "prompt": "x", "model": "flux-tiny-kontext", "image": png_uri(90, 10)}, "image"),
     ],
 )
 async def test_a_bad_question_is_refused(asked: Worker, question: dict[str, Any], field: str) -> None:
