@@ -70,14 +70,14 @@ def _extent_warnings(mask: Image.Image) -> list[str]:
 
 
 def _read(picture: Image.Image) -> Mask:
+    if picture.mode.startswith("I"):  # before its transparent level, for which Pillow would clip all others to white
+        return _of_numbers(np.asarray(picture).astype(np.int64))
     if has_transparency(picture):
         rgba = picture.convert("RGBA")
         alpha = np.asarray(rgba.getchannel("A"))
         if alpha.min() < 255:
             return _of_alpha(np.asarray(rgba.convert("RGB").convert("L")), alpha)
         picture = rgba
-    if picture.mode.startswith("I"):
-        return _of_numbers(np.asarray(picture).astype(np.int64))
     return _of_numbers(np.asarray(picture.convert("RGB").convert("L")).astype(np.int64), depth=8)
 
 

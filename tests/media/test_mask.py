@@ -77,6 +77,13 @@ def test_the_painted_half_is_white(picture: Image.Image, said: str | None) -> No
     assert bool(mask.way) is (said is not None)
 
 
+def test_sixteen_bits_with_a_transparent_level_are_read_as_those_without() -> None:
+    buffer = io.BytesIO()
+    grey(1000, 65535, np.uint16).save(buffer, "PNG", transparency=7)
+    mask = as_large_as(decode_mask(buffer.getvalue(), "mask"), SIZE)
+    assert [mask.picture.getpixel((x, 16)) for x in (8, 56)] == [0, 255]
+
+
 @pytest.mark.parametrize(
     ("picture", "said"),
     [
