@@ -114,6 +114,8 @@ def inline_picture(source: str, field: str) -> bytes:
         raise InvalidInput(message, field=field) from None
     if content is None:
         raise InputFetchFailed(f"`{field}` has more than {MAX_BYTES} bytes; send a smaller picture", field=field)
+    if not content:
+        raise InvalidInput(f"`{field}` is a data URI without bytes; send the picture's behind the comma", field=field)
     return _unless_known(content, field)
 
 

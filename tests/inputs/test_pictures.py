@@ -51,6 +51,11 @@ async def test_what_is_refused(written: str, code: str) -> None:
     assert (refused.value.code, refused.value.field) == (code, "image")
 
 
+async def test_a_data_uri_without_bytes_is_no_fault_of_a_host() -> None:
+    with pytest.raises(FluxError, match="data URI without bytes"):
+        await PictureSource(Fetcher()).get("data:image/png;base64,", "image")
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
