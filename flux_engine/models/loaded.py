@@ -47,14 +47,15 @@ class LoadedModel:
         return self.tuned.applied.plan
 
     def apply_loras(self, loras: Iterable[tuple[StoredLora, float]]) -> list[str]:
-        """Make these LoRAs, each at its scale, and no others act; returns warnings about them.
+        """Make these LoRAs, each at its scale, and no others act; returns warnings about those that do. One at scale 0
+        does not: its job shares its result with jobs that name no LoRA.
 
         Raises LoraInvalid or LoraIncompatible with the `field` of the one at fault, or InputFetchFailed where a file
         was evicted while the job waited.
         """
         scaled = [ScaledLora(self._prepared(stored, index), scale) for index, (stored, scale) in enumerate(loras)]
         self.lora_manager.apply(self.pipeline, scaled)
-        return [warning for item in scaled for warning in item.lora.warnings]
+        return [warning for item in scaled if item.scale for warning in item.lora.warnings]
 
     def _prepared(self, stored: StoredLora, index: int) -> PreparedLora:
         try:

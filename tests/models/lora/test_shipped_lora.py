@@ -59,6 +59,16 @@ async def test_at_scale_0_and_in_the_job_after_it_there_is_none(worker: Worker) 
         assert await picture(worker, prompt, **small) == plain
 
 
+async def test_nothing_is_said_of_a_lora_at_scale_0_whose_result_a_job_without_one_gets(worker: Worker) -> None:
+    job = {"prompt": PROMPTS[0], "seed": 7, "num_inference_steps": 1, "size": "64x64"}
+    made = await worker.run({"id": "one", "input": {**job, "loras": [mosaic(0.0)]}})
+    reused = await worker.run({"id": "other", "input": job})
+    acting = await worker.run({"id": "third", "input": {**job, "loras": [mosaic(1.0)]}})
+    assert (made["cached"], reused["cached"]) == (False, True)
+    assert made["warnings"] == reused["warnings"] == []
+    assert "alpha" in acting["warnings"][0]
+
+
 async def test_jobs_with_random_loras_leave_nothing(worker: Worker) -> None:
     rng, small = random.Random(0), {"num_inference_steps": 1, "size": "64x64"}
     plain = await picture(worker, PROMPTS[0], **small)
