@@ -49,6 +49,12 @@ class LoraVolume:
 
     def missing(self, source: VolumeLora) -> InvalidInput:
         """The error for a name that no file has, with the names that are near."""
+        if os.path.islink(self._folder / source.file_name):  # False for a name longer than a file system takes
+            return InvalidInput(
+                f"`{source.file_name}` in the volume's folder `loras` is a link out of this folder, or to nothing; put "
+                "the file itself there",
+                field="loras",
+            )
         stems = {_stem(name): name for name in islice(self._names(), MAX_LISTED)}
         near = [stems[stem] for stem in difflib.get_close_matches(_stem(source.file_name), stems, n=3, cutoff=0.7)]
         owner, _, rest = source.file_name.partition("/")

@@ -107,6 +107,9 @@ async def test_loras_in_folders_are_told_by_the_names_that_a_job_may_say(asked: 
     shutil.copy(volume / "loras" / "mosaic.safetensors", folder / "grey stone.safetensors")
     (volume / "loras" / ".hidden").mkdir()
     shutil.copy(volume / "loras" / "mosaic.safetensors", volume / "loras" / ".hidden")
+    (volume / "loras" / "loop.safetensors").symlink_to(volume / "loras" / "loop.safetensors")
+    (volume / "elsewhere.safetensors").write_bytes(b"")
+    (volume / "loras" / "outside.safetensors").symlink_to(volume / "elsewhere.safetensors")
     names = [lora["name"] for lora in (await ask(asked, op="capabilities"))["loras"]]
     assert names == ["mosaic.safetensors", "styles/stone/grey stone.safetensors"]
     told = await ask(asked, op="estimate", **QUICK, loras=names)
