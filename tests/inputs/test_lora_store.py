@@ -144,7 +144,7 @@ async def test_two_jobs_with_one_lora_download_it_once(tmp_path: Path) -> None:
     ("path", "error", "words"),
     [
         ("nothing", InvalidInput, "no LoRA `nothing.safetensors`"),
-        ("leads-out", InvalidInput, "no LoRA"),
+        ("leads-out", InvalidInput, "a link out of this folder"),
         ("o/two--dashes", InvalidInput, "no name of a repository"),
         ("o/missing", InputFetchFailed, "HF_TOKEN"),
         ("o/one@nothing", InputFetchFailed, "no revision `nothing`"),
