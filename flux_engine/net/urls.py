@@ -20,6 +20,7 @@ _PARTS: Final = re.compile(  # RFC 3986, appendix B
     re.DOTALL,
 )
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%25[A-Za-z0-9]+)?")  # a name, IPv4 or IPv6
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NOT_IN_A_REQUEST: Final = re.compile(r"[^\x21-\x5b\x5d-\x7e]")
 
 
@@ -35,6 +36,8 @@ def parsed_url(text: str, *, base: URL | None = None) -> URL:
         raise NotAUrl("it is empty")
     if len(text) > MAX_CHARACTERS:
         raise NotAUrl(f"it has more than {MAX_CHARACTERS} characters")
+    if base is None and _LONE_SURROGATE.search(text):  # a redirect's are bytes of its header
+        raise NotAUrl("it holds a broken character")
     scheme, authority = parts["scheme"], parts["authority"]
     path, query = _quoted(parts["path"]), _quoted(parts["query"] or "")
     if scheme is None and base is not None:

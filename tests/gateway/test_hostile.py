@@ -81,6 +81,7 @@ WIRE: Final[dict[str, tuple[bytes, set[int]]]] = {
     "a number of 100,000 digits": (post(body=b'{"prompt": "a", "seed": ' + b"9" * 100_000 + b"}"), {400, 422}),
     "an exponent": (post(body=b'{"prompt": "a", "seed": 1e400}'), {400, 422}),
     "a lone surrogate": (post(body=b'{"prompt": "\\ud800", "metadata": {"a": "\\udfff"}}'), {202, 400, 422}),
+    "a lone surrogate in a webhook": (post(body=b'{"prompt": "a", "webhook": "https://h.example/\\udc80"}'), {422}),
     "bytes that are no UTF-8": (post(body=b'{"prompt": "\xff\xfe"}'), {400, 422}),
     "UTF-16": (post(body='{"prompt": "a"}'.encode("utf-16")), {202, 400, 422}),
     "gzip unasked": (post(b"Content-Encoding: gzip", body=b"\x1f\x8b\x08"), {400, 415, 422}),

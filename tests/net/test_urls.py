@@ -55,7 +55,8 @@ def test_a_redirect_may_be_relative(location: str, sent: str) -> None:
         *("https://exa mple.com/", "https://a\\b/", "https://%41.example/", "https://a..b/", "https://h.example:1x/"),
         *("https://h.example:99999/", "https://[::1/", "https://[]@/", "https://a\u200bb.example/"),
         *(f"https://{'a' * 64}.example/", "https://h.example/" + "x" * 9000),
-        *("https://h.example/\ud800", "https://ex\ud800.example/", "https://a,b/"),
+        *("https://h.example/\ud800", "https://h.example/\udc80", "https://h.example/#\udcff"),
+        *("https://ex\ud800.example/", "https://a,b/"),
     ],
 )
 def test_what_is_no_url(written: str) -> None:

@@ -277,6 +277,8 @@ async def test_too_many_waiting_are_logged_as_failed(make: Make, deliveries: Del
         ({"url": "https://user:word@hook.example/"}, "webhook.url"),
         ({"url": "gopher://hook.example/"}, "webhook.url"),
         ({"url": "https://hook.example/" + "a" * 10_000}, "webhook.url"),
+        ({"url": "https://hook.example/\udc80"}, "webhook.url"),
+        ({"url": "https://hook.example/#\udc80"}, "webhook.url"),
         ({"url": "https://hook.example/", "events": []}, "webhook.events"),
         ({"url": "https://hook.example/", "events": "completed"}, "webhook.events"),
         ({"url": "https://hook.example/", "events": ["done"]}, "webhook.events"),
