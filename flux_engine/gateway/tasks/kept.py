@@ -4,6 +4,8 @@
     job_input = await kept.unpacked(held)            # None where a part of it is gone
     await kept.forget(held)
 
+Lone surrogates, which JSON can escape and no queue can send, are dropped, as a worker drops them.
+
 So Redis holds a few kilobytes of a task however large its pictures are. A stored part belongs to one task alone and
 can be deleted with it; a folder lets go of what was used longest ago, and a bucket by its own rules.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any, Final
@@ -37,13 +40,13 @@ class KeptInputs:
         """Raises StorageFailed."""
         long = list(_long(job_input, ()))
         if not long:
-            return {GIVEN: dict(job_input), APART: []}
+            return {GIVEN: _encodable(job_input), APART: []}
         given = deepcopy(dict(job_input))
         apart = []
         for path, text in long:
             _put(given, path, None)
             apart.append({"at": list(path), **await self._stored(task_id, text)})
-        return {GIVEN: given, APART: apart}
+        return {GIVEN: _encodable(given), APART: apart}
 
     async def unpacked(self, held: Mapping[str, Any]) -> dict[str, Any] | None:
         """The job's input as it was packed."""
@@ -62,7 +65,7 @@ class KeptInputs:
             await self._store.delete(part["key"])
 
     async def _stored(self, task_id: str, text: str) -> dict[str, Any]:
-        data = text.encode()
+        data = text.encode(errors="ignore")
         sha256 = (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()
         own = hashlib.sha256(f"{task_id} {sha256}".encode()).hexdigest()
         key = object_key(self._store.prefix, own, "txt")
@@ -73,6 +76,12 @@ class KeptInputs:
 def is_whole(held: Mapping[str, Any]) -> bool:
     """Whether nothing of it lies apart."""
     return not _apart(held)
+
+
+def _encodable(given: Mapping[str, Any]) -> dict[str, Any]:
+    text = json.dumps(given, ensure_ascii=False)
+    encodable: dict[str, Any] = dict(given) if text.isascii() else json.loads(text.encode(errors="ignore"))
+    return encodable
 
 
 def _apart(held: Mapping[str, Any]) -> list[dict[str, Any]]:

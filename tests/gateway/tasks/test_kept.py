@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,6 +51,25 @@ async def test_packed_and_unpacked(name: str, tmp_path: Path) -> None:
     await kept.forget(held)
     assert files(tmp_path) == []
     assert await kept.unpacked(held) == (given if apart == 0 else None)
+
+
+async def test_lone_surrogates_are_dropped(tmp_path: Path) -> None:
+    """No queue can send them: a job that holds one would never leave the line."""
+    kept = KeptInputs(FolderStore(tmp_path, has_urls=False))
+    given = {"prompt": "a red \ud800sün", "metadata": {"\udc80": ["\udfff"]}, "image": TEXT + "\ud800"}
+    held = await kept.packed(TASK, given)
+    assert await kept.unpacked(held) == {"prompt": "a red sün", "metadata": {"": [""]}, "image": TEXT}
+
+
+async def test_a_job_with_lone_surrogates_reaches_its_worker(gw: World) -> None:
+    broken = {"prompt": "a red \ud800sun", "image": noise() + "\udfff", "strength": 0.5, "metadata": {"a": "\ud800b"}}
+    made = await gw.post("/generate-image", content=json.dumps(broken), headers={"Content-Type": "application/json"})
+    assert made.status_code == 202, made.text
+    job = await gw.hand.take()
+    sent: Any = job.payload["input"]
+    assert (sent["prompt"], sent["metadata"]) == ("a red sun", {"a": "b"})
+    gw.hand.finish(job)
+    assert (await gw.until(made.json()["task_id"], "completed"))["metadata"] == {"a": "b"}
 
 
 async def test_a_picture_reaches_the_worker_and_again_and_not_redis(gw: World, tmp_path: Path) -> None:
