@@ -71,8 +71,9 @@ def completed_events(result: Mapping[str, Any], asked: Asked, *, created: int) -
 
 
 def error_event(body: Mapping[str, Any]) -> JsonObject:
-    """The event of a job that failed after the stream began; `body` is what `error_body` makes."""
-    return {"type": "error", **body}
+    """The event of a job that failed after the stream began; `body` is what `error_body` makes, or a problem with it,
+    whose `type` is another thing."""
+    return {**body, "type": "error"}
 
 
 def as_text(event: Mapping[str, Any]) -> str:

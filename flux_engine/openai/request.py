@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from flux_engine.errors import InvalidInput
 from flux_engine.job.base import JsonObject, ParseContext
-from flux_engine.job.fields import ImageFields
+from flux_engine.job.fields import ImageFields, clean_text
 from flux_engine.job.limits import ModelLimits
 from flux_engine.job.size import SIZE_ALIASES
 from flux_engine.job.validation import shown, shown_name
@@ -111,7 +111,7 @@ def _asked(kind: Kind, given: Mapping[str, Any], job: JsonObject, warnings: list
         response_format="b64_json" if is_streamed else response_format,  # type: ignore[arg-type]
         is_streamed=is_streamed,
         partial_images=partial_images if is_streamed else 0,
-        safety_identifier=identifier if isinstance(identifier, str) else None,
+        safety_identifier=clean_text(identifier) if isinstance(identifier, str) else None,
     )
     return Asked(job=job, wishes=wishes, warnings=tuple(warnings))
 

@@ -18,9 +18,8 @@ from flux_engine.openai.form import form_body
 
 
 def is_form(request: Request) -> bool:
-    return request.headers.get("content-type", "").startswith(
-        ("multipart/form-data", "application/x-www-form-urlencoded")
-    )
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind in ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 async def form_of(request: Request) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -116,6 +117,32 @@ async def test_a_stream_that_fails_says_why(gw: World, client: AsyncOpenAI) -> N
     gw.hand.finish(await gw.hand.take(), error=failure("content_filtered", "withheld"))
     with pytest.raises(openai.APIError, match="withheld"):
         _ = [event async for event in stream]
+
+
+async def test_an_error_in_a_stream_is_an_event_of_that_name(gw: World) -> None:
+    asking = asyncio.create_task(gw.post("/v1/images/generations", json={"prompt": "a red sun", "stream": True}))
+    gw.hand.finish(await gw.hand.take(), error=failure("content_filtered", "withheld"))
+    (event, data) = (await asking).text.strip().split("\n")
+    assert event == "event: error"
+    said = json.loads(data.removeprefix("data: "))
+    assert (said["type"], said["error"]["code"]) == ("error", "content_filtered")
+
+
+async def test_a_form_whatever_the_case_of_its_type(gw: World) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na red sun\r\n--b--\r\n'
+    answer = await gw.post(
+        "/v1/images/edits", content=body, headers={"Content-Type": "Multipart/Form-Data; boundary=b"}
+    )
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "image")
+
+
+async def test_a_users_name_that_utf8_cannot_hold(gw: World) -> None:
+    body = json.dumps({"prompt": "a red sun", "user": "ada\ud800", "response_format": "b64_json"})
+    headers = {"Content-Type": "application/json"}
+    asking = asyncio.create_task(gw.post("/v1/images/generations", content=body, headers=headers))
+    gw.hand.finish(await gw.hand.take())
+    answer = await asking
+    assert (answer.status_code, answer.json()["safety_identifier"]) == (200, "ada")
 
 
 @pytest.mark.parametrize(
