@@ -81,13 +81,16 @@ class Gateway:
         return Target.parse(given, self.poster).to_json()
 
     async def wait_until_final(self, task: Task, *, seconds: float) -> Task:
-        """`task` once it has ended, or as it stands after `seconds` or when the gateway stops."""
+        """`task` once it has ended, or as it stands after `seconds` or when the gateway stops. It is no orphan while
+        this waits."""
         deadline = time.monotonic() + seconds
         async with self.hub.watch(task.user, task.id) as watcher:
             while True:
                 known = await self.ledger.get(task.id)
                 if known is None:
                     return task
+                if known.orphaned_at is not None and not known.is_final:
+                    await self.ledger.adopt(known)
                 left_s = deadline - time.monotonic()
                 if known.is_final or left_s <= 0 or watcher.is_closing:
                     return known

@@ -172,6 +172,7 @@ _READ: Final[dict[str, Any]] = {
             "submitted_at",
             "heard_at",
             "ended_at",
+            "orphaned_at",
             "eta_seconds",
         ),
         float,

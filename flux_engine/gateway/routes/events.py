@@ -17,6 +17,7 @@ from flux_engine.gateway.routes.request import NO_SUCH_TASK, base_url, caller, g
 from flux_engine.gateway.routes.tasks import TaskId
 from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.events import Event, Watcher, is_stream_id, sse, stream_id
+from flux_engine.gateway.tasks.ledger.ledger import ORPHANED
 
 router: Final = APIRouter(tags=["events"])
 COMMENT_EVERY_S: Final = 15.0
@@ -113,6 +114,8 @@ class _TaskStream:
         return await self._gateway.hub.replay(task=self._task, after=self._after or "0-0")
 
     async def _told(self, event: Event) -> bytes | None:
+        if event.kind == ORPHANED:
+            await self._gateway.ledger.adopt(self._task)
         if stream_id(event.id) <= stream_id(self._after or "0-0"):
             return None
         self._after = event.id

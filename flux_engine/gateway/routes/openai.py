@@ -158,7 +158,7 @@ async def _until_final(request: Request, task: Task) -> Task:
         if not task.is_final and gateway.hub.is_closing:
             raise Unavailable("the gateway restarts; send the request again, which goes on with the same task")
         if not task.is_final and await request.is_disconnected():
-            await gateway.ledger.orphan(task, look_at=time.time() + ORPHANED_S + 0.5)
+            await gateway.ledger.orphan(task, until=time.time() + ORPHANED_S + 0.5)
             raise Unavailable("nobody waits for this answer")
     return task
 
@@ -196,6 +196,8 @@ async def _streamed(gateway: Gateway, task: Task, asked: Asked, base: str) -> As
         async with gateway.hub.watch(task.user, task.id) as watcher:
             known = await gateway.ledger.get(task.id) or task
             while not known.is_final and not watcher.is_closing:
+                if known.orphaned_at is not None:
+                    await gateway.ledger.adopt(known)
                 if not await watcher.wait(COMMENT_EVERY_S):
                     yield ": still here\n\n"
                 for event in watcher.take():
@@ -215,7 +217,7 @@ async def _streamed(gateway: Gateway, task: Task, asked: Asked, base: str) -> As
         yield as_text(error_event(problem.body()))
     except asyncio.CancelledError:
         with suppress(RedisError, OSError):
-            await asyncio.shield(gateway.ledger.orphan(task, look_at=time.time() + ORPHANED_S + 0.5))
+            await asyncio.shield(gateway.ledger.orphan(task, until=time.time() + ORPHANED_S + 0.5))
         raise
 
 

@@ -80,10 +80,13 @@ class Look:
             await self._give_up(task)
         elif task.orphaned_at is not None and not task.cancelling and time.time() - task.orphaned_at > ORPHANED_S:
             await self._cancellation.cancel(task)
-        elif task.ticket is None:
-            await self._look_before_queue(task)
         else:
-            await self._look_in_queue(task, task.ticket, again_s=self._pace.between(in_flight))
+            if task.ticket is None:
+                await self._look_before_queue(task)
+            else:
+                await self._look_in_queue(task, task.ticket, again_s=self._pace.between(in_flight))
+            if task.orphaned_at is not None:
+                await self._ledger.agenda.look_by(task.id, task.orphaned_at + ORPHANED_S + 0.1)
 
     async def advance(self, task: Task, update: Mapping[str, Any], *, is_told: bool = False) -> None:
         """A worker says how far `task` is, `is_told` where through Redis."""

@@ -6,7 +6,8 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Final
 
 import httpx2
@@ -15,7 +16,9 @@ import pytest
 from openai import AsyncOpenAI
 from PIL import Image
 
+from flux_engine.gateway.tasks.look import ORPHANED_S
 from tests.gateway.world import World, failure, picture, result_of
+from tests.waiting import until
 
 ASKED: Final[dict[str, Any]] = {"prompt": "a red sun", "size": "128x128", "extra_body": {"seed": 5}}
 
@@ -110,6 +113,69 @@ async def test_what_the_client_repeats_after_a_time_out_is_one_task_and_one_char
     after = (await gw.get("/usage")).json()["work"]
     used = [round(now["used"] - then["used"], 3) for now, then in zip(after, before, strict=True)]
     assert used == [pytest.approx(listed[0]["work_used"], abs=0.001)] * 2
+
+
+@pytest.mark.parametrize("way", ["repeat", "repeat of a stream", "events", "result"])
+async def test_a_task_that_somebody_waits_for_is_no_orphan(way: str, gw: World) -> None:
+    """Another of its clients has hung up, which the gateway sees late."""
+    asked = {"prompt": "a red sun", "size": "128x128", "stream": way == "repeat of a stream"}
+    repeat: dict[str, Any] = {"json": asked, "headers": {"Idempotency-Key": "one"}}
+    first = asyncio.create_task(_held(gw, "POST", "/v1/images/generations", **repeat))
+    await gw.hand.take()
+    (task_id,) = [task["task_id"] for task in (await gw.get("/tasks")).json()["tasks"]]
+
+    async def is_orphan(expected: bool) -> bool:
+        task = await gw.gateway.ledger.get(task_id)
+        assert task is not None
+        return (task.orphaned_at is not None) == expected
+
+    await _ended(first)
+    await until(lambda: is_orphan(True))
+    paths = {"events": f"/task/{task_id}/events", "result": f"/task/{task_id}/result?wait=60"}
+    waits = _held(gw, "GET", paths[way]) if way in paths else _held(gw, "POST", "/v1/images/generations", **repeat)
+    second = asyncio.create_task(waits)
+    await until(lambda: gw.gateway.hub.count("ada") == 1)
+    await until(lambda: is_orphan(False))
+    task = await gw.gateway.ledger.get(task_id)
+    assert task is not None
+    await gw.gateway.ledger.orphan(task, until=time.time() + ORPHANED_S)
+    await until(lambda: is_orphan(False))
+    await _ended(second)
+
+
+async def test_a_task_that_nobody_waits_for_ends_and_is_cancelled_in_time(gw: World) -> None:
+    """Whoever hangs up delays no end; and nobody's task runs on for ever."""
+    finishes, runs = await gw.create(seed=1), await gw.create(seed=2)
+    jobs = [await gw.hand.take() for _ in range(2)]
+    for made in (finishes, runs):
+        task = await gw.gateway.ledger.get(made["task_id"])
+        assert task is not None
+        await gw.gateway.ledger.orphan(task, until=time.time() + 3600)
+    gw.hand.finish(next(job for job in jobs if job.payload["input"]["seed"] == 1))  # type: ignore[index]
+
+    async def status_of(made: dict[str, Any]) -> str:  # without a request, which would be somebody who waits
+        task = await gw.gateway.ledger.get(made["task_id"])
+        return task.status if task is not None else ""
+
+    await until(lambda: _is(status_of(finishes), "completed"))
+    key = gw.gateway.ledger.keys.task(runs["task_id"])
+    await gw.gateway.redis.hset(key, "orphaned_at", str(time.time() - ORPHANED_S - 1))
+    await until(lambda: _is(status_of(runs), "cancelled"))
+
+
+async def _is(asked: Awaitable[str], expected: str) -> bool:
+    return await asked == expected
+
+
+async def _ended(asking: asyncio.Task[None]) -> None:
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+
+
+async def _held(gw: World, method: str, path: str, **more: Any) -> None:
+    async with gw.client.stream(method, path, **more) as answer:
+        async for _ in answer.aiter_bytes():
+            pass
 
 
 async def test_a_stream_that_fails_says_why(gw: World, client: AsyncOpenAI) -> None:

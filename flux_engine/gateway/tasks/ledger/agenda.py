@@ -61,4 +61,8 @@ class Agenda:
         await self._scripts.run(lua.SET_ENDED, [self.keys.task(task_id), self.keys.due], [task_id, now, look_at])
 
     async def look_at(self, task_id: str, at: float) -> None:
-        await self._scripts.run(lua.LOOK_AT, [self.keys.due, self.keys.task(task_id)], [task_id, at])
+        await self._scripts.run(lua.LOOK_AT, [self.keys.due, self.keys.task(task_id)], [task_id, at, ""])
+
+    async def look_by(self, task_id: str, at: float) -> None:
+        """As `look_at`, where the next look would come later."""
+        await self._scripts.run(lua.LOOK_AT, [self.keys.due, self.keys.task(task_id)], [task_id, at, "LT"])

@@ -30,6 +30,8 @@ from flux_engine.gateway.tasks.ledger.scripts import Scripts, flat
 
 PREVIEW_LASTS_S: Final = 600
 CHANGED, MOVED_ON = 1, -1  # what APPLY returns
+ORPHANED: Final = "orphaned"  # an event for those who wait here; clients are not told
+NO_ID: Final = "0-0"
 SET_BY_OTHERS: Final = ("ticket", "attempt", "seq", "is_purge_wished", "is_purged")  # since the task was read
 
 
@@ -126,10 +128,14 @@ class Ledger(LedgerReader):
         )
         return changed, became
 
-    async def orphan(self, task: Task, *, look_at: float) -> None:
-        """Nobody waits for it any more: unless somebody does until `look_at`, it is cancelled."""
+    async def orphan(self, task: Task, *, until: float) -> None:
+        """One of its clients has hung up: unless somebody waits for it by `until`, it is cancelled. Whoever waits
+        already hears of it on the channel, and adopts it."""
         await self._redis.hset(self.keys.task(task.id), "orphaned_at", str(time.time()))
-        await self.agenda.look_at(task.id, look_at)
+        await self.agenda.look_by(task.id, until)
+        await self._redis.publish(
+            self.keys.channel, "\n".join((quoted_user(task.user), task.id, NO_ID, ORPHANED, "{}"))
+        )
 
     async def adopt(self, task: Task) -> None:
         """Somebody waits for it again."""

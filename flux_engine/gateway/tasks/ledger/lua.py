@@ -160,12 +160,13 @@ redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
 return 1
 """
 
-# KEYS: due, task. ARGV: task id, at. Moves the next look nearer or further; nothing for a task that is settled.
+# KEYS: due, task. ARGV: task id, at, 'LT' to move the next look nearer alone. Nothing for a task that is settled.
 LOOK_AT: Final = """
 if redis.call('EXISTS', KEYS[2]) == 0 or redis.call('HGET', KEYS[2], 'is_settled') == '1' then
   redis.call('ZREM', KEYS[1], ARGV[1])
   return 0
 end
-redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+if ARGV[3] == 'LT' then redis.call('ZADD', KEYS[1], 'LT', ARGV[2], ARGV[1])
+else redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1]) end
 return 1
 """
