@@ -163,7 +163,9 @@ class Intake:
             await self._kept.forget(job_input)
 
     async def _hash(self, wanted: Wanted) -> str:
-        said = [wanted.route, dict(wanted.body), wanted.extras.priority, wanted.extras.webhook]
+        extras = wanted.extras
+        said = [wanted.route, dict(wanted.body), extras.priority, extras.webhook]
+        said += [] if extras.deadline_seconds is None else [extras.deadline_seconds]
         text = json.dumps(said, sort_keys=True, separators=(",", ":"))
         if len(text) < LARGE_BODY:
             return hashlib.sha256(text.encode()).hexdigest()

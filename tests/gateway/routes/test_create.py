@@ -153,10 +153,11 @@ async def test_one_key_is_one_task(gw: World) -> None:
     assert len(gw.platform.endpoint.queue.jobs) == 1
 
 
-async def test_a_key_with_another_body(gw: World) -> None:
+@pytest.mark.parametrize("other", [{"seed": 1}, {"priority": "low"}, {"deadline_seconds": 60}])
+async def test_a_key_with_another_body(other: dict[str, Any], gw: World) -> None:
     headers = {"Idempotency-Key": "order-2"}
     await gw.post("/generate-image", json=SUN, headers=headers)
-    answer = await gw.post("/generate-image", json=SUN | {"seed": 1}, headers=headers)
+    answer = await gw.post("/generate-image", json=SUN | other, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_mismatch")
     assert answer.headers["x-should-retry"] == "false"
 
