@@ -177,7 +177,8 @@ class Intake:
             return await self._ledger.beginnings.known_by_key(user, wanted.key)
         if wanted.is_repeat:
             task_id = await self._ledger.beginnings.known_by_body(user, body_hash)
-            return Known(task_id, body_hash) if task_id is not None else None
+            task = await self._ledger.get(task_id) if task_id is not None else None
+            return Known(task.id, body_hash) if task is not None and not _may_succeed_again(task) else None
         return None
 
     async def _replayed(self, known: Known, body_hash: str) -> Accepted:
@@ -237,6 +238,11 @@ class Intake:
         }
         kept = {name: value for name, value in body.items() if value is not None and name not in ("task", *fixed)}
         return await self._kept.packed(task_id, kept | fixed)
+
+
+def _may_succeed_again(task: Task) -> bool:
+    """Whether its client was told to send it again, which then is another task."""
+    return task.error is not None and task.error.retryable
 
 
 def _canonical(fields: Mapping[Any, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.gateway.world import SUN, World
+from tests.gateway.world import SUN, World, failure
 
 
 async def test_a_job_becomes_a_task_with_its_addresses(gw: World) -> None:
@@ -181,6 +181,18 @@ async def test_a_repeat_of_the_openai_client_joins_its_first_try(gw: World) -> N
     other = await gw.post("/generate-image", json=SUN | {"seed": 3}, headers={"x-stainless-retry-count": "1"})
     assert again.json()["task_id"] == first.json()["task_id"]
     assert other.json()["task_id"] != first.json()["task_id"]
+
+
+@pytest.mark.parametrize(("retryable", "joins"), [(True, False), (False, True)])
+async def test_a_repeat_of_what_may_succeed_again_is_another_task(retryable: bool, joins: bool, gw: World) -> None:
+    """The client repeats because `x-should-retry` says so: the failed task's error once more would be no repeat."""
+    first = await gw.post("/generate-image", json=SUN, headers={"x-stainless-retry-count": "0"})
+    gw.hand.finish(await gw.hand.take(), error=failure("internal", retryable=retryable))
+    task_id = first.json()["task_id"]
+    await gw.until(task_id, "failed")
+    said = (await gw.get(f"/task/{task_id}/result")).headers["x-should-retry"]
+    again = await gw.post("/generate-image", json=SUN, headers={"x-stainless-retry-count": "1"})
+    assert (said, again.json()["task_id"] == task_id) == ("true" if retryable else "false", joins)
 
 
 async def test_a_deadline_that_passes(gw: World) -> None:
