@@ -20,7 +20,7 @@ MAX_WAIT_S: Final = 60
 MAX_KEY_LENGTH: Final = 255
 MAX_DEADLINE_S: Final = 86_400
 TASK_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,9})(?=$|[,;\s])")
+WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,9})(?=$|[,;\s])", re.IGNORECASE)
 KEY: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 NO_SUCH_TASK: Final = "no such task"
 
@@ -111,7 +111,7 @@ def is_repeat(request: Request) -> bool:
 
 def wished_wait(request: Request) -> int | None:
     """Seconds of `Prefer: wait=N`, 60 at most; None where it is not there. What is malformed is ignored (RFC 7240)."""
-    found = WAIT.search(request.headers.get("prefer", ""))
+    found = WAIT.search(", ".join(request.headers.getlist("prefer")))
     return min(int(found[1]), MAX_WAIT_S) if found is not None else None
 
 

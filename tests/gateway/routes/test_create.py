@@ -133,8 +133,9 @@ async def test_prefer_wait_holds_the_request(gw: World) -> None:
     await working
 
 
-async def test_prefer_wait_gives_up_in_time(gw: World) -> None:
-    answer = await gw.post("/generate-image", json=SUN, headers={"Prefer": "wait=1"})
+@pytest.mark.parametrize("preferences", [["wait=1"], ["respond-async", "wait=1"], ["Wait=1"]])
+async def test_prefer_wait_gives_up_in_time(preferences: list[str], gw: World) -> None:
+    answer = await gw.post("/generate-image", json=SUN, headers=[("Prefer", one) for one in preferences])
     assert answer.status_code == 202
     assert answer.headers["preference-applied"] == "wait=1"
 
