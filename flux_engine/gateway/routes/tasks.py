@@ -60,14 +60,14 @@ async def tasks(
     kind: Annotated[Kind | None, Query(alias="type")] = None,
     created_after: Annotated[datetime | None, Query()] = None,
 ) -> JSONResponse:
-    """The caller's own tasks, the newest first."""
+    """The caller's own tasks, the newest first. A page may hold fewer than `limit`, or none, and have a `next`."""
     principal = await caller(request, "read")
     ledger = gateway_of(request).ledger
     after = _moment(created_after)
     before = _opened(cursor)
     found: list[Task] = []
-    scanned = 0
-    while len(found) <= limit and scanned < MAX_SCANNED:
+    scanned, left_off = 0, None
+    while len(found) <= limit and left_off is None:
         page = await ledger.newest(principal.user, before=before, count=limit + 1)
         known = {task.id: task for task in await ledger.many([task_id for task_id, _ in page])}
         for task_id, created_at in page:
@@ -80,8 +80,10 @@ async def tasks(
         if len(page) <= limit or page[-1][1] <= after:
             break
         before = (page[-1][1], page[-1][0])
+        left_off = before if scanned >= MAX_SCANNED else None
     shown = found[:limit]
-    following = _cursor(shown[-1]) if len(found) > limit else None
+    goes_on = (shown[-1].created_at, shown[-1].id) if len(found) > limit else left_off
+    following = _cursor(*goes_on) if goes_on is not None else None
     bodies = [await status_body(request, task) for task in shown]
     return JSONResponse({"tasks": bodies, "next": following}, headers=limit_headers(request))
 
@@ -165,8 +167,8 @@ def _moment(moment: datetime | None) -> float:
         raise Refused("`created_after` lies outside of what a clock shows", field="created_after") from None
 
 
-def _cursor(task: Task) -> str:
-    return base64.urlsafe_b64encode(f"{task.created_at!r} {task.id}".encode()).decode().rstrip("=")
+def _cursor(created_at: float, task_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{created_at!r} {task_id}".encode()).decode().rstrip("=")
 
 
 def _opened(cursor: str | None) -> tuple[float, str] | None:

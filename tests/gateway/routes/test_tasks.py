@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
+from flux_engine.gateway.routes.tasks import MAX_SCANNED
 from flux_engine.gateway.tasks.ledger.news import Ending
 from tests.gateway.world import SUN, World, failure
 
@@ -177,6 +180,22 @@ async def test_the_list_is_the_callers_own_and_pages(gw: World) -> None:
     assert seen == made[::-1]
     listed = (await gw.client.get("/tasks", headers=bob)).json()["tasks"]
     assert [task["task_id"] for task in listed] == [theirs]
+
+
+async def test_the_list_goes_on_past_what_it_looks_at_in_one_call(gw: World) -> None:
+    """Two thousand newer tasks that the filter leaves out: `next` is null at the end alone."""
+    made = await gw.create()
+    await gw.delete(f"/task/{made['task_id']}")
+    await gw.until(made["task_id"], "cancelled")
+    index = gw.gateway.ledger.keys.index("ada")
+    await gw.gateway.redis.zadd(index, {str(uuid.uuid4()): time.time() + number for number in range(MAX_SCANNED + 50)})
+    query: dict[str, Any] = {"status": "cancelled", "limit": 100}
+    page = (await gw.get("/tasks", params=query)).json()
+    found = page["tasks"]
+    while page["next"] is not None:
+        page = (await gw.get("/tasks", params=query | {"cursor": page["next"]})).json()
+        found += page["tasks"]
+    assert [task["task_id"] for task in found] == [made["task_id"]]
 
 
 async def test_the_list_filters(gw: World) -> None:
