@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request
@@ -11,9 +12,11 @@ from flux_engine.gateway.problems import NotFound, Refused
 from flux_engine.gateway.routes.answer import limit_headers
 from flux_engine.gateway.routes.document import answer, problems
 from flux_engine.gateway.routes.request import caller, gateway_of
+from flux_engine.gateway.webhooks.delivery import Place
 
 router: Final = APIRouter(tags=["webhooks"])
 MAX_PAGE: Final = 100
+CURSOR: Final = re.compile(r"([0-9]{1,15})-([A-Za-z0-9_]{1,64})")
 DELIVERY: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["id", "task_id", "event", "url", "state", "created_at", "attempts"],
@@ -61,14 +64,14 @@ async def deliveries(
     request: Request,
     *,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
-    cursor: Annotated[str | None, Query(max_length=40, description="`next` of the page before")] = None,
+    cursor: Annotated[str | None, Query(max_length=100, description="`next` of the page before")] = None,
 ) -> JSONResponse:
     """What became of the caller's webhooks: kept for seven days, the newest thousand."""
     principal = await caller(request, "read")
-    before = _opened(cursor)
-    found = await gateway_of(request).webhooks.deliveries(principal.user, limit=limit + 1, before=before)
+    after = _opened(cursor)
+    found = await gateway_of(request).webhooks.deliveries(principal.user, limit=limit + 1, after=after)
     shown = found[:limit]
-    following = str(round(shown[-1].created_at * 1000)) if len(found) > limit else None
+    following = _cursor(shown[-1].place) if len(found) > limit else None
     body = {"deliveries": [delivery.public() for delivery in shown], "next": following}
     return JSONResponse(body, headers=limit_headers(request))
 
@@ -97,9 +100,14 @@ async def secret(request: Request) -> JSONResponse:
     return JSONResponse({"key": key}, headers=limit_headers(request))
 
 
-def _opened(cursor: str | None) -> float | None:
+def _cursor(place: Place) -> str:
+    return f"{round(place.created_at * 1000)}-{place.id}"
+
+
+def _opened(cursor: str | None) -> Place | None:
     if cursor is None:
         return None
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 15):
+    found = CURSOR.fullmatch(cursor)
+    if found is None:
         raise Refused("`cursor` must be the `next` of an earlier answer", field="cursor")
-    return int(cursor) / 1000
+    return Place(int(found[1]) / 1000, found[2])

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from flux_engine.gateway.task import utc
 from flux_engine.net.post import Answer
@@ -31,6 +31,13 @@ class Attempt:
         return {name: value for name, value in said.items() if value is not None}
 
 
+class Place(NamedTuple):
+    """Where a delivery stands in its user's list, in which several may be of one moment."""
+
+    created_at: float
+    id: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """`tries` counts the attempts since it was made or asked for again; `attempts` are all that the log keeps."""
@@ -46,6 +53,10 @@ class Delivery:
     tries: int = 0
     next_at: float | None = None
     attempts: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def place(self) -> Place:
+        return Place(self.created_at, self.id)
 
     def public(self) -> dict[str, Any]:
         """What its user reads of it."""

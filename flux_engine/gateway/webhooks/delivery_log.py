@@ -19,7 +19,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from flux_engine.cache.redis_link import RedisLink
-from flux_engine.gateway.webhooks.delivery import Attempt, Delivery, State
+from flux_engine.gateway.webhooks.delivery import Attempt, Delivery, Place, State
 
 KEPT_S: Final = 7 * 86_400
 MAX_LOGGED: Final = 1_000  # deliveries of a user
@@ -112,11 +112,14 @@ return 1
 """
 )
 
-# KEYS: log. ARGV: root, below ms or '+inf', most. Newest first.
+# KEYS: log. ARGV: root, ms or '+inf', id, most. What comes after this moment and id: newest first, by id within one ms.
 LIST: Final = """
-local found = {}
-for _, id in ipairs(redis.call('ZRANGE', KEYS[1], ARGV[2], '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, ARGV[3])) do
-  local hook = redis.call('HGETALL', ARGV[1] .. ':hook:' .. id)
+local found, ms, last, most = {}, ARGV[2], ARGV[3], tonumber(ARGV[4])
+local count = most + redis.call('ZCOUNT', KEYS[1], ms, ms)
+local held = redis.call('ZRANGE', KEYS[1], ms, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, count, 'WITHSCORES')
+for i = 1, #held, 2 do
+  local is_shown = tonumber(held[i + 1]) == tonumber(ms) and held[i] >= last
+  local hook = not is_shown and #found < most and redis.call('HGETALL', ARGV[1] .. ':hook:' .. held[i]) or {}
   if #hook > 0 then table.insert(found, hook) end
 end
 return found
@@ -175,11 +178,11 @@ class DeliveryLog:
         arguments: list[str | int] = [user, delivery_id, _ms(self._clock()), KEPT_S, name]
         return bool(await self._link.eval(AGAIN, [self._hook(delivery_id), *keys], arguments))
 
-    async def of_user(self, user: str, *, limit: int, before: float | None = None) -> list[Delivery]:
-        """The newest deliveries, those before a moment where one is given."""
+    async def of_user(self, user: str, *, limit: int, after: Place | None = None) -> list[Delivery]:
+        """The newest deliveries, those after a place in the list where one is given."""
         log, *_ = self._of_user(quote(user, safe=""))
-        bound = "+inf" if before is None else f"({_ms(before)}"
-        return [_read(hook) for hook in await self._link.eval(LIST, [log], [self._root, bound, limit])]
+        place: list[str | int] = ["+inf", ""] if after is None else [_ms(after.created_at), after.id]
+        return [_read(hook) for hook in await self._link.eval(LIST, [log], [self._root, *place, limit])]
 
     def _hook(self, delivery_id: str) -> str:
         return f"{self._root}:hook:{quote(delivery_id, safe='')}"

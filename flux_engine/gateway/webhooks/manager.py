@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from flux_engine.cache.redis_link import CacheAway
 from flux_engine.gateway.task import Task
-from flux_engine.gateway.webhooks.delivery import Attempt, Delivery, after, body_of, delivery_id
+from flux_engine.gateway.webhooks.delivery import Attempt, Delivery, Place, after, body_of, delivery_id
 from flux_engine.gateway.webhooks.delivery_log import DeliveryLog
 from flux_engine.gateway.webhooks.signature import secret_of, signed_headers
 from flux_engine.gateway.webhooks.target import Target
@@ -92,9 +92,9 @@ class WebhookManager:
         self._news.set()
         return found
 
-    async def deliveries(self, user: str, *, limit: int = 50, before: float | None = None) -> list[Delivery]:
+    async def deliveries(self, user: str, *, limit: int = 50, after: Place | None = None) -> list[Delivery]:
         """The user's newest deliveries. Raises CacheAway."""
-        return await self._deliveries.of_user(user, limit=limit, before=before)
+        return await self._deliveries.of_user(user, limit=limit, after=after)
 
     def secret_of(self, user: str) -> str:
         """What this user's receivers verify signatures with."""

@@ -242,6 +242,17 @@ async def test_while_redis_is_away_changes_are_kept(redis: RedisProcess, root: s
     await link.close()
 
 
+async def test_deliveries_of_one_moment_are_on_one_page_or_the_next(deliveries: DeliveryLog, clock: Clock) -> None:
+    ids = [f"msg_{number}" for number in range(7)]
+    for name in ids:
+        facts = {"task_id": "t", "event": "task.completed", "url": "http://hook.example/", "body": b"{}"}
+        await deliveries.add(Delivery(id=name, user="ada", created_at=clock.now, **facts))  # type: ignore[arg-type]
+    seen: list[Delivery] = []
+    while page := await deliveries.of_user("ada", limit=3, after=seen[-1].place if seen else None):
+        seen += page
+    assert sorted(delivery.id for delivery in seen) == ids
+
+
 async def test_too_many_waiting_are_logged_as_failed(make: Make, deliveries: DeliveryLog, clock: Clock) -> None:
     def made(number: int, user: str) -> Delivery:
         return Delivery(
@@ -259,7 +270,7 @@ async def test_too_many_waiting_are_logged_as_failed(make: Make, deliveries: Del
     assert (await make().deliveries("eve", limit=1))[0].state == "failed"
     assert await deliveries.add(made(0, "ada"))
     page = await deliveries.of_user("eve", limit=10)
-    following = await deliveries.of_user("eve", limit=10, before=page[-1].created_at)
+    following = await deliveries.of_user("eve", limit=10, after=page[-1].place)
     assert following[0].id == f"eve{MAX_PENDING - 10}"
 
 
