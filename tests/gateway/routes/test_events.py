@@ -106,8 +106,11 @@ async def test_a_finished_task_tells_its_end_at_once(gw: World) -> None:
     await gw.until(made["task_id"], "completed")
     async with stream(gw, f"/task/{made['task_id']}/events") as events:
         assert [event.name for event in await rest(events)] == ["snapshot", "completed"]
-    async with stream(gw, f"/task/{made['task_id']}/events", **{"Last-Event-ID": "nonsense"}) as events:
-        assert [event.name for event in await rest(events)] == ["snapshot", "completed"]
+    for nonsense in ("nonsense", "5-", "1_0-0", "+5", "9" * 19, "-1", "1-1-1"):
+        async with stream(gw, f"/task/{made['task_id']}/events", **{"Last-Event-ID": nonsense}) as events:
+            assert [event.name for event in await rest(events)] == ["snapshot", "completed"], nonsense
+    answer = await gw.get(f"/task/{made['task_id']}/events", params={"last_event_id": "٣-٠"})
+    assert answer.status_code == 200
 
 
 async def test_once_ends_after_the_snapshot(gw: World) -> None:
