@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from flux_engine.gateway.routes.answer import limit_headers
 from flux_engine.gateway.routes.document import answer, job_body, problems
-from flux_engine.gateway.routes.request import caller, gateway_of, json_body
+from flux_engine.gateway.routes.request import caller, gateway_of, json_body, split_extras
 
 router: Final = APIRouter(tags=["ask"])
 
@@ -29,5 +29,5 @@ async def capabilities(request: Request) -> JSONResponse:
 async def estimate(request: Request) -> JSONResponse:
     """Work, seconds warm and cold, money where prices are set, and whether the cache has it. Makes nothing."""
     await caller(request, "read")
-    body = await json_body(request)
+    body, _ = split_extras(request, await json_body(request))
     return JSONResponse(await gateway_of(request).asking.estimate(body), headers=limit_headers(request))

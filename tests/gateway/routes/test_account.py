@@ -47,6 +47,14 @@ async def test_usage_follows_a_task(gw: World) -> None:
     assert in_flight == 0
 
 
+async def test_an_estimate_takes_what_a_task_takes(gw: World) -> None:
+    extras = {"priority": "low", "deadline_seconds": 60, "webhook": {"url": "https://hook.example/"}}
+    answer = await gw.post("/estimate", json=SUN | extras)
+    assert (answer.status_code, answer.json()["work"]) == (200, pytest.approx(128 * 128 / 2**20 * 2)), answer.text
+    refused = await gw.post("/estimate", json=SUN | {"priority": "high"})
+    assert (refused.status_code, refused.json()["field"]) == (422, "priority")
+
+
 async def test_another_users_usage_is_ones_own(gw: World) -> None:
     await gw.create()
     said = (await gw.get("/usage", headers=await gw.key_of("eve"))).json()
