@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from flux_engine.cache.redis_link import CacheAway
 from flux_engine.errors import FluxError
-from flux_engine.gateway.bodies import BodyLimit, Unforeseen
+from flux_engine.gateway.bodies import BodyLimit, Head, Unforeseen
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.problems import Malformed, NotFound, Problem, Refused, Unavailable
 from flux_engine.gateway.routes import (
@@ -69,6 +69,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         telemetry={"tracer_provider": gateway.tracing, "metrics": False, "logs": False, "operation_spans": False},
     )
     # The last one added is the outermost.
+    app.add_middleware(Head)
     app.add_middleware(BodyLimit, limit=settings.gateway_max_body_bytes)
     app.add_middleware(Unforeseen)
     app.add_middleware(Watched, metrics=gateway.metrics)

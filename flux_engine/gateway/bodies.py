@@ -1,4 +1,4 @@
-"""What stands around every route: a bound on bodies while they are read, and an answer where something broke.
+"""What stands around every route: a bound on bodies while they are read, HEAD, and an answer where something broke.
 
 Starlette's own limiter answers in plain text where a request declares its length; here every refusal is a problem.
 """
@@ -77,3 +77,23 @@ class BodyLimit:
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"a request may have up to {self._limit} bytes; send pictures as https URLs")
+
+
+class Head:
+    """ASGI middleware. HEAD is answered as GET is, without the body; a stream of events has no end to be described."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD" or scope["path"].endswith("/events"):
+            await self._app(scope, receive, send)
+            return
+
+        inner = scope | {"method": "GET"}
+
+        async def answer(message: Message) -> None:
+            scope["route"] = inner.get("route")  # for the numbers and the log
+            await send(message | {"body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app(inner, receive, answer)

@@ -34,6 +34,18 @@ async def test_the_file_and_what_is_said_of_it(gw: World, task_id: str) -> None:
     assert answer.headers["accept-ranges"] == "bytes"
 
 
+async def test_head_is_the_same_without_the_file(gw: World, task_id: str) -> None:
+    for path in (f"/task/{task_id}/result", "/", "/healthz", f"/task/{task_id}/status", "/tasks"):
+        asked, answer = await gw.client.head(path), await gw.get(path)
+        assert (asked.status_code, asked.content) == (200, b""), path
+        for name in ("content-type", "content-length", "etag", "cache-control"):
+            assert asked.headers.get(name) == answer.headers.get(name), (path, name)
+    assert (await gw.client.head(f"/task/{task_id}/result", headers={"Authorization": ""})).status_code == 401
+    assert (await gw.client.head("/generate-image")).status_code == 405
+    assert (await gw.client.head("/events")).status_code == 405
+    assert 'method="HEAD",route="/task/{task_id}/result",status="200"' in (await gw.get("/metrics")).text
+
+
 async def test_parts_of_it(gw: World, task_id: str) -> None:
     size = len(PICTURE)
     table = [
