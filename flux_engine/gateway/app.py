@@ -72,10 +72,10 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.add_middleware(Head)
     app.add_middleware(BodyLimit, limit=settings.gateway_max_body_bytes)
     app.add_middleware(Unforeseen)
-    app.add_middleware(Watched, metrics=gateway.metrics)
-    app.add_middleware(SecurityHeaders, is_https=(settings.gateway_public_url or "").startswith("https://"))
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)
+    app.add_middleware(Watched, metrics=gateway.metrics)
+    app.add_middleware(SecurityHeaders, is_https=(settings.gateway_public_url or "").startswith("https://"))
     app.state.gateway = gateway
     _include(app, *DESCRIBED)
     if has_docs:

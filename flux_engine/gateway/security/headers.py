@@ -37,13 +37,19 @@ ALWAYS: Final = {
 }
 UNLESS_SAID: Final = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "same-origin"}
 TRANSPORT: Final = {"Strict-Transport-Security": "max-age=31536000"}
+OF_OPENAI: Final = (  # what openai's client 6.49 sends from a page
+    *("OpenAI-Organization", "OpenAI-Project", "User-Agent", "X-Stainless-Arch", "X-Stainless-Helper-Method"),
+    *("X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version", "X-Stainless-Retry-Count"),
+    *("X-Stainless-Runtime", "X-Stainless-Runtime-Version", "X-Stainless-Timeout"),
+)
 ALLOWED: Final = (
-    *("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Prefer", "Range"),
-    *("X-API-Key", "X-Request-ID", "traceparent"),
+    *("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "If-Range", "Last-Event-ID", "Prefer"),
+    *("Range", "X-API-Key", "X-Request-ID", "traceparent"),
+    *OF_OPENAI,
 )
 EXPOSED: Final = (
-    *("Content-Disposition", "ETag", "Idempotency-Replayed", "Location", "Preference-Applied", "RateLimit"),
-    *("RateLimit-Policy", "Retry-After", "Server-Timing", "X-Request-ID"),
+    *("Content-Disposition", "Content-Range", "ETag", "Idempotency-Replayed", "Location", "Preference-Applied"),
+    *("RateLimit", "RateLimit-Policy", "Retry-After", "Server-Timing", "X-Request-ID", "X-Should-Retry", "X-Task-ID"),
 )
 
 

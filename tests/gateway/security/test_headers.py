@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import Response
 from httpx2 import ASGITransport, AsyncClient
 
 from flux_engine.gateway.security.headers import CONTENT_SECURITY_POLICY, CrossOrigin, SecurityHeaders
+from tests.gateway.world import world
+from tests.servers import RedisProcess
 
 
 def client_of(*, origins: tuple[str, ...] = (), is_https: bool = False) -> AsyncClient:
@@ -72,3 +76,21 @@ async def test_other_origins(origins: tuple[str, ...], origin: str, may: bool) -
         assert "access-control-allow-credentials" not in answer.headers
     if may:
         assert "retry-after" in called.headers["access-control-expose-headers"].lower()
+
+
+async def test_openais_client_may_call_from_a_page(shared_redis: RedisProcess, tmp_path: Path) -> None:
+    """As its TypeScript sources name its headers; a preflight is an answer as every other."""
+    names = "authorization,content-type,idempotency-key,user-agent,openai-project,x-stainless-arch,x-stainless-lang"
+    names += ",x-stainless-os,x-stainless-package-version,x-stainless-retry-count,x-stainless-runtime"
+    names += ",x-stainless-runtime-version,x-stainless-timeout"
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": names}
+    async with world(shared_redis.url, tmp_path, CORS_ORIGINS="https://app.example") as gw:
+        path, origin = "/v1/images/generations", {"Origin": "https://app.example"}
+        preflight = await gw.client.options(path, headers=origin | asked)
+        refused = await gw.post(path, json={"prompt": "x", "n": 99}, headers=origin)
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, "https://app.example")
+    for answer in (preflight, refused):
+        assert answer.headers["x-request-id"]
+        assert answer.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    exposed = refused.headers["access-control-expose-headers"].lower().split(", ")
+    assert (refused.headers["x-should-retry"], "x-should-retry" in exposed) == ("false", True)
