@@ -90,10 +90,10 @@ class Head:
             await self._app(scope, receive, send)
             return
 
-        inner = scope | {"method": "GET"}
+        inner = {**scope, "method": "GET"}
 
         async def answer(message: Message) -> None:
             scope["route"] = inner.get("route")  # for the numbers and the log
-            await send(message | {"body": b""} if message["type"] == "http.response.body" else message)
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         await self._app(inner, receive, answer)

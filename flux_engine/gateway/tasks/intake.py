@@ -164,7 +164,7 @@ class Intake:
 
     async def _hash(self, wanted: Wanted) -> str:
         extras = wanted.extras
-        said = [wanted.route, dict(wanted.body), extras.priority, extras.webhook]
+        said: list[object] = [wanted.route, dict(wanted.body), extras.priority, extras.webhook]
         said += [] if extras.deadline_seconds is None else [extras.deadline_seconds]
         text = json.dumps(said, sort_keys=True, separators=(",", ":"))
         if len(text) < LARGE_BODY:

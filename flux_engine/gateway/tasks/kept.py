@@ -50,7 +50,7 @@ class KeptInputs:
 
     async def unpacked(self, held: Mapping[str, Any]) -> dict[str, Any] | None:
         """The job's input as it was packed."""
-        given: dict[str, Any] = dict(held.get(GIVEN, held))  # a version before this one kept it as it is
+        given = _encodable(held.get(GIVEN, held))  # a version before this one kept it as it is
         try:
             for part in _apart(held):
                 data = await self._store.get(part["key"], size=part["bytes"], sha256=part["sha256"])
