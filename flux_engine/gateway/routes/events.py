@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from redis.exceptions import RedisError
+from starlette.types import Receive, Scope, Send
 
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.problems import NotFound, TooMany
@@ -16,7 +17,7 @@ from flux_engine.gateway.routes.document import LAST_EVENT_ID, header_parameters
 from flux_engine.gateway.routes.request import NO_SUCH_TASK, base_url, caller, gateway_of, own_task
 from flux_engine.gateway.routes.tasks import TaskId
 from flux_engine.gateway.task import Task
-from flux_engine.gateway.tasks.events import Event, Watcher, is_stream_id, sse, stream_id
+from flux_engine.gateway.tasks.events import ALL, Event, Watcher, is_stream_id, sse, stream_id
 from flux_engine.gateway.tasks.ledger.ledger import ORPHANED
 
 router: Final = APIRouter(tags=["events"])
@@ -55,9 +56,8 @@ async def task_events(request: Request, task_id: TaskId, once: Once = False) -> 
     after = _last_event_id(request)
     if after is not None and task.is_final and not await gateway.hub.replay(task=task, after=after):
         return Response(status_code=204, headers=limit_headers(request))
-    _check_streams(gateway, principal.user)
     stream = _TaskStream(gateway, task, base=base_url(request), after=after, is_once=once)
-    return _streaming(request, stream.parts())
+    return _Streaming(request, stream.parts, user=task.user, task_id=task.id)
 
 
 @router.get(
@@ -69,10 +69,29 @@ async def task_events(request: Request, task_id: TaskId, once: Once = False) -> 
 async def user_events(request: Request, once: Once = False) -> Response:
     """Everything that happens to the caller's tasks. The snapshot holds the newest ones."""
     principal = await caller(request, "read")
-    gateway = gateway_of(request)
-    _check_streams(gateway, principal.user)
-    stream = _UserStream(gateway, principal.user, base=base_url(request), after=_last_event_id(request), is_once=once)
-    return _streaming(request, stream.parts())
+    gateway, after = gateway_of(request), _last_event_id(request)
+    stream = _UserStream(gateway, principal.user, base=base_url(request), after=after, is_once=once)
+    return _Streaming(request, stream.parts, user=principal.user)
+
+
+class _Streaming(StreamingResponse):
+    """The parts that `parts` makes of a watcher. Counts and watches in one step, so that however many begin at once
+    are no more than allowed; raises TooMany before anything is sent."""
+
+    def __init__(
+        self, request: Request, parts: Callable[[Watcher], AsyncIterator[bytes]], *, user: str, task_id: str = ALL
+    ) -> None:
+        said = limit_headers(request) | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__((), media_type="text/event-stream", headers=said)
+        self._gateway = gateway_of(request)
+        self._parts = parts
+        self._watched = user, task_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        _check_streams(self._gateway, self._watched[0])
+        async with self._gateway.hub.watch(*self._watched) as watcher:
+            self.body_iterator = self._parts(watcher)
+            await super().__call__(scope, receive, send)
 
 
 class _TaskStream:
@@ -85,21 +104,19 @@ class _TaskStream:
         self._after = after
         self._is_once = is_once
 
-    async def parts(self) -> AsyncIterator[bytes]:
-        hub = self._gateway.hub
-        async with hub.watch(self._task.user, self._task.id) as watcher:
-            yield f"retry: {RETRY_MS}\n\n".encode()
-            if self._after is None or self._is_once:
-                self._after, snapshot, is_over = await self._snapshot()
-                yield snapshot
-                if self._is_once:
-                    return
-                if is_over is not None:
-                    yield is_over
-                    return
-            watcher.resync()  # for what came between, or since Last-Event-ID
-            async for part in _following(watcher, self._replay, self._told, self._is_last):
-                yield part
+    async def parts(self, watcher: Watcher) -> AsyncIterator[bytes]:
+        yield f"retry: {RETRY_MS}\n\n".encode()
+        if self._after is None or self._is_once:
+            self._after, snapshot, is_over = await self._snapshot()
+            yield snapshot
+            if self._is_once:
+                return
+            if is_over is not None:
+                yield is_over
+                return
+        watcher.resync()  # for what came between, or since Last-Event-ID
+        async for part in _following(watcher, self._replay, self._told, self._is_last):
+            yield part
 
     async def _snapshot(self) -> tuple[str, bytes, bytes | None]:
         """The id that it reflects, the event, and the final event where the task has ended."""
@@ -136,17 +153,16 @@ class _UserStream:
         self._after = after
         self._is_once = is_once
 
-    async def parts(self) -> AsyncIterator[bytes]:
-        async with self._gateway.hub.watch(self._user) as watcher:
-            yield f"retry: {RETRY_MS}\n\n".encode()
-            if self._after is None or self._is_once:
-                self._after, snapshot = await self._snapshot()
-                yield snapshot
-                if self._is_once:
-                    return
-            watcher.resync()
-            async for part in _following(watcher, self._replay, self._told, lambda _: False):
-                yield part
+    async def parts(self, watcher: Watcher) -> AsyncIterator[bytes]:
+        yield f"retry: {RETRY_MS}\n\n".encode()
+        if self._after is None or self._is_once:
+            self._after, snapshot = await self._snapshot()
+            yield snapshot
+            if self._is_once:
+                return
+        watcher.resync()
+        async for part in _following(watcher, self._replay, self._told, lambda _: False):
+            yield part
 
     async def _snapshot(self) -> tuple[str, bytes]:
         last = await self._gateway.hub.last_id(self._user)
@@ -212,8 +228,3 @@ def _check_streams(gateway: Gateway, user: str) -> None:
             retryable=True,
             headers={"Retry-After": "5"},
         )
-
-
-def _streaming(request: Request, parts: AsyncIterator[bytes]) -> StreamingResponse:
-    said = limit_headers(request) | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(parts, media_type="text/event-stream", headers=said)

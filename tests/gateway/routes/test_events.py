@@ -7,10 +7,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from flux_engine.gateway.tasks.events import stream_id
-from tests.gateway.world import WITHIN_S, World
+from tests.gateway.world import WITHIN_S, World, world
+from tests.servers import RedisProcess
 
 
 @dataclass(frozen=True)
@@ -143,3 +145,11 @@ async def test_a_user_may_not_hold_streams_without_bound(gw: World) -> None:
             await streams.enter_async_context(gw.gateway.hub.watch("ada"))
         answer = await gw.get("/events")
     assert (answer.status_code, answer.json()["code"]) == (429, "quota_exceeded")
+
+
+async def test_streams_that_begin_at_once_are_bounded_too(shared_redis: RedisProcess, tmp_path: Path) -> None:
+    async with world(shared_redis.url, tmp_path, MAX_STREAMS_PER_USER="5") as gw, AsyncExitStack() as streams:
+        begun = await asyncio.gather(
+            *(streams.enter_async_context(gw.client.stream("GET", "/events")) for _ in range(40))
+        )
+        assert sorted(answer.status_code for answer in begun) == [200] * 5 + [429] * 35
