@@ -47,8 +47,8 @@ def client_address(request: Request) -> str:
 async def own_task(request: Request, task_id: str, principal: Principal) -> Task:
     """The caller's task. Raises NotFound, for another user's as for an unknown one."""
     ledger = gateway_of(request).ledger
-    task = await ledger.get(task_id) if TASK_ID.fullmatch(task_id) else None
-    if task is None or task.user != principal.user:
+    task = await ledger.own(task_id, principal.user) if TASK_ID.fullmatch(task_id) else None
+    if task is None:
         raise NotFound(NO_SUCH_TASK)
     if task.orphaned_at is not None and not task.is_final:
         await ledger.adopt(task)

@@ -238,6 +238,16 @@ async def test_a_foreign_task_is_an_unknown_one(gw: World) -> None:
         assert {**known, "request_id": ""} == {**other, "request_id": ""}
 
 
+async def test_a_foreign_task_is_not_even_read(gw: World) -> None:
+    """Reading it would take time, by which it could be told from an unknown one: here it would fail."""
+    made = await gw.create()
+    path, key = f"/task/{made['task_id']}/status", gw.gateway.ledger.keys.task(made["task_id"])
+    await gw.gateway.redis.hset(key, "metadata", "no JSON")
+    assert (await gw.client.get(path, headers=await gw.key_of("bob"))).status_code == 404
+    assert (await gw.get(path)).status_code == 500
+    await gw.gateway.redis.delete(key)
+
+
 async def test_scopes(gw: World) -> None:
     reader, maker = await gw.key_of("ada", frozenset(["read"])), await gw.key_of("ada", frozenset(["generate"]))
     made = await gw.create()

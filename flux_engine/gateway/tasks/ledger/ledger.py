@@ -45,6 +45,11 @@ class Ledger(LedgerReader):
         self.holders: Final = FileHolders(redis, self.keys, keep_s=keep_s)
         self.beginnings: Final = Beginnings(redis, self._scripts, self.keys, self.holders)
 
+    async def own(self, task_id: str, user: str) -> Task | None:
+        """The task, where it is `user`'s. Another's is not read, so that it takes the time of an unknown one."""
+        held = await self._scripts.run(lua.OWN, [self.keys.task(task_id)], [user])
+        return Task.from_hash(dict(zip(held[::2], held[1::2], strict=True))) if held else None
+
     async def advance(self, task: Task, news: Advance, *, is_told: bool) -> bool:
         """A worker says how far `task` is, `is_told` where through Redis. False where it was known, is older than what
         is known, or has ended."""

@@ -84,6 +84,12 @@ return 1
 """
 )
 
+# KEYS: task. ARGV: user. The task, where it is this user's.
+OWN: Final = """
+if redis.call('HGET', KEYS[1], 'user') ~= ARGV[1] then return {} end
+return redis.call('HGETALL', KEYS[1])
+"""
+
 # KEYS: task. ARGV: now, seconds. True for the one who may submit it: no ticket, not ended, nobody else is at it.
 BEGIN_SUBMIT: Final = """
 local known = redis.call('HMGET', KEYS[1], 'status', 'ticket', 'submitting_until')
