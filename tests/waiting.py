@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 
-PATIENCE_S = 60.0  # a stall of a busy machine is no failure
+PATIENCE_S = 300.0  # a stall of a busy machine is no failure
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], *, patience_s: float = PATIENCE_S) -> None:

@@ -79,7 +79,7 @@ def filled(path: str) -> str:
 
 
 async def ask(world: World, method: str, path: str, headers: dict[str, str]) -> httpx2.Response:
-    async with httpx2.AsyncClient(base_url=world.url, trust_env=False, timeout=60, verify=False) as client:
+    async with httpx2.AsyncClient(base_url=world.url, trust_env=False, timeout=300, verify=False) as client:
         body = {"json": {"prompt": "a red sun"}} if method == "POST" else {}
         return await client.request(method, filled(path), headers=headers, **body)  # type: ignore[arg-type]
 

@@ -47,7 +47,7 @@ class HangsUp(httpx2.AsyncHTTPTransport):
 @pytest.fixture
 async def client(gw: World) -> AsyncIterator[AsyncOpenAI]:
     key = gw.headers["Authorization"].removeprefix("Bearer ")
-    async with AsyncOpenAI(base_url=f"{gw.url}/v1", api_key=key, max_retries=0, timeout=60) as made:
+    async with AsyncOpenAI(base_url=f"{gw.url}/v1", api_key=key, max_retries=0, timeout=300) as made:
         yield made
 
 
