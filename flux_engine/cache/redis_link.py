@@ -69,8 +69,8 @@ class RedisLink:
     def __init__(
         self, server: RedisServer, *, call_timeout_s: float = CALL_TIMEOUT_S, retry_after_s: float = RETRY_AFTER_S
     ) -> None:
+        self.call_timeout_s: Final = call_timeout_s
         self._server = server
-        self._call_timeout_s = call_timeout_s
         self._retry_after_s = retry_after_s
         self._client: Redis | None = None
         self._connecting = asyncio.Lock()
@@ -82,7 +82,7 @@ class RedisLink:
         """What a Lua script returns: one round trip. Raises CacheAway."""
         client = await self._connected()
         try:
-            async with _within(2 * self._call_timeout_s):
+            async with _within(2 * self.call_timeout_s):
                 reply = await client.eval(script, len(keys), *keys, *arguments)
         except ResponseError as error:
             self._found()
@@ -96,7 +96,7 @@ class RedisLink:
         """The value of `key`. Raises CacheAway."""
         client = await self._connected()
         try:
-            async with _within(2 * self._call_timeout_s):
+            async with _within(2 * self.call_timeout_s):
                 value = await client.get(key)
         except (RedisError, OSError) as error:
             raise self.lost(error) from error
@@ -114,9 +114,9 @@ class RedisLink:
         messages = client.pubsub()
         try:
             try:
-                async with _within(2 * self._call_timeout_s):
+                async with _within(2 * self.call_timeout_s):
                     await messages.subscribe(channel)
-                    while (reply := await messages.get_message(timeout=self._call_timeout_s)) is not None:
+                    while (reply := await messages.get_message(timeout=self.call_timeout_s)) is not None:
                         if reply["type"] == "subscribe":
                             break
             except (RedisError, OSError) as error:
@@ -147,9 +147,9 @@ class RedisLink:
         pool = BlockingConnectionPool.from_url(  # the default pool raises at its bound; this one lets calls wait
             url,
             max_connections=MAX_CONNECTIONS,
-            timeout=self._call_timeout_s,
-            socket_timeout=self._call_timeout_s,
-            socket_connect_timeout=self._call_timeout_s,
+            timeout=self.call_timeout_s,
+            socket_timeout=self.call_timeout_s,
+            socket_connect_timeout=self.call_timeout_s,
             retry=Retry(ConstantBackoff(0.05), 1),
         )
         return Redis.from_pool(pool)
@@ -190,7 +190,7 @@ class Subscription:
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             try:
-                async with _within(left + CALL_TIMEOUT_S):
+                async with _within(left + self._link.call_timeout_s):
                     message = await self._messages.get_message(timeout=left)
             except (RedisError, OSError) as error:
                 raise self._link.lost(error) from error

@@ -12,7 +12,7 @@ from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from redis.exceptions import RedisError
 
-from flux_engine.cache.redis_link import CALL_TIMEOUT_S, CacheAway, RedisLink
+from flux_engine.cache.redis_link import CacheAway, RedisLink
 from flux_engine.gateway.limits.policy import Policy, Standing
 
 POOLED: Final = "async+redis://"  # the connections are the link's, whatever stands here
@@ -33,7 +33,7 @@ class RequestLimit:
     async def hit(self, user: str) -> tuple[bool, Standing]:
         """Whether one more request is within the quota, which it then counts to, and what is left."""
         try:
-            async with asyncio.timeout(2 * CALL_TIMEOUT_S):
+            async with asyncio.timeout(2 * self._link.call_timeout_s):
                 return await self._hit(await self._limiter(), user)
         except CacheAway:
             return await self._hit(self._alone, user)
