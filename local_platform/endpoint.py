@@ -19,7 +19,7 @@ from local_platform.queue import JobQueue
 Found = TypeVar("Found")
 
 SEEN_S: Final = 10.0  # a worker that was silent for longer is not counted by /health
-PATIENCE_S: Final = 120.0  # no claim about speed: how long a test hangs before it says so
+PATIENCE_S: Final = 300.0  # no claim about speed: how long a test hangs before it says so
 
 
 @dataclass(frozen=True, slots=True)

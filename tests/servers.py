@@ -102,7 +102,7 @@ class S3Process(ServerProcess):
 
     def create_bucket(self, name: str) -> None:
         request = urllib.request.Request(f"{self.url}/{name}", method="PUT")
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=300) as response:
             assert response.status == 200
 
     def store(
@@ -129,7 +129,7 @@ class S3Process(ServerProcess):
 def fetched(url: str) -> tuple[int, bytes, dict[str, str]]:
     """Status, body and headers (names in lower case) of a GET, as any client would do it."""
     try:
-        with urllib.request.urlopen(url, timeout=20) as response:
+        with urllib.request.urlopen(url, timeout=300) as response:
             return response.status, response.read(), _headers(response.headers)
     except urllib.error.HTTPError as error:
         with error:

@@ -35,7 +35,7 @@ def fetch(url: str, volume: Path, *arguments: str, token: str = "") -> subproces
     environment = {**os.environ, "HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HOME": str(volume / "home")}
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"}
     command = [sys.executable, str(ROOT / "builder" / "fetch_models.py"), *arguments, "--volume", str(volume)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_a_model_is_fetched_checked_and_found(tmp_path: Path) -> None:

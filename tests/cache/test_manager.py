@@ -268,7 +268,7 @@ def twin(redis: RedisProcess, folder: Path, *, jobs: int, work_s: float, lease_s
 
 
 async def ended(process: subprocess.Popen[str]) -> str:
-    output, _ = await asyncio.to_thread(process.communicate, timeout=60)
+    output, _ = await asyncio.to_thread(process.communicate, timeout=300)
     assert process.returncode == 0
     return output
 

@@ -75,7 +75,7 @@ async def test_the_client_does_its_jobs(compiled: Path) -> None:
 async def test_jobs_survive_resets_and_a_killed_worker(compiled: Path) -> None:
     async with painting(workers=2, resets=0.15) as (platform, pool):
         working = asyncio.create_task(used(compiled, platform, [ordered("a red sun", seed) for seed in range(12)]))
-        await platform.endpoint.until(lambda: platform.endpoint.queue.counts()["completed"] >= 3, timeout_s=120)
+        await platform.endpoint.until(lambda: platform.endpoint.queue.counts()["completed"] >= 3, timeout_s=300)
         await pool.replace(pool.workers[0])
         answers = await working
     assert [base64.b64decode(answer["data"]) for answer in answers] == [painted(seed) for seed in range(12)]

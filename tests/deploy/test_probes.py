@@ -25,7 +25,7 @@ def paths(name: str) -> dict[str, str]:
 
 
 async def answers(url: str, name: str) -> dict[str, int]:
-    async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
+    async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=300) as http:
         return {kind: (await http.get(path)).status_code for kind, path in paths(name).items()}
 
 

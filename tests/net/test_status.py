@@ -27,7 +27,7 @@ async def test_a_status_that_may_pass_is_retryable(status: int, retryable: bool)
     async with server(handle) as port:
         with pytest.raises(InputFetchFailed, match=str(status)) as refusal:
             await Fetcher(allow_private=True, resolve=loopback).fetch(
-                f"http://a.example:{port}/", max_bytes=9, total_timeout_s=5
+                f"http://a.example:{port}/", max_bytes=9, total_timeout_s=60
             )
     assert (refusal.value.retryable, refusal.value.status) == (retryable, status)
 
@@ -56,7 +56,7 @@ async def test_the_servers_own_wish_to_wait_is_in_the_message(header: str, said:
     async with server(handle) as port:
         with pytest.raises(InputFetchFailed, match="429") as refusal:
             await Fetcher(allow_private=True, resolve=loopback).fetch(
-                f"http://a.example:{port}/", max_bytes=9, total_timeout_s=5
+                f"http://a.example:{port}/", max_bytes=9, total_timeout_s=60
             )
     assert (said or "send the job again") in refusal.value.message
     assert ("wait" in refusal.value.message) is (said is not None)
@@ -69,6 +69,6 @@ async def test_a_check_for_humans_is_named() -> None:
     async with server(handle) as port:
         with pytest.raises(InputFetchFailed, match="humans") as refusal:
             await Fetcher(allow_private=True, resolve=loopback).fetch(
-                f"http://a.example:{port}/", max_bytes=9, total_timeout_s=5
+                f"http://a.example:{port}/", max_bytes=9, total_timeout_s=60
             )
     assert not refusal.value.retryable
