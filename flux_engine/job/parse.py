@@ -18,6 +18,7 @@ from flux_engine.job.base import ParseContext, Parsing
 from flux_engine.job.image import ImageJob, image_job
 from flux_engine.job.video import VideoJob, video_job
 from flux_engine.job.written.aliases import canonical_fields
+from flux_engine.job.written.bucket_fields import s3_config_warnings
 from flux_engine.job.written.misplaced import EXAMPLE, envelope_fault
 
 UNKNOWN_ID: Final = "unknown"
@@ -92,7 +93,7 @@ def parse_job(request: Request, context: ParseContext) -> ImageJob | VideoJob:
     takes, and ModelUnavailable where the default model cannot be identified."""
     if request.fault is not None or request.input is None:
         raise InvalidInput(request.fault or f"`input` must be a JSON object, as in {EXAMPLE}", field="input")
-    warnings: list[str] = []
+    warnings = s3_config_warnings(request.s3_config)
     written = canonical_fields(request.input, warnings)
     parsing = Parsing(identity=request.id, written=written, context=context, warnings=warnings)
     if written.is_video:

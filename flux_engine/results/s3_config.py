@@ -16,14 +16,13 @@ from pydantic import SecretStr
 
 from flux_engine.errors import InvalidInput
 from flux_engine.job.validation import shown_name
-from flux_engine.job.written.bucket_fields import sendable, trimmed
+from flux_engine.job.written.bucket_fields import S3_CONFIG, sendable, trimmed
 from flux_engine.net.addresses import is_public
 from flux_engine.results.bucket import BucketStore
 from flux_engine.results.bucket_address import Bucket, TimeBounds, bucket_address
 
 FIELD: Final = "s3Config"
 REQUIRED: Final = ("endpointUrl", "accessId", "accessSecret")
-FIELDS: Final = (*REQUIRED, "bucketName", "region")
 KEYS: Final = ("accessId", "accessSecret")
 
 
@@ -44,10 +43,10 @@ def store_from_s3_config(
         raise InvalidInput(
             "`s3Config` must be an object with endpointUrl, accessId, accessSecret and bucketName", field=FIELD
         )
-    values = {name: _text(config, name) for name in FIELDS}
+    values = {name: _text(config, name) for name in S3_CONFIG}
     missing = [name for name in REQUIRED if not values[name]]
     if missing:
-        unknown = [shown_name(name) for name in config if name not in FIELDS]
+        unknown = [shown_name(name) for name in config if name not in S3_CONFIG]
         hint = f"; it has no `{unknown[0]}`" if unknown else ""
         raise InvalidInput(f"`s3Config` needs {', '.join(missing)} as well{hint}", field=FIELD)
     for name in KEYS:

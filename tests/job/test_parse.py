@@ -269,6 +269,18 @@ def test_a_job_is_opened_once_whatever_it_is(raw: object, request_: Request) -> 
     assert "prompt" not in repr(opened)
 
 
+def test_what_a_bucket_of_its_own_does_not_take_is_said(context: ParseContext) -> None:
+    bucket = {"endpointUrl": "https://s3.example.com", "accessId": "a", "accessSecret": "hidden", "bucketName": "b"}
+    raw = {"id": "x", "input": {"prompt": "a sun"}, "s3Config": bucket}
+    assert parse_job(parse_request(raw), context).warnings == ()
+    raw["s3Config"] = {**bucket, "regionName": "eu-west-1", **dict.fromkeys("cdef", "hidden")}
+    (said,) = parse_job(parse_request(raw), context).warnings
+    assert said == (
+        "`s3Config` has no `regionName`, `c`, `d`, which had no effect; "
+        "it takes endpointUrl, accessId, accessSecret, bucketName, region"
+    )
+
+
 def test_a_misspelt_field_is_told_the_one_meant(context: ParseContext) -> None:
     with pytest.raises(InvalidInput, match="did you mean `num_inference_steps`"):
         parse(context, num_inference_step=5)

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+from flux_engine.job.validation import shown_name
+
+S3_CONFIG: Final = ("endpointUrl", "accessId", "accessSecret", "bucketName", "region")
 _INVISIBLE: Final = "\ufeff\u200b\u200c\u200d\u2060"
 _SENDABLE: Final = re.compile(r"[\x21-\x7e]*")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
@@ -23,6 +27,16 @@ MAX_CHARACTERS: Final = 2048
 def trimmed(text: str) -> str:
     """`text` without the blanks, line breaks and invisible characters that copying puts around a value."""
     return text.strip(_INVISIBLE + " \t\r\n\f\v\u00a0")
+
+
+def s3_config_warnings(config: object) -> list[str]:
+    """One that names what a job's `s3Config` has besides its fields, the first few of it: a misspelt region would be
+    the default one without a word."""
+    unread = [shown_name(name) for name in config if name not in S3_CONFIG] if isinstance(config, Mapping) else []
+    if not unread:
+        return []
+    named = ", ".join(f"`{name}`" for name in unread[:3])
+    return [f"`s3Config` has no {named}, which had no effect; it takes {', '.join(S3_CONFIG)}"]
 
 
 def sendable(text: str) -> str:
