@@ -58,12 +58,13 @@ def main() -> None:
     except (SettingsError, Unfit) as error:
         sys.exit(f"The worker cannot start: {error}")
     if is_on_platform or is_serving:
-        _serve(worker, settings)
+        serve(worker, settings)
     else:
-        _run_once(worker)
+        run_once(worker)
 
 
-def _serve(worker: Worker, settings: Settings) -> None:
+def serve(worker: Worker, settings: Settings) -> None:
+    """Take jobs from the platform until it asks this process to end; exits with 1 where the device was lost."""
     warming: list[asyncio.Task[None]] = []
     stop, deliveries = GracefulStop(), Deliveries()
     slots = max(2, settings.worker_concurrency)  # a job is delivered beside the next one
@@ -99,7 +100,8 @@ def _serve(worker: Worker, settings: Settings) -> None:
         sys.exit("The device is lost; only another process can bring it back.")
 
 
-def _run_once(worker: Worker) -> None:
+def run_once(worker: Worker) -> None:
+    """The one job of `--test_input`, with a summary for a reader."""
     try:
         sys.argv[1:] = with_test_input(sys.argv[1:], TEST_INPUT)
     except TestInputError as error:

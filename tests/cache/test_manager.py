@@ -165,9 +165,9 @@ async def test_an_hour_old_hit_is_given_a_url_that_works(cache: CacheManager, s3
     ],
 )
 async def test_a_value_of_no_use_is_a_miss_and_is_removed(
-    cache: CacheManager, store: FolderStore, redis: RedisProcess, damage: str
+    cache: CacheManager, tmp_path: Path, redis: RedisProcess, damage: str
 ) -> None:
-    bucket_like = FolderStore(store._folder, prefix="flux")
+    bucket_like = FolderStore(tmp_path, prefix="flux")
     await make(cache, bucket_like)
     key, good = await stored_entry(redis)
     file = good["files"][0]

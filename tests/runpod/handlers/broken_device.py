@@ -40,4 +40,4 @@ class LostDevice(GpuThread):
 if __name__ == "__main__":
     settings = Settings.from_environment(os.environ)
     set_up_logs(settings.log_level, as_json=True)
-    handler._serve(build_worker(settings, is_local=False, gpu=LostDevice()), settings)
+    handler.serve(build_worker(settings, is_local=False, gpu=LostDevice()), settings)
