@@ -16,5 +16,8 @@ for requirements in "$@"; do
         *-bare.txt) bare=--no-deps ;;
         *) bare= ;;
     esac
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check $bare --requirement "$requirements"
+    "$VENV/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check $bare \
+        --requirement "$requirements"
 done
+# Byte code by every core, where pip takes one. Some packages carry templates that are not Python; those are left.
+"$VENV/bin/python" -m compileall -qq --workers 0 "$VENV/lib" || true
