@@ -37,6 +37,7 @@ from flux_engine.gateway.tasks.kept import KeptInputs
 from flux_engine.gateway.tasks.ledger.ledger import Ledger
 from flux_engine.gateway.tasks.look import Look
 from flux_engine.gateway.tasks.named import NamedInputs
+from flux_engine.gateway.tasks.outcomes import Outcomes
 from flux_engine.gateway.tasks.pace import Pace
 from flux_engine.gateway.tasks.results import Results
 from flux_engine.gateway.tasks.submit import Dispatcher
@@ -78,7 +79,7 @@ async def open_gateway(settings: GatewaySettings, *, pace: Pace | None = None) -
     """Raises SettingsError and NotConfigured where it cannot start; RedisError where Redis does not come."""
     async with AsyncExitStack() as stack:
         opened = await _open(settings, stack)
-        gateway = _assembled(settings, opened, pace)
+        gateway = _assembled(settings, opened, pace or Pace())
         await stack.enter_async_context(running(gateway, opened.cache.notices))
         yield gateway
 
@@ -120,53 +121,126 @@ async def _open(settings: GatewaySettings, stack: AsyncExitStack) -> _Opened:
     )
 
 
-def _assembled(settings: GatewaySettings, opened: _Opened, pace: Pace | None) -> Gateway:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """What several steps of a task use."""
+
+    ledger: Ledger
+    line: FairLine
+    capacity: Capacity
+    offers: Offers
+    hits: Hits
+    kept: KeptInputs
+    webhooks: WebhookManager
+    metrics: GatewayMetrics
+    pace: Pace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Steps:
+    """What takes a task from its request to its end."""
+
+    intake: Intake
+    dispatcher: Dispatcher
+    sweep: Sweep
+    endings: Endings
+    cancellation: Cancellation
+
+
+def _assembled(settings: GatewaySettings, opened: _Opened, pace: Pace) -> Gateway:
     """The rooms on what is open. Begins nothing."""
-    cache, results, limits, root = opened.cache, opened.results, opened.limits, settings.redis_root
-    metrics = GatewayMetrics()
-    capacity = Capacity(opened.queue)
-    line = FairLine(opened.link, _line_terms(settings, capacity), root=root)
     poster = Poster(allow_private=settings.webhook_private_addresses == "on")
-    log = DeliveryLog(opened.link, root=root)
-    view, told = _view(settings), metrics.webhook_sent
-    webhooks = WebhookManager(log, poster, secret=opened.secret, view=view, on_attempt=told)
-    ledger = Ledger(opened.redis, namespace=settings.namespace, keep_s=settings.task_ttl_seconds)
-    offers = Offers(cache.notices, settings)
-    hits = Hits(cache, cache.notices, offers=offers, results=results)
-    kept, pace = KeptInputs(results.store), pace or Pace()
-    closing: dict[str, Any] = {"results": results, "webhooks": webhooks}
-    endings = Endings(ledger, limits=limits, line=line, kept=kept, on_end=metrics.task_changed, **closing)
-    handing: dict[str, Any] = {"finish": endings.finish, "kept": kept, "first_look_s": pace.least}
-    dispatcher = Dispatcher(ledger, line, opened.queue, settings, **handing)
-    endings.on_freed = dispatcher.kick
-    looking: dict[str, Any] = {"cache": cache, "hits": hits, "line": line, "settings": settings, "capacity": capacity}
-    cancellation = Cancellation(ledger, opened.queue, endings)
-    acting: dict[str, Any] = {"dispatcher": dispatcher, "endings": endings, "cancellation": cancellation}
-    look = Look(ledger, opened.queue, pace=pace, **acting, **closing, **looking)
-    checking: dict[str, Any] = {"offers": offers, "hits": hits, "named": NamedInputs(Fetcher()), "limits": limits}
-    entering: dict[str, Any] = {"line": line, "kept": kept, "dispatcher": dispatcher, "endings": endings}
-    intake = Intake(ledger, store_has_urls=settings.shared.has_bucket, **entering, **checking)
+    shared = _shared(settings, opened, poster, pace)
+    steps = _steps(settings, opened, shared)
     return Gateway(
         settings=settings,
         redis=opened.redis,
         queue=opened.queue,
-        ledger=ledger,
-        hub=EventHub(opened.redis, ledger),
-        results=results,
-        offers=offers,
-        asking=Asking(offers, hits, cache, settings),
-        capacity=capacity,
-        intake=intake,
-        sweep=Sweep(ledger, look, line=line, endings=endings, rates=opened.queue.rates, pace=pace),
-        **acting,
+        ledger=shared.ledger,
+        hub=EventHub(opened.redis, shared.ledger),
+        results=opened.results,
+        offers=shared.offers,
+        asking=Asking(shared.offers, shared.hits, opened.cache, settings),
+        capacity=shared.capacity,
+        intake=steps.intake,
+        sweep=steps.sweep,
+        dispatcher=steps.dispatcher,
+        endings=steps.endings,
+        cancellation=steps.cancellation,
         security=opened.security,
-        limits=limits,
-        line=line,
-        webhooks=webhooks,
-        metrics=metrics,
+        limits=opened.limits,
+        line=shared.line,
+        webhooks=shared.webhooks,
+        metrics=shared.metrics,
         tracing=opened.tracing,
         poster=poster,
     )
+
+
+def _shared(settings: GatewaySettings, opened: _Opened, poster: Poster, pace: Pace) -> _Shared:
+    root, metrics, capacity = settings.redis_root, GatewayMetrics(), Capacity(opened.queue)
+    offers = Offers(opened.cache.notices, settings)
+    webhooks = WebhookManager(
+        DeliveryLog(opened.link, root=root),
+        poster,
+        secret=opened.secret,
+        view=_view(settings),
+        on_attempt=metrics.webhook_sent,
+    )
+    return _Shared(
+        ledger=Ledger(opened.redis, namespace=settings.namespace, keep_s=settings.task_ttl_seconds),
+        line=FairLine(opened.link, _line_terms(settings, capacity), root=root),
+        capacity=capacity,
+        offers=offers,
+        hits=Hits(opened.cache, opened.cache.notices, offers=offers, results=opened.results),
+        kept=KeptInputs(opened.results.store),
+        webhooks=webhooks,
+        metrics=metrics,
+        pace=pace,
+    )
+
+
+def _steps(settings: GatewaySettings, opened: _Opened, shared: _Shared) -> _Steps:
+    ledger, queue, line, kept, pace = shared.ledger, opened.queue, shared.line, shared.kept, shared.pace
+    endings = Endings(
+        ledger,
+        limits=opened.limits,
+        line=line,
+        webhooks=shared.webhooks,
+        results=opened.results,
+        kept=kept,
+        on_end=shared.metrics.task_changed,
+    )
+    dispatcher = Dispatcher(ledger, line, queue, settings, finish=endings.finish, kept=kept, first_look_s=pace.least)
+    endings.on_freed = dispatcher.kick
+    cancellation = Cancellation(ledger, queue, endings)
+    intake = Intake(
+        ledger,
+        offers=shared.offers,
+        hits=shared.hits,
+        named=NamedInputs(Fetcher()),
+        kept=kept,
+        limits=opened.limits,
+        line=line,
+        dispatcher=dispatcher,
+        endings=endings,
+        store_has_urls=settings.shared.has_bucket,
+    )
+    look = Look(
+        ledger,
+        queue,
+        dispatcher=dispatcher,
+        endings=endings,
+        cancellation=cancellation,
+        outcomes=Outcomes(ledger, endings, cache=opened.cache, results=opened.results, hits=shared.hits),
+        line=line,
+        webhooks=shared.webhooks,
+        settings=settings,
+        capacity=shared.capacity,
+        pace=pace,
+    )
+    sweep = Sweep(ledger, look, line=line, endings=endings, rates=queue.rates, pace=pace)
+    return _Steps(intake=intake, dispatcher=dispatcher, sweep=sweep, endings=endings, cancellation=cancellation)
 
 
 def _view(settings: GatewaySettings) -> Callable[[Task], Mapping[str, Any]]:

@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from flux_engine.gateway.security.secret import MIN_SECRET_BYTES
 from flux_engine.queues.celery_settings import CelerySettings
 from flux_engine.settings import Settings, SettingsError
 from flux_engine.units import GIB
 
-MIN_SECRET_BYTES: Final = 32
 PARTS: Final = ("shared", "celery")  # read by settings of their own
 RUNPOD_URL: Final = "https://api.runpod.ai/v2"
 

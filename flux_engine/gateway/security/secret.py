@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from flux_engine.cache.redis_link import RedisLink
 
-MIN_BYTES: Final = 32
+MIN_SECRET_BYTES: Final = 32
 
 # KEYS: secret. ARGV: a new one. The one that is kept.
 _KEEP: Final = "redis.call('SETNX', KEYS[1], ARGV[1]); return redis.call('GET', KEYS[1])"
@@ -25,7 +25,7 @@ async def gateway_secret(configured: SecretStr | None, link: RedisLink, *, root:
     """The secret of this gateway. Raises CacheAway where it is kept in Redis and Redis is away."""
     if configured is not None:
         return configured.get_secret_value().encode()
-    kept = await link.eval(_KEEP, [f"{root}:secret"], [secrets.token_urlsafe(MIN_BYTES)])
+    kept = await link.eval(_KEEP, [f"{root}:secret"], [secrets.token_urlsafe(MIN_SECRET_BYTES)])
     return bytes(kept)
 
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from pydantic import SecretStr
 
 from flux_engine.gateway.security.jwks import Fetch, KeySet
-from flux_engine.gateway.security.secret import MIN_BYTES, derived
+from flux_engine.gateway.security.secret import MIN_SECRET_BYTES, derived
 from flux_engine.gateway.security.tokens import Algorithm, HmacKey, KeyPair, PrivateKey, PublicKey, VerifyingKeys
 
 
@@ -39,8 +39,8 @@ class SecurityTerms:
 def verifying_keys(terms: SecurityTerms, secret: bytes, fetcher: Fetch, *, clock: Callable[[], float]) -> VerifyingKeys:
     """Raises NotConfigured for settings that contradict one another or cannot be read."""
     try:
-        if terms.secret is not None and len(terms.secret.get_secret_value().encode()) < MIN_BYTES:
-            raise ValueError(f"GATEWAY_SECRET has {MIN_BYTES} bytes or more")
+        if terms.secret is not None and len(terms.secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
+            raise ValueError(f"GATEWAY_SECRET has {MIN_SECRET_BYTES} bytes or more")
         if terms.jwks_url is not None:
             return KeySet(terms.jwks_url, algorithm=terms.algorithm, fetcher=fetcher, clock=clock)
         if terms.algorithm == "HS256":

@@ -27,6 +27,7 @@ from pydantic import SecretStr
 
 from flux_engine.gateway.seams import Principal
 from flux_engine.gateway.security.keys import SCOPES, USER
+from flux_engine.gateway.security.secret import MIN_SECRET_BYTES
 
 Algorithm = Literal["HS256", "RS256", "ES256"]
 PublicKey = RSAPublicKey | EllipticCurvePublicKey
@@ -35,7 +36,6 @@ PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
 MAX_SECONDS: Final = 900
 LEEWAY_S: Final = 30
 MAX_CHARACTERS: Final = 8192
-MIN_SECRET_BYTES: Final = 32
 TYPES: Final = ("jwt", "at+jwt")
 HEADERS: Final = frozenset(("alg", "typ", "kid", "x5t", "x5t#S256"))  # the thumbprints are ignored
 KEY_ID: Final = re.compile(r"[A-Za-z0-9._~=+-]{1,128}")

@@ -10,6 +10,7 @@ submit        a task's way to the queue
 sweep         the watchdog: every accepted task ends in one truthful state
 look          one look of it at one task, and what follows
 reports       what the queue's word means for a task
+outcomes      a result or an error, made the end of its task
 cancellation  a task that its user takes back
 endings       the end of a task, and what follows from it
 results       the files of finished tasks

@@ -12,21 +12,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from flux_engine.cache.manager import CacheManager
-from flux_engine.errors import FluxError, StorageFailed
+from flux_engine.errors import StorageFailed
 from flux_engine.gateway.capacity import Capacity
 from flux_engine.gateway.seams import Line, Webhooks
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.gateway.task import Task, TaskError
 from flux_engine.gateway.tasks.cancellation import Cancellation
 from flux_engine.gateway.tasks.endings import Endings
-from flux_engine.gateway.tasks.hits import Hits
-from flux_engine.gateway.tasks.kept import is_whole
 from flux_engine.gateway.tasks.ledger.ledger import Ledger
 from flux_engine.gateway.tasks.ledger.news import Ending
+from flux_engine.gateway.tasks.outcomes import Outcomes
 from flux_engine.gateway.tasks.pace import Pace
-from flux_engine.gateway.tasks.reports import completed, failed, found_again, lost, news_of, refused
-from flux_engine.gateway.tasks.results import Results
+from flux_engine.gateway.tasks.reports import lost, news_of
 from flux_engine.gateway.tasks.submit import Dispatcher
 from flux_engine.queues.job_queue import JobQueue, QueueAway, QueueRefused, Report
 
@@ -46,9 +43,7 @@ class Look:
         dispatcher: Dispatcher,
         endings: Endings,
         cancellation: Cancellation,
-        cache: CacheManager,
-        results: Results,
-        hits: Hits,
+        outcomes: Outcomes,
         line: Line,
         webhooks: Webhooks,
         settings: GatewaySettings,
@@ -60,9 +55,7 @@ class Look:
         self._dispatcher = dispatcher
         self._endings = endings
         self._cancellation = cancellation
-        self._cache = cache
-        self._results = results
-        self._hits = hits
+        self._outcomes = outcomes
         self._line = line
         self._webhooks = webhooks
         self._settings = settings
@@ -115,18 +108,10 @@ class Look:
         await self._endings.finish(task, Ending(status="cancelled" if task.cancelling else "failed", error=error))
 
     async def _ends_as_reported(self, task: Task, report: Report) -> bool:
-        """End `task` by `report`. False where that has neither result nor error, or the result cannot be stored."""
-        if report.state == "failed":
-            await self._endings.finish(task, failed(report))
-            return True
-        output = _result_in(report)
-        if output is None:
-            return False
         try:
-            await self._finish_with(task, output)
+            return report.state in ("completed", "failed") and await self._outcomes.take(task, report)
         except StorageFailed:  # it had all the time that there was
             return False
-        return True
 
     async def _report_at_last(self, task: Task, ticket: str) -> Report | None:
         """None where the queue does not answer: a task must end, whether or not it does."""
@@ -169,10 +154,9 @@ class Look:
                 await self._still_queued(task, again_s=again_s)
             case "running":
                 await self._still_running(task, report, again_s=again_s)
-            case "completed":
-                await self._completed(task, report)
-            case "failed" | "timed_out":
-                await self._endings.finish(task, failed(report))
+            case "completed" | "failed" | "timed_out":
+                if not await self._outcomes.take(task, report):
+                    await self._lost_by_queue(task)
             case "cancelled" if task.cancelling:
                 await self._endings.finish(task, Ending(status="cancelled"))
             case _:
@@ -200,43 +184,14 @@ class Look:
         can_rest = is_told and report.progress is None and not self._queue.rates.shows_lost_workers
         return self._pace.told if can_rest else again_s
 
-    async def _completed(self, task: Task, report: Report) -> None:
-        output = _result_in(report)
-        if output is None:
-            await self._lost_by_queue(task)
-        else:
-            await self._finish_with(task, output)
-
-    async def _finish_with(self, task: Task, output: Mapping[str, Any]) -> None:
-        """End `task` with `output`, a worker's result. Raises StorageFailed."""
-        try:
-            adopted = await self._results.adopt(output)
-        except StorageFailed:
-            raise  # another look may find the store well again
-        except FluxError as error:
-            await self._endings.finish(task, refused(error))
-            return
-        held = await self._ledger.input(task.id)
-        if held is not None and is_whole(held):
-            await self._hits.remember(task, held.get("given", held), adopted)
-        await self._endings.finish(task, completed(task, adopted))
-
     async def _lost_by_queue(self, task: Task) -> None:
         """The queue knows nothing of it: its result may be in the store all the same, else it is submitted again."""
-        known = await self._cache.task_status(task.id)
-        entry = known.result if known is not None and known.status == "completed" else None
-        if entry is not None and await self._results.has(entry):
-            await self._endings.finish(task, found_again(task, entry))
-        elif task.submitted_at is not None and time.time() - task.submitted_at < self._pace.unknown_again:
+        if await self._outcomes.find(task):
+            return
+        if task.submitted_at is not None and time.time() - task.submitted_at < self._pace.unknown_again:
             await self._ledger.agenda.look_at(task.id, time.time() + self._pace.unknown_again)
         elif task.attempt >= self._settings.task_max_attempts:
             await self._endings.finish(task, lost(task))
         elif await self._ledger.agenda.lose_ticket(task):
             log.warning("task lost by the queue", extra={"job_id": task.id, "detail": f"attempt {task.attempt}"})
             await self._dispatcher.submit(task.id)
-
-
-def _result_in(report: Report) -> Mapping[str, Any] | None:
-    """What a completed job made; None also where the platform dropped it for its size, or lost it."""
-    output = report.output if report.state == "completed" else None
-    return output if output is not None and ("images" in output or "video" in output) else None
