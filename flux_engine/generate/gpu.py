@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import copy_context
-from typing import TypeVar
+from typing import Final, Generic, TypeVar
 
 from flux_engine.errors import JobCancelled
 from flux_engine.generate.turns import Turn, Turns
@@ -98,27 +98,39 @@ class GpuThread:
 
     async def _run(self, work: Callable[[Cancellation], Result], turn: Turn) -> Result:
         cancellation, context = Cancellation(), copy_context()  # the log knows the job on this thread too
-        due: asyncio.Future[Future[Result]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        due: asyncio.Future[_Handed[Result]] = loop.create_future()
 
         def begin() -> None:
             if not due.done():  # else the job was cancelled while it waited
-                due.set_result(self._thread().submit(context.run, work, cancellation))
+                due.set_result(_Handed(self._thread().submit(context.run, work, cancellation), loop))
 
         turn.use(begin)
         try:
-            outcome = asyncio.wrap_future(await due)
-            outcome.add_done_callback(_noticed)
-            return await asyncio.shield(outcome)
+            return await asyncio.shield((await due).told)
         except asyncio.CancelledError:
             cancellation.request()
-            if not due.cancelled() and not due.result().cancel():  # it has begun
-                await _ended(due.result())
+            if not due.cancelled() and not due.result().outcome.cancel():  # it has begun
+                await _ended(due.result().outcome)
             raise
 
     def _thread(self) -> ThreadPoolExecutor:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpu")
         return self._executor
+
+
+class _Handed(Generic[Result]):
+    """Work that the thread has: its outcome there, and as it is told to the loop.
+
+    The loop listens from the moment of handing over. If each job began to when it woke up, one that is done before
+    that, on a busy machine, would be told behind the next one.
+    """
+
+    def __init__(self, outcome: Future[Result], loop: asyncio.AbstractEventLoop) -> None:
+        self.outcome: Final = outcome
+        self.told: Final = asyncio.wrap_future(outcome, loop=loop)
+        self.told.add_done_callback(_noticed)
 
 
 def _noticed(outcome: asyncio.Future[Result]) -> None:

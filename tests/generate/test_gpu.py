@@ -11,6 +11,7 @@ import pytest
 
 from flux_engine.errors import JobCancelled, OutOfMemory
 from flux_engine.generate.gpu import Cancellation, GpuThread
+from flux_engine.generate.turns import Turn
 
 
 async def test_work_runs_in_the_order_it_was_given_on_one_thread() -> None:
@@ -42,6 +43,32 @@ async def test_a_turn_taken_earlier_comes_first_though_its_work_was_handed_over_
         await asyncio.gather(busy, later, earlier)
     gpu.close()
     assert seen == ["first", "second"]
+
+
+async def test_what_is_done_first_is_told_first_however_late_the_loop_comes_to_it() -> None:
+    """All work is done before the job that waited for its turn has woken up; the one behind it did not wait."""
+    gpu, told, go = GpuThread(), list[str](), asyncio.Event()
+    all_done = threading.Event()
+
+    async def run(name: str, turn: Turn, *, waits: bool) -> None:
+        if waits:
+            await go.wait()
+        await gpu.run(lambda _: all_done.set() if name == "third" else None, turn=turn)
+        told.append(name)
+
+    async def stall() -> None:
+        await go.wait()
+        all_done.wait()
+        time.sleep(0.05)  # noqa: ASYNC251  # until the thread has told the loop too; if not, nothing is seen here
+
+    with gpu.turn() as first, gpu.turn() as second, gpu.turn() as third:
+        jobs = [run("first", first, waits=True), run("second", second, waits=False), run("third", third, waits=True)]
+        running = asyncio.gather(*jobs, stall())
+        await asyncio.sleep(0)
+        go.set()
+        await running
+    gpu.close()
+    assert told == ["first", "second", "third"]
 
 
 async def test_an_error_reaches_the_caller_and_the_thread_goes_on() -> None:
