@@ -155,8 +155,10 @@ WRAPPED: Final = r"^((base_model\.model|module|_orig_mod|_fsdp_wrapped_module|pi
 LEFT_OUT: Final = (  # parts that are not applied: a pattern for a tensor's name, and what the warning calls it
     (
         re.compile(
-            WRAPPED + r"(lora_te\d?_|lora_clip_|text_encoders?(_\d)?[._]|te[123]?\.|text_model\.|clip_[lg]\.|t5(xxl)?\."
-            r"|cond_stage_model\.|conditioner\.|encoder\.block\.\d+\.layer\.)"
+            WRAPPED
+            + r"((lora|lycoris)_(prior_)?(te\d?|clip|t5(xxl)?|text_encoders?\d?|text_model|llm|(qwen|mistral)\d*)_"
+            r"|text_encoders?_?\d?[._]|text_model[._]|text_projection|te[123]?\.|clip(_[lgh])?\.|t5(xxl|_encoder)?\."
+            r"|(qwen|mistral)\w*\.|cond_stage_model\.|conditioner\.|encoder\.block\.\d+\.layer\.)"
         ),
         "part for the text encoder",
     ),

@@ -73,6 +73,11 @@ TEXT_PARTS = {
     "FLUX.2's Mistral": "text_encoder.model.language_model.layers.0.self_attn.q_proj.lora_{}.weight",
     "ai-toolkit": "te1.text_model.encoder.layers.0.mlp.fc1.lora_{}.weight",
     "data parallel": "module.text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_{}.weight",
+    "LyCORIS": "lycoris_te1_text_model_encoder_layers_0_mlp_fc1.lora_{}.weight",
+    "T5 under kohya's words": "lora_t5xxl_encoder_block_0_layer_0_SelfAttention_q.lora_{}.weight",
+    "CLIP by its own name": "clip.text_model.encoder.layers.0.mlp.fc1.lora_{}.weight",
+    "a projection of CLIP": "text_projection.lora_{}.weight",
+    "ComfyUI, Qwen": "qwen3_4b.transformer.model.layers.0.self_attn.q_proj.lora_{}.weight",
 }
 
 
