@@ -18,7 +18,7 @@ from flux_engine.errors import LoraIncompatible, LoraInvalid
 from flux_engine.inputs.lora_kinds import left_out, other_kind
 from flux_engine.inputs.safetensors_header import shown
 from flux_engine.models.lora.file import LoraFile
-from flux_engine.models.lora.keys import Key, Role, find_targets, parse_key
+from flux_engine.models.lora.keys import Key, Role, all_targets, parse_key
 from flux_engine.models.lora.names import LayerNames
 from flux_engine.models.lora.parts import Change, LoraLayer, merged, split
 from flux_engine.models.lora.strength import NotedStrength, noted_strength
@@ -78,13 +78,13 @@ def prepare_lora(file: LoraFile, names: LayerNames, *, content_hash: str) -> Pre
     warnings = _left_out_warnings(tensors)
     groups = _grouped({name: tensor for name, tensor in tensors.items() if left_out(name) is None}, file.unreadable)
     strength = _strength(file.metadata, groups, warnings)
+    targets = all_targets([group.key for group in groups.values()], names)
     changes: dict[str, list[Change]] = {}
     for group in groups.values():
         name = _shown_layer(group.key)
-        targets = find_targets(group.key, names)
-        if not targets:
+        if not targets[group.key]:
             raise _unknown_layer(name, names, file.metadata)
-        for layer, change in split(name, _matrices(name, group, strength), targets, names.shapes):
+        for layer, change in split(name, _matrices(name, group, strength), targets[group.key], names.shapes):
             changes.setdefault(layer, []).append(change)
     layers = {layer: merged(layer, found, names.shapes[layer]) for layer, found in changes.items()}
     check_trained_on(file.metadata, names)

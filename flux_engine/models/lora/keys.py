@@ -8,8 +8,8 @@ new trainer that mixes known words needs no code.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from flux_engine.models.lora.names import LayerNames, Target, flat
@@ -33,13 +33,14 @@ WRAPPERS: Final = (  # dropped wherever they stand
     *("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "module"),
     *("base_layer", "original_module"),
 )
+OF_BLOCKS: Final = ("single", "double", "transformer", "blocks", "block", "layers", "layer")  # no word before a name
 SEPARATOR: Final = "$$"  # stands for a dot in ai-toolkit's module names
 
 _WORDS: Final = {word: role for role, words in ROLES.items() for word in words}
 _KEY: Final = re.compile(
     r"(?P<layer>.*?)(?:^|\.)(?P<word>"
     + "|".join(re.escape(word) for word in sorted(_WORDS, key=len, reverse=True))
-    + r")(?:\.(?P<adapter>(?!(?:weight|bias)$)[A-Za-z0-9_-]+))?(?:\.(?P<kind>weight|bias))?"
+    + r")(?:\.(?P<adapter>(?!(?:weight|bias)$)[^.]+))?(?:\.(?P<kind>weight|bias))?"
 )
 _WRAPPERS: Final = frozenset(WRAPPERS)
 _FLAT_WRAPPERS: Final = re.compile("|".join(f"_?{wrapper}_" for wrapper in WRAPPERS if wrapper.startswith("_")))
@@ -79,6 +80,32 @@ def find_targets(key: Key, names: LayerNames) -> list[Target]:
         if found:
             return found
     return []
+
+
+def all_targets(keys: Collection[Key], names: LayerNames) -> dict[Key, list[Target]]:
+    """What each of a file's keys may stand for, nothing where that is unknown.
+
+    Words that stand before all of them alike, such as a wrapper's `ema`, are no part of the names, if without them
+    every one is known.
+    """
+    found = {key: find_targets(key, names) for key in keys}
+    if all(found.values()):
+        return found
+    for start in _shared_words([flat(key.layer) for key in keys]):
+        inner = {key: find_targets(replace(key, layer=flat(key.layer).removeprefix(start)), names) for key in keys}
+        if all(inner.values()):
+            return inner
+    return found
+
+
+def _shared_words(layers: list[str]) -> Iterator[str]:
+    """The first word that all of `layers` begin with, then the first two and so on, up to the name of a block."""
+    start = ""
+    for word, *others in zip(*(layer.split("_") for layer in layers), strict=False):
+        if set(others) - {word} or word.isdigit() or word in OF_BLOCKS:
+            return
+        start += f"{word}_"
+        yield start
 
 
 def _without_prefixes(layer: str) -> Iterator[str]:

@@ -292,6 +292,9 @@ SCHEMES: Final[dict[str, Callable[[Adapter], Tensors]]] = {
     "checkpointed blocks": lambda a: wrapped(
         write(fused(a), "diffusion_model."), lambda n: _halfway(n, "_checkpoint_wrapped_module")
     ),
+    "a wrapper that no table has": lambda a: write(a, "ema_model.net_g."),
+    "a prefix that no table has": lambda a: write(fused(a), "locon_dev_", KOHYA, flat=True, alpha=2.0),
+    "an adapter's name with blanks": lambda a: write(a, "base_model.model.", suffix=".my style (2).weight"),
     "PEFT's base layers": lambda a: write(a, "base_model.model.", tail=".base_layer"),
 }
 
