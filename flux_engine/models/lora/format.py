@@ -149,7 +149,10 @@ def _grouped(tensors: Mapping[str, Tensor], unreadable: Mapping[str, str]) -> di
             raise LoraInvalid(f"the LoRA has two `{key.role}` matrices for `{_shown_layer(key)}`; keep one of them")
         group.tensors[key.role] = tensor.T if key.is_transposed and tensor.ndim == 2 else tensor
     _share_alphas(groups)
-    return groups
+    acting = {place: group for place, group in groups.items() if set(group.tensors) != {"alpha"}}
+    if not acting:
+        raise LoraInvalid("the LoRA holds no matrices; send the file that the trainer wrote")
+    return acting
 
 
 def _share_alphas(groups: dict[tuple[str, int | None], _Group]) -> None:

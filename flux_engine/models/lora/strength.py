@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from flux_engine.errors import LoraInvalid
+from flux_engine.inputs.safetensors_header import shown
 from flux_engine.models.lora.names import flat
 
 JSON_NOTES: Final = ("lora_adapter_metadata", "adapter_config")  # objects with PEFT's fields; the first that is there
 COMPONENTS: Final = ("transformer.", "unet.", "")  # what diffusers puts before PEFT's fields
 ALPHA_NOTES: Final = ("lora_alpha", "network_alpha", "alpha")  # plain ones
 MAX_ALPHA: Final = 1e9
+CHANGES_THE_BASE: Final = ("pissa", "olora", "corda", "loftq")  # ways of PEFT to begin that leave other base weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class NotedStrength:
 def noted_strength(metadata: Mapping[str, str]) -> NotedStrength:
     """The strength that a file's notes give. Raises LoraInvalid where a note of PEFT's is no note of PEFT's."""
     for note in JSON_NOTES:
-        if note in metadata:
+        if metadata.get(note, "").strip():
             fields = _fields(note, metadata[note])
             if any(name in fields for name in ("lora_alpha", "alpha_pattern", "use_dora")):
                 return _of_peft(fields)
@@ -80,6 +82,12 @@ def _of_peft(fields: Mapping[str, object]) -> NotedStrength:
     patterns = fields.get("alpha_pattern") or {}
     if not isinstance(patterns, dict):
         raise _out_of_range()
+    begun = fields.get("init_lora_weights")
+    if isinstance(begun, str) and begun.lower().startswith(CHANGES_THE_BASE):
+        raise LoraInvalid(
+            f"the LoRA was begun as {shown(begun)}, which changes the base model's weights as well; save it with "
+            "PEFT's `path_initial_model_for_weight_conversion`, which makes a plain LoRA of it"
+        )
     alpha = fields.get("lora_alpha")
     return NotedStrength(
         default=None if alpha is None else _alpha(alpha),

@@ -136,6 +136,8 @@ def test_an_alpha_of_any_type_counts(alpha: Tensor, word: str, tmp_path: Path) -
         ({"transformer.transformer_blocks.0.attn.to_q.lora_B.bias": torch.zeros(128)}, 1.0),
         ({"transformer.transformer_blocks.0.attn.norm_q.diff": torch.zeros(32)}, 1.0),
         ({"transformer.x_embedder.diff_b": torch.zeros(128)}, 1.0),
+        ({"transformer.proj_out.alpha": torch.tensor(2.0)}, 1.0),  # its matrices were pruned
+        ({"lora_unet_a_layer_of_another_model.alpha": torch.tensor(2.0)}, 1.0),
     ],
 )
 def test_tensors_besides_the_matrices(extra: dict[str, Tensor], factor: float) -> None:
@@ -339,6 +341,17 @@ BAD_FILES: dict[str, tuple[type[FluxError], Callable[[], bytes], str]] = {
         LoraInvalid,
         lambda: save(GOOD, {"adapter_config": '{"lora_alpha": 4, "alpha_pattern": {"(a+)+$": 1}}'}),
         "alpha_pattern",
+    ),
+    "PiSSA": (
+        LoraInvalid,
+        lambda: save(GOOD, {"adapter_config": '{"lora_alpha": 4, "init_lora_weights": "pissa_niter_4"}'}),
+        "changes the base model's weights",
+    ),
+    "alphas alone": (LoraInvalid, lambda: save({f"{KEY}.lora_alpha": torch.tensor(4.0)}), "holds no matrices"),
+    "another layer beneath a wrapper": (
+        LoraIncompatible,
+        lambda: pair("ema.transformer_blocks.2.attn.to_q", DOWN, UP),
+        "no layer `ema",
     ),
     "bias": (LoraInvalid, lambda: save(GOOD | {f"{KEY}.lora_B.bias": torch.ones(128)}), "bias"),
     "full differences": (
