@@ -14,6 +14,7 @@ from flux_engine.job.fields import MAX_SEED, BoxItem, ImageFields, allowed_value
 from flux_engine.job.formats import ONLY_OF_VIDEOS, ImageFormat
 from flux_engine.job.limits import ModelLimits
 from flux_engine.job.validation import shown
+from flux_engine.job.written.prompt_syntax import syntax_warnings
 
 DEFAULT_STRENGTH: Final = 0.8
 DEFAULT_FORMAT: Final[ImageFormat] = "png"
@@ -72,7 +73,7 @@ def image_job(parsing: Parsing) -> ImageJob:
         images=given.images,
         enhance_prompt=_enhances(given, limits, warnings),
         is_enhancing_open=given.enhance_prompt is None,
-        boxes=_boxes(given, limits),
+        boxes=_boxes(given, limits, warnings),
         mask=given.mask,
         mask_feather=_mask_feather(given, limits),
         mask_crop=given.mask_crop,
@@ -173,9 +174,11 @@ def _enhances(given: ImageFields, limits: ModelLimits, warnings: list[str]) -> b
     return limits.enhances_prompt if given.enhance_prompt is None else given.enhance_prompt
 
 
-def _boxes(given: ImageFields, limits: ModelLimits) -> tuple[BoxItem, ...] | None:
+def _boxes(given: ImageFields, limits: ModelLimits, warnings: list[str]) -> tuple[BoxItem, ...] | None:
     if given.boxes is not None and not limits.takes_boxes:
         raise InvalidInput(f"{limits.id} takes no `boxes`; leave them out or send another `model`", field="boxes")
+    for index, box in enumerate(given.boxes or ()):
+        warnings += syntax_warnings(f"boxes[{index}].prompt", box.prompt)
     return given.boxes
 
 

@@ -31,6 +31,11 @@ def test_boxes_are_taken_and_echoed(context: ParseContext) -> None:
     assert parse(context, boxes=None).boxes is None
 
 
+def test_other_tools_syntax_in_a_box_is_named(context: ParseContext) -> None:
+    warnings = parse(context, boxes=[BOX, BOX | {"prompt": "a (red:1.3) sun"}]).warnings
+    assert [warning for warning in warnings if warning.startswith("`boxes[1].prompt` holds `(red:1.3)`")]
+
+
 @pytest.mark.parametrize(
     ("boxes", "field", "said"),
     [
