@@ -23,18 +23,21 @@ SIDE_BOUNDS: Final = (64, 2048)  # pixels
 MIN_SEQUENCE_LENGTH: Final = 16  # tokens
 
 SPACES: Final = re.compile(r"[\t\n\r\v\f]")
-NOT_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and lone surrogates
+NOT_TEXT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")  # control characters, surrogates, the BOM
+INVISIBLE: Final = "\u200b\u200c\u200d\u200e\u200f\u2060"  # they mean something within a text alone
+AROUND: Final = "".join(char for char in map(chr, range(0x3001)) if char.isspace()) + INVISIBLE
 MAX_DEPTH: Final = 4  # nesting of any value but `metadata`
 
 
 def clean_text(value: str) -> str:
-    """NFC text without control characters and lone surrogates; a line break or tab becomes a space.
+    """NFC text without control characters and lone surrogates; a line break or tab becomes a space. Blanks and the
+    invisible characters that copying brings are taken from its ends.
 
     20 MB of base64 take a few milliseconds, with line breaks about 100.
     """
     if value.isascii() and value.isprintable():
         return value.strip()
-    return unicodedata.normalize("NFC", NOT_TEXT.sub("", SPACES.sub(" ", value))).strip()
+    return unicodedata.normalize("NFC", NOT_TEXT.sub("", SPACES.sub(" ", value))).strip(AROUND)
 
 
 def cleaned(value: object, *, depth: int = MAX_DEPTH) -> object:

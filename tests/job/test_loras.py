@@ -108,7 +108,7 @@ def test_a_scale_that_acts_on_nothing_is_said(fields: dict[str, Any], said: str 
     assert bool(warnings) is bool(said)
 
 
-@pytest.mark.parametrize("path", ["o/r\n", "\x00o/r", " o/r\ud800"])
+@pytest.mark.parametrize("path", ["o/r\n", "\x00o/r", " o/r\ud800", "\ufeffo/r", "\u200bo/r\u200b"])
 def test_a_path_has_no_control_characters(path: str) -> None:
     assert parse(loras=[{"path": path}]).loras == (LoraRequest("o/r", 1.0),)
 

@@ -149,6 +149,8 @@ def test_every_effective_parameter_is_echoed(context: ParseContext) -> None:
     json.dumps(echoed, allow_nan=False)
 
 
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u0645\u0650"  # joined emoji, and a mark behind a letter
+
 BAD_INPUTS: list[tuple[object, str]] = [
     (None, "input"),
     ([], "input"),
@@ -159,6 +161,7 @@ BAD_INPUTS: list[tuple[object, str]] = [
     ({"prompt": ""}, "prompt"),
     ({"prompt": " \n\t "}, "prompt"),
     ({"prompt": "\x00\ud800"}, "prompt"),
+    ({"prompt": "\u200b \ufeff\u200b"}, "prompt"),
     ({"prompt": "x" * 4001}, "prompt"),
     ({"prompt": 5}, "prompt"),
     ({"prompt": ["a"]}, "prompt"),
@@ -389,6 +392,10 @@ def test_one_value_under_two_names_is_taken(context: ParseContext, written: dict
         ({"model": "fl\x00ux-tiny"}, "model", "flux-tiny"),
         ({"image": "\ud800https://example.com/a.png\n"}, "image", "https://example.com/a.png"),
         ({"image": "QUFB\nQUFB"}, "image", "QUFB QUFB"),
+        ({"image": "\u200bhttps://example.com/a.png\u2060 "}, "image", "https://example.com/a.png"),
+        ({"model": "\u200e flux-tiny\u00a0\u200f"}, "model", "flux-tiny"),
+        ({"prompt": "\ufeffa sun\ufeff, a moon \u200b"}, "prompt", "a sun, a moon"),
+        ({"prompt": FAMILY}, "prompt", FAMILY),
     ],
 )
 def test_control_characters_are_gone_before_anything_is_read(
