@@ -61,7 +61,7 @@ def volume_loras(folder: Path) -> Iterator[LoraFile]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))  # what was fetched is in a hidden one
         for name in sorted(files):
             path = Path(place) / name
-            if not name.endswith(SUFFIX) or name.startswith(".") or not path.is_file():
+            if not name.lower().endswith(SUFFIX) or name.startswith(".") or not path.is_file():
                 continue
             if path.resolve().is_relative_to(folder.resolve()):  # else a job that names it is refused
                 yield LoraFile(name=path.relative_to(folder).as_posix(), bytes=path.stat().st_size)

@@ -145,7 +145,7 @@ def _extract_only_lora(workspace: Workspace) -> None:
 
 
 def _is_lora(file: BinaryIO, entry: _Entry) -> bool:
-    if not entry.name.endswith(SUFFIX) or PurePosixPath(entry.name).name.startswith("."):
+    if not entry.name.lower().endswith(SUFFIX) or PurePosixPath(entry.name).name.startswith("."):
         return False
     file.seek(entry.start)
     try:

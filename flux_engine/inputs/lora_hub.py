@@ -44,9 +44,9 @@ def find_hub_file(source: HubLora, *, token: SecretStr | None, endpoint: str = H
 
     info = _model_info(source, token=token, endpoint=endpoint)
     files = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    name = source.file or _only_lora(source.repo, list(files))
+    name = source.file or _only_lora(source, list(files))
     if name not in files or info.sha is None:
-        loras = ", ".join(sorted(other for other in files if other.endswith(SUFFIX))[:5])
+        loras = ", ".join(sorted(other for other in files if other.lower().endswith(SUFFIX))[:5])
         holds = f"; it holds {loras}" if loras else ""
         raise InvalidInput(f"`{source.repo}` holds no file `{name}`{holds}", field="loras")
     config = PurePosixPath(name).with_name(CONFIG).as_posix()
@@ -117,19 +117,21 @@ def _refused(response: Any) -> InputFetchFailed:
     )
 
 
-def _only_lora(repo: str, names: list[str]) -> str:
+def _only_lora(source: HubLora, names: list[str]) -> str:
     """The LoRA that is meant if none is named: one of a usual name, or the only one."""
-    if WHOLE_MODEL in names:
+    repo, inside = source.repo, f"{source.folder}/" if source.folder else ""
+    if WHOLE_MODEL in names and not inside:
         raise InvalidInput(f"`{repo}` is a whole model, no LoRA; serve it as a model (FLUX_MODEL)", field="loras")
-    everywhere = [name for name in names if name.endswith(SUFFIX)]
-    at_top = [name for name in everywhere if "/" not in name]
+    everywhere = [name for name in names if name.startswith(inside) and name.lower().endswith(SUFFIX)]
+    at_top = [name for name in everywhere if "/" not in name.removeprefix(inside)]
     for usual in USUAL_FILES:
-        if usual in at_top:
-            return usual
+        if inside + usual in at_top:
+            return inside + usual
     loras = at_top or everywhere
     if len(loras) == 1:
         return loras[0]
+    place = f"the folder `{source.folder}` of `{repo}`" if inside else f"`{repo}`"
     if not loras:
-        raise InvalidInput(f"`{repo}` holds no .safetensors file; send a repository of a LoRA", field="loras")
+        raise InvalidInput(f"{place} holds no .safetensors file; send a repository of a LoRA", field="loras")
     shown = ", ".join(sorted(loras)[:5])
-    raise InvalidInput(f"`{repo}` holds {len(loras)} LoRAs; name one, as in `{repo}:FILE`: {shown}", field="loras")
+    raise InvalidInput(f"{place} holds {len(loras)} LoRAs; name one, as in `{repo}:FILE`: {shown}", field="loras")

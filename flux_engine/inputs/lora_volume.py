@@ -9,11 +9,13 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final
+from unicodedata import normalize
 
 from flux_engine.errors import InvalidInput
 from flux_engine.inputs.lora_cache import hash_file
@@ -43,9 +45,17 @@ class LoraVolume:
         """The file of this name with the hash of its bytes."""
         for name in (source.file_name, source.file_name.removeprefix(FOLDER)):
             path = self._folder / name
+            if not self._is_inside(path):
+                path = self._folder / self._as_stored(name)
             if self._is_inside(path):
                 return StoredLora(path, self._hash(name, path))
         return None
+
+    def _as_stored(self, name: str) -> str:
+        """`name` as the volume has it: a file that was copied from a Mac has its accents as characters of their own."""
+        if name.isascii():
+            return name
+        return next((other for other in islice(self._names(), MAX_LISTED) if normalize("NFC", other) == name), name)
 
     def missing(self, source: VolumeLora) -> InvalidInput:
         """The error for a name that no file has, with the names that are near."""
@@ -60,7 +70,9 @@ class LoraVolume:
         owner, _, rest = source.file_name.partition("/")
         repo, _, file = rest.partition("/")
         advice = f"; the nearest: {', '.join(f'`{name}`' for name in near)}" if near else ""
-        if not near and file:
+        if not near and re.fullmatch(r"[\w-]+(\.[\w-]+)*\.[A-Za-z]{2,}", owner) and rest:
+            advice = "; an address begins with https://"
+        elif not near and file:
             advice = f"; a file of a Hugging Face repository is `{owner}/{repo}:{file}`"
         return InvalidInput(f"the volume has no LoRA `{source.file_name}` in its folder `loras`{advice}", field="loras")
 
@@ -88,8 +100,8 @@ class LoraVolume:
         for folder, folders, files in os.walk(self._folder):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             inside = Path(folder).relative_to(self._folder)
-            yield from ((inside / name).as_posix() for name in sorted(files) if name.endswith(SUFFIX))
+            yield from ((inside / name).as_posix() for name in sorted(files) if name.lower().endswith(SUFFIX))
 
 
 def _stem(name: str) -> str:
-    return name.removesuffix(SUFFIX).casefold()
+    return name.casefold().removesuffix(SUFFIX)

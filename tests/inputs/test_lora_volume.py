@@ -36,6 +36,9 @@ NAMES = {  # on the volume: as a job may write it
     "my loras/style v2.safetensors": ["my loras/style v2", "my loras/style v2.safetensors"],
     "a/b/c/d.safetensors": ["a/b/c/d"],
     "\u98a8\u666f.safetensors": ["\u98a8\u666f"],
+    "Style.SAFETENSORS": ["Style.SAFETENSORS"],
+    "[FLUX] _style.safetensors": ["[FLUX] _style", "loras/[FLUX] _style.safetensors"],
+    "u\u0308ber/cafe\u0301.safetensors": ["\u00fcber/caf\u00e9", "loras/\u00fcber/caf\u00e9.safetensors"],  # from a Mac
     "it's 100% [new], #1 & more.safetensors": ["it's 100% [new], #1 & more"],
 }
 
@@ -76,6 +79,8 @@ async def test_links_within_the_folder_are_followed_and_others_are_not(tmp_path:
     [
         ("mosaik", "the nearest: `mosaic.safetensors`"),
         ("flux/mosaic.safetensors", "the nearest: `FLUX/mosaic.safetensors`"),
+        ("FLUX/mosaic.SAFETENSORS", "the nearest: `FLUX/mosaic.safetensors`"),
+        ("files.example/a/x.safetensors", "; an address begins with https://"),
         ("owner/repo/file.safetensors", "is `owner/repo:file.safetensors`"),
         ("nothing like it at all", "no LoRA `nothing like it at all.safetensors` in its folder `loras`"),
         ("\u98a8" * 120, "has no LoRA"),  # longer than a file system takes
