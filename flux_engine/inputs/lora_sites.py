@@ -61,6 +61,8 @@ class Download:
         """The error for an answer in place of the file."""
         if self.site == "the URL":
             return InputFetchFailed(f"the URL leads to {content.text}", retryable=content.may_pass)
+        if not (content.asks_for_login or content.may_pass) and self.site == "the hub":
+            return InputFetchFailed(f"{self.site} sent {content.text}")
         advice = "send the job again later" if content.may_pass else self._needed()
         return InputFetchFailed(
             f"{self.site} sent {content.what} in place of {self.what}: {advice}", retryable=content.may_pass

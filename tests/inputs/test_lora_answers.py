@@ -96,6 +96,7 @@ ANSWERS: dict[str, tuple[str, Callable[[web.Request], web.StreamResponse], tuple
     "a challenge of Civitai": ("civitai:7", page(CHALLENGE), ("checks for a human", "later"), True),
     "JSON of Civitai": ("civitai:7", page('{"error":"Unauthorized"}'), ("Unauthorized", "CIVITAI_TOKEN"), False),
     "the hub's login page": ("o/x", page(LOGIN), ("`o/x`", "asks for a login", "set HF_TOKEN"), False),
+    "any page of the hub": ("o/x", page(PAGE), ("the hub sent a web page", "the address of the file itself"), False),
     "status 403 of the hub": ("o/x", page("", 403), ("refuses `o/x`", "set HF_TOKEN"), False),
     "a URL's login page": ("url", page(LOGIN), ("asks for a login", "a link that needs none"), False),
     "a URL's page": ("url", page(PAGE), ("a web page", "the address of the file itself"), False),
