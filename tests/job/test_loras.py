@@ -120,6 +120,8 @@ def test_a_path_has_no_control_characters(path: str) -> None:
         (URL + "?X-Amz-Signature=secret", URL),
         ("data:;base64," + "A" * 9000, "base64 of 9013 characters"),
         ("A" * 9000, "base64 of 9000 characters"),
+        ("civitai:691639?token=secret", "civitai:691639"),
+        ("civitai:691639?type=Model&token=secret&fileId=3", "civitai:691639?type=Model&fileId=3"),
     ],
 )
 def test_the_echo_holds_no_signature_and_no_file(path: str, shown: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +13,8 @@ from flux_engine.job.validation import is_same, shown_name, shown_source, valida
 
 ITEM_ALIASES: Final = {"url": "path", "weight": "scale"}
 DEFAULT_SCALE: Final = 1.0
+CIVITAI: Final = "civitai:"
+_TOKEN: Final = re.compile(r"([?&])token=[^&#]*&?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,10 @@ class LoraRequest:
     scale: float
 
     def shown(self) -> dict[str, Any]:
-        """For the result: without a URL's query, which may be a signature, and without the bytes of a file."""
-        return {"path": shown_source(self.path), "scale": self.scale}
+        """For the result: without a URL's query, which may be a signature, a token and the bytes of a file."""
+        is_of_civitai = self.path[: len(CIVITAI)].lower() == CIVITAI
+        path = _TOKEN.sub(r"\1", self.path).rstrip("?&") if is_of_civitai else self.path
+        return {"path": shown_source(path), "scale": self.scale}
 
 
 def lora_items(name: str, value: object) -> tuple[LoraItem, ...]:
