@@ -17,7 +17,7 @@ from flux_engine.errors import InvalidInput
 from flux_engine.job.base import ParseContext, Parsing
 from flux_engine.job.image import ImageJob, image_job
 from flux_engine.job.video import VideoJob, video_job
-from flux_engine.job.written.aliases import canonical_fields
+from flux_engine.job.written.aliases import DISTINCT_ALIASES, canonical_fields
 from flux_engine.job.written.bucket_fields import s3_config_warnings
 from flux_engine.job.written.misplaced import EXAMPLE, envelope_fault
 
@@ -75,7 +75,7 @@ def parse_request(raw: object) -> Request:
         input=asked if isinstance(asked, Mapping) else None,
         s3_config=envelope.get("s3Config"),
         task=task,
-        fault=envelope_fault(raw),
+        fault=envelope_fault(raw, DISTINCT_ALIASES),
     )
 
 

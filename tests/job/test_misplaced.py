@@ -23,6 +23,11 @@ JOB = {"prompt": "a red sun", "num_inference_steps": 2}
         ({"id": "x", **JOB}, "must be in `input`"),
         ({"input": {"prompt": "a red sun"}, "width": 512}, "`width` beside `input` has no effect; move it into"),
         ({"input": {"prompt": "a"}, "seed": 1, "height": 9}, "`seed`, `height` beside `input` have no effect"),
+        ({"input": JOB, "steps": 4, "size": "512x512"}, "`steps`, `size` beside `input` have no effect"),
+        ({"prompt": "a red sun", "num_outputs": 2}, "with `prompt`, `num_outputs` in `input`"),
+        ({"input": {"inputs": "a", "parameters": {"steps": 4, "guidance": 3}}}, "move `steps`, `guidance` out of"),
+        ({"input": {**JOB, "s3Config": {"bucketName": "b"}}}, "`s3Config` stands beside `input` and not in it"),
+        ({"input": {**JOB, "webhook": "https://x.example"}}, "`webhook` stands beside `input`"),
         ({"input": json.dumps(JOB)}, "encoded as text"),
         ({"input": "a red sun"}, "`input` is text"),
         ({"input": "{a red sun}"}, "`input` is text"),
@@ -43,7 +48,17 @@ def test_the_refusal_says_where_the_fields_belong(context: ParseContext, raw: An
 
 
 @pytest.mark.parametrize(
-    "more", [{"webhook": "https://x.example"}, {"policy": {"ttl": 1}}, {"metadata": {}}, {"model": "x"}, {"type": "x"}]
+    "more",
+    [
+        {"webhook": "https://x.example"},
+        {"policy": {"ttl": 1}},
+        {"metadata": {}},
+        {"model": "x"},
+        {"type": "x"},
+        {"task": "x"},
+        {"n": 1},
+        {"format": "x"},
+    ],
 )
 def test_what_platforms_put_beside_input_is_theirs(context: ParseContext, more: dict[str, Any]) -> None:
     assert parse_job(parse_request({"input": JOB, **more}), context).prompt == "a red sun"

@@ -16,7 +16,7 @@ from flux_engine.job.validation import is_same, shown, shown_name
 from flux_engine.job.video_fields import VideoFields
 from flux_engine.job.written.boxes import box_items
 from flux_engine.job.written.loras import lora_items
-from flux_engine.job.written.misplaced import depth_fault
+from flux_engine.job.written.misplaced import DISTINCT, depth_fault
 from flux_engine.job.written.pictures import ONE_PICTURE, one_picture, reference_pictures, with_numbered_pictures
 
 ALIASES: Final[dict[str, str]] = {
@@ -64,6 +64,10 @@ VIDEO_SPELLINGS: Final = frozenset({"strength_schedule", "video_format"})  # spe
 MEANS_VIDEO: Final = (
     ONLY_VIDEOS_HAVE | VIDEO_SPELLINGS | {alias for alias, name in ALIASES.items() if name in ONLY_VIDEOS_HAVE}
 )
+OTHER_NAMES: Final = frozenset(ALIASES) | frozenset(SIZE_ALIASES)
+DISTINCT_ALIASES: Final = (  # those that no platform puts beside `input` for something else
+    {name for name, field in ALIASES.items() if field in DISTINCT} - {"n", "text", "inputs", "format", "quality"}
+) | {*SIZE_ALIASES}
 CANONICAL: Final = frozenset(ImageFields.model_fields) | ONLY_VIDEOS_HAVE
 
 
@@ -120,7 +124,7 @@ def _targets(name: str, value: object) -> list[tuple[str, object]]:
     """The canonical fields that one sent field sets, with their values."""
     canonical = ALIASES.get(name, name)
     if canonical not in (*CANONICAL, *SIZE_ALIASES):
-        if (fault := depth_fault(name, value)) is not None:
+        if (fault := depth_fault(name, value, OTHER_NAMES)) is not None:
             raise InvalidInput(fault, field=shown_name(name))
         raise InvalidInput(f"`{shown_name(name)}` is not a field of a job{_did_you_mean(name)}", field=shown_name(name))
     if canonical != "metadata":

@@ -6,7 +6,7 @@ Each function returns what is wrong and what to send, or None.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from flux_engine.job.fields import ImageFields
@@ -14,7 +14,7 @@ from flux_engine.job.validation import shown_name
 from flux_engine.job.video_fields import VideoFields
 
 EXAMPLE: Final = '{"input": {"prompt": "a red sun"}}'
-_DISTINCT: Final = (frozenset(ImageFields.model_fields) | frozenset(VideoFields.model_fields)) - {
+DISTINCT: Final = (frozenset(ImageFields.model_fields) | frozenset(VideoFields.model_fields)) - {
     *(
         "type",
         "model",
@@ -27,14 +27,15 @@ _DISTINCT: Final = (frozenset(ImageFields.model_fields) | frozenset(VideoFields.
         "mask",
     ),  # platforms have such names too
 }
+OUTSIDE: Final = ("s3Config", "webhook", "policy")  # the platform's own, which stand beside `input`
 _SHOWN: Final = 4
 
 
-def envelope_fault(raw: object) -> str | None:
-    """What is wrong around `input` in the platform's job dictionary."""
+def envelope_fault(raw: object, others: Collection[str] = ()) -> str | None:
+    """What is wrong around `input` in the platform's job dictionary; `others` are other names of a job's fields."""
     if not isinstance(raw, Mapping):
         return f"the job must be a JSON object with an `input`, such as {EXAMPLE}"
-    beside = [name for name in raw if isinstance(name, str) and name in _DISTINCT]
+    beside = [name for name in raw if isinstance(name, str) and (name in DISTINCT or name in others)]
     given = raw.get("input")
     if isinstance(given, Mapping):
         if beside:
@@ -53,11 +54,14 @@ def _not_an_object(given: object) -> str:
     return f"`input` must be a JSON object, as in {EXAMPLE}"
 
 
-def depth_fault(name: str, value: object) -> str | None:
-    """What is wrong with the unknown field `name` where its value holds fields of a job."""
+def depth_fault(name: str, value: object, others: Collection[str] = ()) -> str | None:
+    """What is wrong with the unknown field `name` that belongs beside `input`, or whose value holds fields of a job."""
+    if name in OUTSIDE:
+        return f"`{name}` stands beside `input` and not in it; move it out of `input`"
     if not isinstance(value, Mapping):
         return None
-    inside = [part for part in value if isinstance(part, str) and part in _DISTINCT | {"image", "mask", "type"}]
+    known = DISTINCT | {"image", "mask", "type", *others}
+    inside = [part for part in value if isinstance(part, str) and part in known]
     if not inside:
         return None
     place = shown_name(name)
