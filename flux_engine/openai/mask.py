@@ -31,7 +31,11 @@ def white_where_transparent(source: str, warnings: list[str]) -> str:
             if not picture.has_transparency_data:
                 warnings.append(NO_ALPHA)
                 return source
-            repainted = ImageChops.invert(picture.convert("RGBA").getchannel("A"))
+            alpha = picture.convert("RGBA").getchannel("A")
+            if alpha.getextrema()[0] == 255:  # white on black out of a canvas, which has an alpha everywhere
+                warnings.append(NO_ALPHA)
+                return source
+            repainted = ImageChops.invert(alpha)
     except (UnidentifiedImageError, Image.DecompressionBombError):
         raise InvalidInput("`mask` must be a PNG or WebP picture", field="mask") from None
     except DAMAGED:

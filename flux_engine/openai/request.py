@@ -17,7 +17,7 @@ from flux_engine.job.base import JsonObject, ParseContext
 from flux_engine.job.fields import ImageFields, clean_text
 from flux_engine.job.limits import ModelLimits
 from flux_engine.job.size import SIZE_ALIASES
-from flux_engine.job.validation import shown, shown_name
+from flux_engine.job.validation import is_same, shown, shown_name
 from flux_engine.job.written.aliases import ALIASES, WITHOUT_EFFECT
 from flux_engine.openai.mask import white_where_transparent
 from flux_engine.openai.value import boolean, choice, given_fields, integer
@@ -186,6 +186,8 @@ def _passed_on(given: Mapping[str, Any], warnings: list[str]) -> JsonObject:
 def _pictures(given: Mapping[str, Any], warnings: list[str]) -> JsonObject:
     """`image`, or several as `images`, and `mask`, each an https URL, a data URI or base64."""
     name = "images" if "images" in given else "image"
+    if name == "images" and "image" in given and not is_same(given["image"], given[name]):
+        raise InvalidInput("`image` and `images` give different pictures; send one of them", field="images")
     value = given.get(name)
     items = value if isinstance(value, list) else [] if value is None else [value]
     sources = [_source(item, name) for item in items]

@@ -45,7 +45,7 @@ def test_transparency_of_a_palette_counts() -> None:
     assert mask.getpixel((0, 0)) == 255
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA"])
 def test_a_mask_without_transparency_is_a_jobs_own(mode: str) -> None:
     source, warnings = encoded(Image.new(mode, (8, 8), "white")), list[str]()
     assert white_where_transparent(source, warnings) == source
