@@ -16,6 +16,7 @@ SCHEME: Final = "data:"
 
 _ENCODED_SCHEME: Final = "data%3a"
 _MAX_UNQUOTED: Final = 2  # times that a text went through a form
+_HEADLESS: Final = re.compile(r"(?:[\w.+-]{1,64}/[\w.+-]{1,64})?;?\s*base64\s*,", re.IGNORECASE)  # cut at `:` or `;`
 _QUOTATION: Final = re.compile(r"""b?(['"])(.*)\1""", re.DOTALL)
 _LINE_END: Final = re.compile(r"[\t\r\n\f\v]+|\\[rn]")  # `\n` as two characters: JSON encoded twice
 _BLANKS: Final = re.compile(r" +")
@@ -36,6 +37,8 @@ def inline_bytes(text: str, *, max_bytes: int) -> bytes | None:
         head, _, text = _unquoted_scheme(text).partition(",")
         if not re.search(r";\s*base64\s*$", head, re.IGNORECASE):
             return _percent_encoded(text, max_bytes)
+    elif (head := _HEADLESS.match(text)) is not None:
+        text = text[head.end() :]
     plain = _plain_base64(text)
     if len(plain) * 3 // 4 > max_bytes:
         return None
