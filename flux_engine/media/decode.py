@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from flux_engine.errors import InputFetchFailed, InvalidInput
 from flux_engine.media.colour import ProfileUnusable, as_srgb, has_transparency
 from flux_engine.media.foreign import foreign_format
+from flux_engine.units import MIB
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF")  # not AVIF: its decoder ignores the announced size (docs/facts.md)
 MAY_MOVE: Final = (b"\x89PNG", b"RIFF", b"GIF8")
@@ -49,6 +50,8 @@ DAMAGED: Final = (  # raised by Pillow's readers for files that are truncated or
 )
 
 Read = TypeVar("Read")
+
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * MIB  # of a compressed note or profile; Pillow's own 1 MB costs whole pictures
 
 # Pillow warns about odd metadata and about many pixels, which are checked here. The filters are set once, because
 # `catch_warnings` in several decoding threads would restore one another's filters.

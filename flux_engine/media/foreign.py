@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+TWICE: Final = "is a picture whose base64 was encoded once more"
 FOREIGN: Final = (
     (b"BM", "is a BMP picture"),
     (b"II*\0", "is a TIFF or camera raw picture"),
@@ -17,6 +18,7 @@ FOREIGN: Final = (
     (b"%!PS", "is a PostScript file"),
     (b"v/1\x01", "is an OpenEXR picture"),
     (b"\x93NUMPY", "is a NumPy array"),
+    *((begin, TWICE) for begin in (b"iVBORw0KGgo", b"/9j/", b"UklGR", b"R0lGOD", b"data:image/")),
 )
 _HEIF_BRANDS: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 

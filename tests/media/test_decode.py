@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from flux_engine.errors import FluxError, InputFetchFailed
 from flux_engine.media.decode import MAX_PIXELS, fitted
@@ -91,6 +92,23 @@ def test_a_picture_is_seen_as_it_is_meant(data: bytes, left: tuple[int, int, int
     seen = picture.getpixel((5, 10))
     assert isinstance(seen, tuple)
     assert all(abs(a - b) <= 6 for a, b in zip(seen, left, strict=True))
+
+
+def noted(text: str) -> bytes:
+    notes = PngImagePlugin.PngInfo()
+    notes.add_itxt("workflow", text, zip=True)
+    notes.add_text("parameters", text, zip=True)
+    return encoded(RED_BLUE, pnginfo=notes)
+
+
+def test_megabytes_of_notes_cost_no_picture() -> None:
+    assert decode_picture(noted("x" * 3_000_000), "image").getpixel((5, 10)) == (255, 0, 0)
+
+
+def test_a_profile_of_megabytes_costs_no_picture() -> None:
+    decoded = decode(encoded(RED_BLUE, icc_profile=bytes(2_000_000)), "image")
+    assert decoded.picture.getpixel((5, 10)) == (255, 0, 0)
+    assert [said for said in decoded.warnings if "colour profile" in said]
 
 
 def film(kind: str) -> bytes:
@@ -279,6 +297,9 @@ def test_fitting_crops_about_the_centre_and_keeps_the_shape() -> None:
         (encoded(RED_BLUE, "JPEG2000"), "JPEG 2000"),
         (b"\xff\x0a" + bytes(40), "JPEG XL"),
         (b"8BPS" + bytes(40), "Photoshop"),
+        (base64.b64encode(encoded(RED_BLUE)), "encoded once more"),
+        (base64.b64encode(encoded(RED_BLUE, "JPEG")), "encoded once more"),
+        (b"data:image/png;base64," + base64.b64encode(encoded(RED_BLUE)), "encoded once more"),
         (bytes(40), "known format"),
     ],
 )
