@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
+from flux_engine.errors import StorageFailed
 from flux_engine.job.fingerprint import SHA256
 
 _SHA256: Final = re.compile(SHA256)
@@ -107,6 +108,17 @@ def identity_of(*parts: str) -> str:
 def is_content(data: bytes, *, size: int, sha256: str) -> bool:
     """Whether `data` is the file that was stored."""
     return len(data) == size and hashlib.sha256(data).hexdigest() == sha256
+
+
+async def read_unless_gone(store: ResultStore, key: str, *, size: int, sha256: str) -> bytes | None:
+    """The file's bytes, None where the store says that it has no such file. Raises StorageFailed where the store does
+    not answer: the file may be there all the same."""
+    try:
+        return await store.get(key, size=size, sha256=sha256)
+    except StorageFailed:
+        if await store.exists(key, size=size):
+            raise
+        return None
 
 
 async def put_all(store: ResultStore, files: Sequence[NewFile]) -> None:

@@ -90,3 +90,8 @@ def problem_of(task: Task) -> Problem:
         return Refused.described("internal", "this task failed", retryable=True)
     error = task.error
     return Refused.described(error.code, error.message, field=error.field, retryable=error.retryable)
+
+
+def unreadable() -> Problem:
+    """What is answered in place of a file while the store does not answer: it may be there all the same."""
+    return Refused.described("storage_failed", "the file cannot be read now; ask for it again", retryable=True)

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from flux_engine.errors import StorageFailed
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.problems import Gone, NotFound, Problem, Refused, Unavailable
-from flux_engine.gateway.routes.answer import limit_headers, problem_of, result_of
+from flux_engine.gateway.routes.answer import limit_headers, problem_of, result_of, unreadable
 from flux_engine.gateway.routes.document import IDEMPOTENCY_KEY, answer, header_parameters, json_request, problems
 from flux_engine.gateway.routes.openai_form import as_openai, form_of, is_form, openai_errors
 from flux_engine.gateway.routes.request import (
@@ -180,9 +180,12 @@ async def _images(gateway: Gateway, task: Task, asked: Asked, principal: Princip
 
 async def _with_bytes(gateway: Gateway, task: Task, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
     try:
-        data = [await gateway.results.read(file) for file in task.files]
+        read = [await gateway.results.read(file) for file in task.files]
     except StorageFailed as error:
-        raise Gone("the pictures of this task are gone; send another request", code="expired") from error
+        raise unreadable() from error
+    data = [one for one in read if one is not None]
+    if len(data) < len(read):
+        raise Gone("the pictures of this task are gone; send another request", code="expired")
     encoded = await asyncio.to_thread(lambda: [base64.b64encode(one).decode() for one in data])
     pairs = zip(images, encoded, strict=True)
     return [{name: v for name, v in image.items() if name != "url"} | {"b64_json": text} for image, text in pairs]

@@ -13,7 +13,7 @@ from fastapi.responses import Response
 
 from flux_engine.errors import StorageFailed
 from flux_engine.gateway.problems import Gone, NotFound, NotReady, RangeRefused
-from flux_engine.gateway.routes.answer import limit_headers, problem_of
+from flux_engine.gateway.routes.answer import limit_headers, problem_of, unreadable
 from flux_engine.gateway.routes.document import problems
 from flux_engine.gateway.routes.request import MAX_WAIT_S, caller, gateway_of, own_task
 from flux_engine.gateway.routes.tasks import TaskId
@@ -66,7 +66,9 @@ async def result(
     try:
         data = await gateway_of(request).results.read(file)
     except StorageFailed as error:
-        raise Gone("the file of this task is gone; make it again by POST .../again", code="expired") from error
+        raise unreadable() from error
+    if data is None:
+        raise Gone("the file of this task is gone; make it again by POST .../again", code="expired")
     part = _part(request.headers, etag, len(data))
     if part is None:
         return Response(data, media_type=file["content_type"], headers=headers)

@@ -128,7 +128,8 @@ class Intake:
             raise Refused.of(error) from None
 
     async def again(self, task: Task, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        """The input that made `task`, with `overrides`. Raises Problem."""
+        """The input that made `task`, with `overrides`. Raises Problem, and StorageFailed where the store does not
+        answer."""
         held = await self._ledger.input(task.id)
         base = await self._kept.unpacked(held) if held is not None else None
         if base is None:

@@ -1,7 +1,7 @@
 """What a task was made from, in two parts: its words in Redis, and what is long, such as pictures, in the store.
 
     held = await kept.packed(task_id, job_input)     # what the ledger keeps
-    job_input = await kept.unpacked(held)            # None where a part of it is gone
+    job_input = await kept.unpacked(held)            # None where a part of it is gone for good
     await kept.forget(held)
 
 Lone surrogates, which JSON can escape and no queue can send, are dropped, as a worker drops them.
@@ -19,8 +19,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any, Final
 
-from flux_engine.errors import StorageFailed
-from flux_engine.results.store import ResultStore, object_key
+from flux_engine.results.store import ResultStore, object_key, read_unless_gone
 
 LONG: Final = 16_384  # characters that Redis does not keep
 DEPTH: Final = 4  # of a job's fields: control -> first -> image
@@ -49,14 +48,13 @@ class KeptInputs:
         return {GIVEN: _encodable(given), APART: apart}
 
     async def unpacked(self, held: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The job's input as it was packed."""
+        """The job's input as it was packed. Raises StorageFailed where the store does not answer."""
         given = _encodable(held.get(GIVEN, held))  # a version before this one kept it as it is
-        try:
-            for part in _apart(held):
-                data = await self._store.get(part["key"], size=part["bytes"], sha256=part["sha256"])
-                _put(given, tuple(part["at"]), data.decode())
-        except StorageFailed:
-            return None
+        for part in _apart(held):
+            data = await read_unless_gone(self._store, part["key"], size=part["bytes"], sha256=part["sha256"])
+            if data is None:
+                return None
+            _put(given, tuple(part["at"]), data.decode())
         return given
 
     async def forget(self, held: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 from flux_engine.errors import Internal, StorageFailed
 from flux_engine.job.formats import CONTENT_TYPES
 from flux_engine.results.entry import CacheEntry, StoredFile
-from flux_engine.results.store import ResultStore, object_key
+from flux_engine.results.store import ResultStore, object_key, read_unless_gone
 
 EXTENSIONS: Final = {content_type: name for name, content_type in CONTENT_TYPES.items()}
 HELD_BYTES: Final = 64 * 1024**2  # the files read last: players ask for them in ranges
@@ -81,13 +81,15 @@ class Results:
         except StorageFailed:
             return False
 
-    async def read(self, file: Mapping[str, Any]) -> bytes:
-        """A file's bytes. Raises StorageFailed where it is gone."""
+    async def read(self, file: Mapping[str, Any]) -> bytes | None:
+        """A file's bytes, None where it is gone. Raises StorageFailed where the store does not answer."""
         key = str(file["key"])
         data = self._held.get(key)
         if data is None:
-            data = await self.store.get(key, size=int(file["bytes"]), sha256=str(file["sha256"]))
-            self._hold(key, data)
+            size, sha256 = int(file["bytes"]), str(file["sha256"])
+            data = await read_unless_gone(self.store, key, size=size, sha256=sha256)
+            if data is not None:
+                self._hold(key, data)
         else:
             self._held.move_to_end(key)
         return data

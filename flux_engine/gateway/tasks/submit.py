@@ -18,6 +18,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from flux_engine.cache.redis_link import CacheAway
+from flux_engine.errors import StorageFailed
 from flux_engine.gateway.seams import Line, Turn
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.gateway.task import Task, TaskError
@@ -28,6 +29,7 @@ from flux_engine.queues.job_queue import JobQueue, QueueAway, QueuedJob, QueueRe
 
 AT_ONCE: Final = 32
 TICK_S: Final = 1.0
+STORE_AGAIN_S: Final = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -90,12 +92,15 @@ class Dispatcher:
         task, held = await self._ledger.get(task_id), await self._ledger.input(task_id)
         if task is None:
             return
-        job_input = await self._kept.unpacked(held) if held is not None else None
-        if job_input is None:
-            await self._finish(task, _failed("internal", "what this task was made from is gone; send it again"))
+        try:
+            job_input = await self._kept.unpacked(held) if held is not None else None
+        except StorageFailed as error:
+            log.warning("store unreachable", extra={"job_id": task_id, "detail": error.message})
+            await self._ledger.agenda.end_submit(task_id, look_at=time.time() + STORE_AGAIN_S)
             return
-        if task.cancelling:
-            await self._finish(task, Ending(status="cancelled"))
+        if job_input is None or task.cancelling:
+            gone = _failed("internal", "what this task was made from is gone; send it again")
+            await self._finish(task, Ending(status="cancelled") if task.cancelling else gone)
             return
         try:
             ticket = await self._queue.submit(self._job(task, job_input))
