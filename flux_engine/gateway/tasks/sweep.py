@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from redis.exceptions import RedisError
@@ -39,7 +40,8 @@ class Sweep:
         self._rates = rates
         self._pace = pace
         self._wake = asyncio.Event()
-        self._looking: set[asyncio.Task[None]] = set()
+        self._looking: dict[str, asyncio.Task[None]] = {}  # by task
+        self._again: set[str] = set()  # due once more while they are looked at
         self._in_flight = 0
         self._next_check = 0.0
 
@@ -67,9 +69,10 @@ class Sweep:
                 except TimeoutError:
                     continue
         finally:
-            for look in tuple(self._looking):
+            looks = list(self._looking.values())
+            for look in looks:
                 look.cancel()
-            await asyncio.gather(*self._looking, return_exceptions=True)
+            await asyncio.gather(*looks, return_exceptions=True)
 
     async def hear(self, task_id: str, update: Mapping[str, Any] | None) -> None:
         """A worker's word through Redis: its progress, or, with None, that it is done."""
@@ -91,17 +94,28 @@ class Sweep:
         while True:
             free = self._pace.at_once - len(self._looking)
             if free <= 0:
-                await asyncio.wait(self._looking, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(self._looking.values(), return_when=asyncio.FIRST_COMPLETED)
                 continue
             rate = self._rates.status
             due = await self._ledger.agenda.claim_due(at_most=free, rate=rate, burst=rate)
             self._in_flight = await self._line.in_flight() if due else self._in_flight
             for task_id in due:
-                look = asyncio.create_task(self._guarded_look(task_id), name=f"look at {task_id}")
-                self._looking.add(look)
-                look.add_done_callback(self._looking.discard)
+                self._begin(task_id)
             if len(due) < free:
                 return
+
+    def _begin(self, task_id: str) -> None:
+        """One look at a time at each task: a store or a queue that does not answer holds a look longer than its lease,
+        and the looks at one task would be all that there is room for."""
+        if task_id in self._looking:
+            self._again.add(task_id)
+            return
+        look = self._looking[task_id] = asyncio.create_task(self._guarded_look(task_id), name=f"look at {task_id}")
+        look.add_done_callback(lambda _: self._looked_at(task_id))
+
+    def _looked_at(self, task_id: str) -> None:
+        self._looking.pop(task_id, None)
+        self._again.discard(task_id)
 
     async def _guarded_look(self, task_id: str) -> None:
         """A look whose failure costs nothing: the lease runs out, and the task is looked at again."""
@@ -111,3 +125,6 @@ class Sweep:
             log.warning("task not looked at", extra={"job_id": task_id, "detail": f"{type(error).__name__}: {error}"})
         except Exception:
             log.exception("task not looked at", extra={"job_id": task_id, "code": "internal"})
+        if task_id in self._again:
+            with suppress(RedisError):  # else its lease runs out
+                await self.nudge(task_id)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from flux_engine.gateway.tasks.pace import Pace
+from local_platform.job import Job
 from tests.gateway.tasks.test_kept import noise
 from tests.gateway.world import QUICK, World, failure, picture, world
 from tests.servers import RedisProcess
@@ -79,6 +83,36 @@ async def test_a_task_whose_picture_cannot_be_read_now_waits_for_it(shared_redis
         bucket.is_away = False
         job = await gw.hand.take()
         assert job.payload["input"]["image"] == sent  # type: ignore[index]
+
+
+async def test_a_bucket_that_holds_one_task_holds_no_other(shared_redis: RedisProcess, tmp_path: Path) -> None:
+    """However often the task is due meanwhile, its result is stored once."""
+    pace = replace(QUICK, at_once=3)
+    async with with_bucket(shared_redis.url, tmp_path, pace=pace) as (gw, bucket):
+        held, other = await gw.create(), await gw.create()
+        jobs = {task_of(job): job for job in [await gw.hand.take(), await gw.hand.take()]}
+        bucket.may_answer.clear()
+        gw.hand.finish(jobs[held["task_id"]])
+        await until(lambda: bucket.calls["PUT"] == 1)
+        for _ in range(3):
+            await gw.gateway.sweep.nudge(held["task_id"])
+            await until(partial(is_taken_up, gw, held["task_id"]))
+        gw.hand.finish(jobs[other["task_id"]], error=failure("internal"))
+        assert (await gw.until(other["task_id"], "failed"))["status"] == "failed"
+        assert bucket.calls["PUT"] == 1
+        bucket.may_answer.set()
+        assert (await gw.until(held["task_id"], "completed", "failed"))["status"] == "completed"
+
+
+def task_of(job: Job) -> str:
+    sent: Any = job.payload["input"]
+    return str(sent["gateway"]["task_id"])
+
+
+async def is_taken_up(gw: World, task_id: str) -> bool:
+    """Whether the task is not due now."""
+    due_at = await gw.gateway.redis.zscore(gw.gateway.ledger.keys.due, task_id)
+    return due_at is not None and due_at > time.time()
 
 
 async def test_a_file_that_cannot_be_read_now_is_not_said_to_be_gone(
