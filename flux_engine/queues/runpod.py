@@ -81,7 +81,10 @@ class RunPodQueue:
                 return Report(state="unknown")
 
     async def health(self) -> QueueHealth:
-        answer = await self._ask("GET", "health")
+        try:
+            answer = await self._ask("GET", "health")
+        except _Unknown:
+            raise QueueRefused("the queue answers 404 to /health: there is no such endpoint") from None
         return QueueHealth(workers=_counts(answer.get("workers")), jobs=_counts(answer.get("jobs")))
 
     async def close(self) -> None:

@@ -115,6 +115,17 @@ async def test_answers_to_a_submission_that_are_none(name: str) -> None:
         assert raised.value.retry_after_s == 3
 
 
+async def test_the_health_of_an_unknown_endpoint() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=404, text="{}")
+
+    async with server(answer) as port:
+        queue = RunPodQueue("deleted", api_key="k", base_url=f"http://127.0.0.1:{port}")
+        with pytest.raises(QueueRefused, match="no such endpoint"):
+            await queue.health()
+        await queue.close()
+
+
 @pytest.mark.parametrize("body", ['{"status": "A_NEW_STATE"}', "{}", '{"status": null}'])
 async def test_a_state_that_is_none(body: str) -> None:
     async def answer(_: web.Request) -> web.Response:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from contextlib import suppress
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from redis.exceptions import RedisError
 
+from flux_engine.cache.redis_link import CacheAway
 from flux_engine.errors import StorageFailed
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.problems import NotFound
@@ -65,9 +67,11 @@ async def metrics(request: Request) -> Response:
     for name, state in states.items():
         gateway.metrics.dependency_is(name, up=state == "ok")
     if states["redis"] == "ok":
-        counts = await gateway.line.counts()
-        gateway.metrics.line_is(waiting=counts.waiting, in_flight=counts.in_flight)
-    health = await gateway.capacity.health()
+        with suppress(CacheAway):  # this connection may learn a moment later that Redis is back
+            counts = await gateway.line.counts()
+            gateway.metrics.line_is(waiting=counts.waiting, in_flight=counts.in_flight)
+    # One that does not answer is not waited for again: a scrape that takes too long tells nothing at all.
+    health = await gateway.capacity.health() if states["queue"] == "ok" else None
     if health is not None:
         gateway.metrics.workers_are(health.workers)
     return Response(gateway.metrics.page(), media_type=MEDIA_TYPE)

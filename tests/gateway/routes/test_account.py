@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.gateway.world import SUN, World, world
 from tests.servers import RedisProcess
+from tests.web_server import server
 
 
 async def test_a_token_does_what_its_key_may_and_no_more(gw: World) -> None:
@@ -102,3 +105,31 @@ async def test_ready_says_which_part_is_missing(redis: RedisProcess, tmp_path: P
         refused = await gw.post("/generate-image", json=SUN)
         assert (refused.status_code, refused.json()["code"], refused.json()["retryable"]) == (503, "unavailable", True)
         redis.start()
+
+
+async def test_an_endpoint_that_is_gone_is_a_queue_that_does_not_answer(
+    shared_redis: RedisProcess, tmp_path: Path
+) -> None:
+    async with world(shared_redis.url, tmp_path, RUNPOD_ENDPOINT_ID="deleted") as gw:
+        ready = await gw.get("/readyz")
+        assert (ready.status_code, ready.json()["checks"]["queue"]) == (503, "does not answer")
+        assert 'flux_gateway_dependency_up{name="queue"} 0.0' in (await gw.get("/metrics")).text
+
+
+async def test_metrics_do_not_wait_for_a_queue_that_holds_its_calls(shared_redis: RedisProcess, tmp_path: Path) -> None:
+    """A scrape that takes longer than Prometheus waits is lost, and the alert on the queue with it."""
+    asked, may_answer = [], asyncio.Event()
+
+    async def hold(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        await may_answer.wait()
+        return web.json_response({})
+
+    async with (
+        server(hold) as port,
+        world(shared_redis.url, tmp_path, RUNPOD_ENDPOINT_BASE_URL=f"http://127.0.0.1:{port}") as gw,
+    ):
+        page = (await gw.get("/metrics")).text
+        may_answer.set()
+    assert 'flux_gateway_dependency_up{name="queue"} 0.0' in page
+    assert len(asked) == 1
