@@ -39,6 +39,16 @@ def test_alerts_are_of_metrics_that_are_there_and_say_what_to_do(rule: dict[str,
     assert rule["labels"]["severity"] in ("page", "ticket")
 
 
+def test_no_worker_is_a_number_that_an_alert_can_compare() -> None:
+    """A sum of no series is nothing, and nothing is never less than 1."""
+    (expr,) = [str(rule["expr"]) for rule in RULES if rule["alert"] == "FluxNoWorker"]
+    metrics = GatewayMetrics()
+    metrics.workers_are({})
+    (states,) = re.findall(r'flux_gateway_workers\{state=~"([^"]+)"\}', expr)
+    for state in states.split("|"):
+        assert f'flux_gateway_workers{{state="{state}"}} 0.0' in metrics.page().decode()
+
+
 @pytest.mark.parametrize("panel", dashboard.PANELS, ids=lambda panel: str(panel[0]))
 def test_panels_are_of_metrics_that_are_there(panel: tuple[str, str, tuple[tuple[str, str], ...]]) -> None:
     for query, _ in panel[2]:

@@ -19,6 +19,7 @@ from flux_engine.gateway.webhooks.delivery import Attempt
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 UNMATCHED: Final = "unmatched"
+WORKER_STATES: Final = ("idle", "initializing", "running")  # of every queue
 QUICK_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 LONG_S: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1800, 3600)
 NAMESPACE: Final = "flux_gateway"
@@ -88,8 +89,9 @@ class GatewayMetrics:
         self._in_flight.set(in_flight)
 
     def workers_are(self, by_state: Mapping[str, int]) -> None:
+        """A state without workers is 0, not left out: an alert on a sum of nothing would never fire."""
         self._workers.clear()
-        for state, count in by_state.items():
+        for state, count in {**dict.fromkeys(WORKER_STATES, 0), **by_state}.items():
             self._workers.labels(state).set(count)
 
     def dependency_is(self, name: str, *, up: bool) -> None:

@@ -133,7 +133,7 @@ async def test_numbers_of_tasks_and_webhooks(site: Site) -> None:
     site.metrics.webhook_sent(Attempt(0.0, 204, "", 3))
     site.metrics.webhook_sent(Attempt(0.0, None, "no answer", 3))
     site.metrics.line_is(waiting=3, in_flight=2)
-    site.metrics.workers_are({"running": 2, "idle": 1})
+    site.metrics.workers_are({"running": 2, "idle": 1, "throttled": 3})
     site.metrics.workers_are({"running": 1})
     site.metrics.dependency_is("redis", up=True)
     page = site.page()
@@ -146,8 +146,9 @@ async def test_numbers_of_tasks_and_webhooks(site: Site) -> None:
         'flux_gateway_webhook_attempts_total{answer="none"} 1.0',
         "flux_gateway_tasks_waiting 3.0",
         'flux_gateway_workers{state="running"} 1.0',
+        'flux_gateway_workers{state="idle"} 0.0',
         'flux_gateway_dependency_up{name="redis"} 1.0',
     ):
         assert line in page
-    assert 'state="idle"' not in page
+    assert 'state="throttled"' not in page
     assert "ada" not in page
