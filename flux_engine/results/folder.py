@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 import uuid
 from contextlib import suppress
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from flux_engine.errors import StorageFailed
+from flux_engine.job.fingerprint import SHA256
 from flux_engine.results.store import OBJECT_KEY, Link, identity_of, is_content
 
 PRUNE_EVERY_S: Final = 60.0
 PARTIAL_MAX_AGE_S: Final = 3600.0
+_PARTIAL: Final = re.compile(r"\.[0-9a-f]{32}\.partial")
+_STORED: Final = re.compile(rf"{SHA256}\.[a-z0-9]{{1,8}}")  # object_key
 
 
 class FolderStore:
@@ -132,14 +136,17 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def make_room(folder: Path, max_bytes: int) -> None:
-    """Remove the least recently used files of `folder` until at most `max_bytes` stay, and abandoned partial files."""
+    """Remove the least recently used files of `folder` until at most `max_bytes` stay, and abandoned partial files.
+
+    Only what a store wrote is looked at: an operator may keep models or pictures in the same folder.
+    """
     files = []
     for path in folder.rglob("*"):
         with suppress(OSError):  # another worker may have removed it
             facts = path.stat()
-            if path.name.endswith(".partial") and time.time() - facts.st_mtime > PARTIAL_MAX_AGE_S:
+            if _PARTIAL.fullmatch(path.name) and time.time() - facts.st_mtime > PARTIAL_MAX_AGE_S:
                 path.unlink()
-            elif path.is_file() and not path.name.startswith("."):
+            elif _STORED.fullmatch(path.name) and path.is_file():
                 files.append((facts.st_mtime, facts.st_size, path))
     used = sum(size for _, size, _ in files)
     for _, size, path in sorted(files):

@@ -112,13 +112,26 @@ async def test_an_identity_goes_with_the_disk_and_not_with_the_path(tmp_path: Pa
 
 
 def test_the_files_used_longest_ago_make_room(tmp_path: Path) -> None:
-    for age, name in enumerate(("newest", "newer", "older", "oldest")):
+    names = [object_key("", digit * 64, "png") for digit in "0123"]
+    for age, name in enumerate(names):
         (tmp_path / name).write_bytes(b"x" * 100)
         os.utime(tmp_path / name, (time.time() - age * 60,) * 2)
-    (tmp_path / ".abandoned.partial").write_bytes(b"x")
-    os.utime(tmp_path / ".abandoned.partial", (0, 0))
+    abandoned = tmp_path / f".{'a' * 32}.partial"
+    abandoned.write_bytes(b"x")
+    os.utime(abandoned, (0, 0))
     make_room(tmp_path, 250)
-    assert names_in(tmp_path) == ["newer", "newest"]
+    assert names_in(tmp_path) == names[:2]
+
+
+async def test_only_what_a_store_wrote_makes_room(tmp_path: Path) -> None:
+    """CELERY_FOLDER may be a folder of the volume that the models are on."""
+    others = [tmp_path / "models" / "flux" / "model.safetensors", tmp_path / "notes.txt", tmp_path / "copy.partial"]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (0, 0))
+    await FolderStore(tmp_path, max_bytes=50).put(b"picture", key=KEY, content_type="image/png")
+    assert [path.exists() for path in (*others, tmp_path / KEY)] == [True, True, True, True]
 
 
 @pytest.mark.parametrize(
