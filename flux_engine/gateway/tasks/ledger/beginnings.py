@@ -13,6 +13,7 @@ from flux_engine.gateway.tasks.ledger import lua
 from flux_engine.gateway.tasks.ledger.holders import FileHolders
 from flux_engine.gateway.tasks.ledger.keys import LedgerKeys, quoted_user
 from flux_engine.gateway.tasks.ledger.news import Known
+from flux_engine.gateway.tasks.ledger.reader import INDEX_KEPT
 from flux_engine.gateway.tasks.ledger.scripts import Scripts, flat
 
 KEY_LASTS_S: Final = 86_400
@@ -23,10 +24,12 @@ FIRST_LOOK_S: Final = 5.0
 class Beginnings:
     """The ledger's; every method may raise RedisError, and may be repeated."""
 
-    def __init__(self, redis: Redis, scripts: Scripts, keys: LedgerKeys, holders: FileHolders) -> None:
+    def __init__(self, redis: Redis, scripts: Scripts, keys: LedgerKeys, holders: FileHolders, *, index_s: int) -> None:
+        """`index_s`: how far back a user's list of tasks reaches."""
         self._redis = redis
         self._scripts = scripts
         self._holders = holders
+        self._index_s = index_s
         self.keys: Final = keys
 
     async def create(
@@ -64,6 +67,8 @@ class Beginnings:
                 quoted_user(task.user),
                 first_event,
                 json.dumps(task.public()),
+                self._index_s,
+                INDEX_KEPT,
                 *flat(task.to_hash()),
             ],
         )

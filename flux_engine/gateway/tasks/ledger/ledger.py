@@ -43,7 +43,7 @@ class Ledger(LedgerReader):
         self._scripts = Scripts(redis)
         self.agenda: Final = Agenda(redis, self._scripts, self.keys)
         self.holders: Final = FileHolders(redis, self.keys, keep_s=keep_s)
-        self.beginnings: Final = Beginnings(redis, self._scripts, self.keys, self.holders)
+        self.beginnings: Final = Beginnings(redis, self._scripts, self.keys, self.holders, index_s=self._index_s)
 
     async def own(self, task_id: str, user: str) -> Task | None:
         """The task, where it is `user`'s. Another's is not read, so that it takes the time of an unknown one."""

@@ -32,7 +32,8 @@ end
 
 # KEYS: task, input, index, due, task events, user events, idempotency or '', join.
 # ARGV: task id, now, due at, input, body hash, seconds an idempotency key lasts, seconds a repeat joins, channel, user,
-# kind, event, then the hash in pairs. Returns {'made'} or {'known', task id, body hash}.
+# kind, event, seconds and tasks that the index reaches back, then the hash in pairs. Returns {'made'} or {'known', task
+# id, body hash}.
 CREATE: Final = (
     EMIT
     + """
@@ -44,9 +45,12 @@ if KEYS[7] ~= '' then
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'made'} end
 redis.call('SET', KEYS[8], ARGV[1], 'EX', ARGV[7])
-set_pairs(KEYS[1], 12)
+set_pairs(KEYS[1], 14)
 redis.call('SET', KEYS[2], ARGV[4])
 redis.call('ZADD', KEYS[3], ARGV[2], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', tonumber(ARGV[2]) - tonumber(ARGV[12]))
+redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - tonumber(ARGV[13]))
+redis.call('EXPIRE', KEYS[3], ARGV[12])
 redis.call('ZADD', KEYS[4], ARGV[3], ARGV[1])
 emit(KEYS[6], KEYS[5], ARGV[8], ARGV[9], ARGV[1], ARGV[10], ARGV[11])
 return {'made'}

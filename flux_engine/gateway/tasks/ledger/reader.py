@@ -21,6 +21,7 @@ class LedgerReader:
     def __init__(self, redis: Redis, keys: LedgerKeys, *, keep_s: int) -> None:
         self._redis = redis
         self._keep_s = keep_s
+        self._index_s: Final = 2 * keep_s  # how far back a listing reaches
         self.keys: Final = keys
 
     async def get(self, task_id: str) -> Task | None:
@@ -42,12 +43,11 @@ class LedgerReader:
     async def newest(self, user: str, *, before: tuple[float, str] | None, count: int) -> list[tuple[str, float]]:
         """Ids of a user's tasks and when they were created, the newest first, from `before` on."""
         key = self.keys.index(user)
-        oldest = time.time() - 2 * self._keep_s
-        await self._redis.zremrangebyscore(key, "-inf", oldest)
-        await self._redis.zremrangebyrank(key, 0, -INDEX_KEPT - 1)
         top = "+inf" if before is None else before[0]
         # Tasks of one moment may stand on both sides of a page's end: those that were shown are left out.
-        found = await self._redis.zrevrangebyscore(key, top, "-inf", start=0, num=count + 50, withscores=True)
+        found = await self._redis.zrevrangebyscore(
+            key, top, time.time() - self._index_s, start=0, num=count + 50, withscores=True
+        )
         pairs = sorted(cast(list[tuple[str, float]], found), key=_newest_first)
         if before is not None:
             pairs = [pair for pair in pairs if _newest_first(pair) > _newest_first((before[1], before[0]))]
