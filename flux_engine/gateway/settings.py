@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from flux_engine.gateway.security.secret import MIN_SECRET_BYTES
+from flux_engine.job.written.bucket_fields import filled_in
 from flux_engine.queues.celery_settings import CelerySettings
-from flux_engine.settings import Settings, SettingsError
+from flux_engine.settings import A_DECADE_S, Folder, Line, Secret, Settings, SettingsError, described, set_variables
 from flux_engine.units import GIB
 
 PARTS: Final = ("shared", "celery")  # read by settings of their own
@@ -25,13 +26,30 @@ RUNPOD_URL: Final = "https://api.runpod.ai/v2"
 
 
 def _base_url(value: str) -> str:
-    if not value.startswith(("http://", "https://")):
-        raise ValueError("must begin with http:// or https://")
+    try:
+        parts = urlsplit(value)
+        is_url = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url or not value.startswith(("http://", "https://")) or not BASE_URL.fullmatch(value):
+        raise ValueError("must begin with http:// or https:// and a host, without blanks, `?` and `#`")
     return value.rstrip("/")
 
 
+def _https_url(value: str) -> str:
+    if not value.startswith("https://") or not value.isprintable() or " " in value:
+        raise ValueError("must be an https URL")
+    return value
+
+
+def _endpoint_id(value: str) -> str:
+    if not ENDPOINT_ID.fullmatch(value):
+        raise ValueError("must be the endpoint's id alone, such as abc123def456ab")
+    return value
+
+
 def _long_secret(value: SecretStr) -> SecretStr:
-    if len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
+    if len(filled_in(value.get_secret_value()).encode()) < MIN_SECRET_BYTES:
         raise ValueError(f"must be {MIN_SECRET_BYTES} bytes or more")
     return value
 
@@ -58,7 +76,13 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 ORIGIN: Final = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+BASE_URL: Final = re.compile(r"[!\"$->@-~]+")  # ASCII without blanks, `#` and `?`
+ENDPOINT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MOST: Final = 10**12  # of whatever is counted: Redis counts in 64 bits, work in thousandths
+MOST_BYTES: Final = 1024**2 * GIB
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+HttpsUrl = Annotated[str, AfterValidator(_https_url)]
+EndpointId = Annotated[str, AfterValidator(_endpoint_id)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_on_commas), AfterValidator(_origins)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_on_commas), AfterValidator(_networks)]
 LongSecret = Annotated[SecretStr, AfterValidator(_long_secret)]
@@ -69,7 +93,7 @@ class GatewaySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    host: str = Field("0.0.0.0", description="Address to listen on")  # noqa: S104 - a service in a container
+    host: Line = Field("0.0.0.0", description="Address to listen on")  # noqa: S104 - a service in a container
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes any free one")
     gateway_public_url: BaseUrl | None = Field(
         None, description="The gateway's URL as clients and the queue reach it; by default as the request names it"
@@ -79,22 +103,33 @@ class GatewaySettings(BaseModel):
     queue: Literal["runpod", "celery"] = Field(
         "runpod", description="Where jobs go: a RunPod endpoint, or Celery workers on GPUs of one's own"
     )
-    runpod_endpoint_id: str | None = Field(None, description="RunPod endpoint that jobs are sent to")
-    runpod_api_key: SecretStr | None = Field(None, description="Key of that endpoint; clients never see it")
+    runpod_endpoint_id: EndpointId | None = Field(None, description="RunPod endpoint that jobs are sent to")
+    runpod_api_key: Secret | None = Field(None, description="Key of that endpoint; clients never see it")
     runpod_endpoint_base_url: BaseUrl = Field(RUNPOD_URL, description="Where RunPod's API is")
 
-    gateway_data: Path | None = Field(
+    gateway_data: Folder | None = Field(
         None,
         description="Folder for results without a bucket; by default in the user's cache. Share it between replicas",
     )
-    gateway_data_bytes: int = Field(8 * GIB, ge=1, description="Bound of that folder; the results used longest ago go")
-    gateway_max_body_bytes: int = Field(9_500_000, ge=1024, description="Largest request; RunPod takes 10 MB")
-    task_ttl_seconds: int = Field(604_800, ge=60, description="How long a finished task and its result are kept")
+    gateway_data_bytes: int = Field(
+        8 * GIB, ge=1, le=MOST_BYTES, description="Bound of that folder; the results used longest ago go"
+    )
+    gateway_max_body_bytes: int = Field(
+        9_500_000, ge=1024, le=MOST_BYTES, description="Largest request; RunPod takes 10 MB"
+    )
+    task_ttl_seconds: int = Field(
+        604_800, ge=60, le=A_DECADE_S, description="How long a finished task and its result are kept"
+    )
     task_timeout_seconds: int = Field(
-        3_600, ge=10, description="After this long a task that no worker finishes fails; `deadline_seconds` shortens it"
+        3_600,
+        ge=10,
+        le=A_DECADE_S,
+        description="After this long a task that no worker finishes fails; `deadline_seconds` shortens it",
     )
     task_max_attempts: int = Field(5, ge=1, le=50, description="How often a task that the queue lost is submitted")
-    max_streams_per_user: int = Field(100, ge=1, description="Event streams that a user may hold open on one replica")
+    max_streams_per_user: int = Field(
+        100, ge=1, le=MOST, description="Event streams that a user may hold open on one replica"
+    )
 
     gateway_secret: LongSecret | None = Field(
         None,
@@ -103,17 +138,19 @@ class GatewaySettings(BaseModel):
     jwt_algorithm: Literal["HS256", "RS256", "ES256"] = Field("HS256", description="The one algorithm of tokens")
     jwt_secret: LongSecret | None = Field(None, description="HS256: 32 bytes or more, shared with an issuer")
     jwt_key_file: Path | None = Field(None, description="RS256, ES256: a PEM key; a private one also makes tokens")
-    jwks_url: str | None = Field(None, description="RS256, ES256: https address of an issuer's public keys")
+    jwks_url: HttpsUrl | None = Field(None, description="RS256, ES256: https address of an issuer's public keys")
     jwt_issuer: str = Field("flux-gateway", min_length=1, description="`iss` of every token")
     jwt_audience: str = Field("flux-gateway", min_length=1, description="`aud` of every token")
 
-    max_requests_per_minute: int = Field(6_000, ge=1, description="Requests of a user in any minute")
-    max_work_per_minute: int = Field(10_000, ge=1, description="Work that a user may ask for in any minute")
-    max_work_per_day: int = Field(1_000_000, ge=1, description="Work that a user may ask for in any 24 hours")
+    max_requests_per_minute: int = Field(6_000, ge=1, le=MOST, description="Requests of a user in any minute")
+    max_work_per_minute: int = Field(10_000, ge=1, le=MOST, description="Work that a user may ask for in any minute")
+    max_work_per_day: int = Field(1_000_000, ge=1, le=MOST, description="Work that a user may ask for in any 24 hours")
     max_tasks_in_flight_per_user: int = Field(
-        8, ge=1, description="Tasks of a user with the queue at once; more wait in a fair line"
+        8, ge=1, le=MOST, description="Tasks of a user with the queue at once; more wait in a fair line"
     )
-    max_tasks_waiting_per_user: int = Field(2_000, ge=1, description="Tasks of a user that may wait in the line")
+    max_tasks_waiting_per_user: int = Field(
+        2_000, ge=1, le=MOST, description="Tasks of a user that may wait in the line"
+    )
 
     cors_origins: Origins = Field(
         (), description="Origins whose pages may call, such as https://app.example, comma-separated; `*` is any"
@@ -150,12 +187,11 @@ class GatewaySettings(BaseModel):
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Read the variables of `environment`; raises SettingsError with a line for each faulty variable."""
         names = [name for name in cls.model_fields if name not in PARTS]
-        values: dict[str, object] = {n: environment[n.upper()].strip() for n in names if environment.get(n.upper())}
+        values: dict[str, object] = {**set_variables(environment, names)}
         values["shared"] = Settings.from_environment(environment)
         if values.get("queue") == "celery":
             values["celery"] = CelerySettings.from_environment(environment)
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            lines = [f"{str(e['loc'][0]).upper() if e['loc'] else 'settings'}: {e['msg']}" for e in error.errors()]
-            raise SettingsError("\n".join(lines)) from None
+            raise SettingsError(described(error)) from None

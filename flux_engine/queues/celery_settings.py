@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from flux_engine.settings import Settings, SettingsError
+from flux_engine.settings import Folder, Settings, SettingsError, described, set_variables
 
 REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+socket://")
-SWITCH: Final = {"on": True, "off": False}
+SWITCH: Final = {"on": True, "true": True, "off": False, "false": False}
 
 
 def _switch(value: object) -> object:
     if isinstance(value, str) and value.lower() in SWITCH:
         return SWITCH[value.lower()]
-    raise ValueError("must be `on` or `off`")
+    raise ValueError("must be true or false")
 
 
 class CelerySettings(BaseModel):
@@ -32,9 +31,9 @@ class CelerySettings(BaseModel):
     celery_queue_per_model: Annotated[bool, BeforeValidator(_switch)] = Field(
         False,
         validate_default=False,
-        description="`on`: jobs that name a model go to the queue `<CELERY_QUEUE>.<model>`; workers take it by `-Q`",
+        description="`true`: jobs that name a model go to the queue `<CELERY_QUEUE>.<model>`; workers take it by `-Q`",
     )
-    celery_folder: Path | None = Field(
+    celery_folder: Folder | None = Field(
         None,
         description="Folder that gateway and workers share, for inputs and results over 1 MB where no bucket is set",
     )
@@ -73,15 +72,12 @@ class CelerySettings(BaseModel):
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Raises SettingsError with a line for each faulty variable."""
-        values: dict[str, object] = {
-            name: text for name in cls.model_fields if (text := environment.get(name.upper(), "").strip())
-        }
+        values: dict[str, object] = {**set_variables(environment, [n for n in cls.model_fields if n != "shared"])}
         values["shared"] = Settings.from_environment(environment)
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            lines = [f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
-            raise SettingsError("\n".join(lines)) from None
+            raise SettingsError(described(error)) from None
         if not settings.broker_url.startswith(REDIS_SCHEMES):
             raise SettingsError("CELERY_BROKER_URL: must be a Redis server, such as redis://host:6379/0")
         return settings

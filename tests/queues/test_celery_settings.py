@@ -31,11 +31,20 @@ def test_where_the_broker_and_the_records_are(environment: dict[str, str], broke
         ({"REDIS_URL": "redis://r", "CELERY_QUEUE": "two words"}, "CELERY_QUEUE"),
         ({"REDIS_URL": "redis://r", "CELERY_QUEUE_PER_MODEL": "perhaps"}, "CELERY_QUEUE_PER_MODEL"),
         ({"REDIS_URL": "redis://r", "CELERY_LEASE_SECONDS": "1"}, "CELERY_LEASE_SECONDS"),
+        ({"REDIS_URL": "redis://r", "CELERY_FOLDER": "/dev/null"}, "CELERY_FOLDER"),
     ],
 )
 def test_a_faulty_variable_is_named(environment: dict[str, str], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
         CelerySettings.from_environment(environment)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("true", True), ("False", False), ("on", True), ("off", False), (" ", False)]
+)
+def test_a_switch_is_written_as_the_page_of_settings_has_it(written: str, read: bool) -> None:
+    settings = CelerySettings.from_environment({"REDIS_URL": "redis://r", "CELERY_QUEUE_PER_MODEL": written})
+    assert settings.celery_queue_per_model is read
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ def verifying_keys(terms: SecurityTerms, secret: bytes, fetcher: Fetch, *, clock
     try:
         if terms.secret is not None and len(terms.secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
             raise ValueError(f"GATEWAY_SECRET has {MIN_SECRET_BYTES} bytes or more")
+        _check_pairs(terms)
         if terms.jwks_url is not None:
             return KeySet(terms.jwks_url, algorithm=terms.algorithm, fetcher=fetcher, clock=clock)
         if terms.algorithm == "HS256":
@@ -51,6 +52,16 @@ def verifying_keys(terms: SecurityTerms, secret: bytes, fetcher: Fetch, *, clock
     except (ValueError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise NotConfigured(f"tokens cannot be checked: {reason}") from None
+
+
+def _check_pairs(terms: SecurityTerms) -> None:
+    """Raises ValueError for a key that nothing would be checked with: every token of its issuer would be refused."""
+    if terms.algorithm == "HS256" and terms.jwt_key_file is not None:
+        raise ValueError("JWT_KEY_FILE needs JWT_ALGORITHM RS256 or ES256")
+    if terms.algorithm != "HS256" and terms.jwt_secret is not None:
+        raise ValueError(f"JWT_SECRET is for HS256: {terms.algorithm} needs JWT_KEY_FILE or JWKS_URL")
+    if terms.jwks_url is not None and terms.jwt_key_file is not None:
+        raise ValueError("JWT_KEY_FILE and JWKS_URL cannot both be set: tokens are checked by one of them")
 
 
 def _key_in(file: Path) -> PrivateKey | PublicKey:

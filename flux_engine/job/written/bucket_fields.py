@@ -39,10 +39,16 @@ def s3_config_warnings(config: object) -> list[str]:
     return [f"`s3Config` has no {named}, which had no effect; it takes {', '.join(S3_CONFIG)}"]
 
 
-def sendable(text: str) -> str:
-    """A key or token that a request header can carry."""
+def filled_in(text: str) -> str:
+    """A secret, and not the name of one that RunPod would have put here."""
     if _TEMPLATE.fullmatch(text):
         raise ValueError("is a template that was not filled in; create the secret that it names")
+    return text
+
+
+def sendable(text: str) -> str:
+    """A key or token that a request header can carry."""
+    filled_in(text)
     if text[:1] == text[-1:] and text[:1] in ('"', "'"):
         raise ValueError("stands in quotation marks; leave them out")
     if text.lower().startswith("bearer "):

@@ -192,6 +192,16 @@ async def test_es256_with_a_private_key_file_signs_and_checks(link: RedisLink, r
         (SecurityTerms(algorithm="RS256", jwt_key_file=Path("/nowhere/key.pem")), "No such file"),
         (SecurityTerms(algorithm="RS256", jwt_key_file=Path(__file__)), "holds no PEM key"),
         (SecurityTerms(algorithm="HS256", jwks_url="https://issuer.example/jwks"), "JWKS"),
+        (SecurityTerms(jwt_key_file=Path(__file__)), "JWT_ALGORITHM"),
+        (SecurityTerms(jwt_secret=SecretStr("g" * 32), jwt_key_file=Path(__file__)), "JWT_ALGORITHM"),
+        (
+            SecurityTerms(algorithm="RS256", jwt_secret=SecretStr("g" * 32), jwks_url="https://issuer.example/jwks"),
+            "JWT_SECRET is for HS256",
+        ),
+        (
+            SecurityTerms(algorithm="RS256", jwt_key_file=Path(__file__), jwks_url="https://issuer.example/jwks"),
+            "cannot both be set",
+        ),
     ],
 )
 async def test_it_refuses_to_start(terms: SecurityTerms, said: str, link: RedisLink, root: str) -> None:
