@@ -44,7 +44,7 @@ def test_a_job_without_a_seed_gets_one_before_it_is_sent(seed: dict[str, Any]) -
     assert with_seed({"prompt": "x", "seed": 7})["seed"] == 7
 
 
-@pytest.mark.parametrize("status", [0, 408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [0, 408, 429, 500, 502, 503, 504, 520, 524])
 def test_what_may_pass_is_sent_again_later_each_time(status: int) -> None:
     steps, identity = played(
         ENDPOINT.submit({"prompt": "x", "seed": 1}),
@@ -82,3 +82,11 @@ def test_a_forgotten_job_is_submitted_again_as_the_same_job() -> None:
     assert output == {"a": 1}
     bodies = [step.body for step in steps if isinstance(step, Send) and step.body is not None]
     assert bodies == [{"input": job}]
+
+
+def test_a_page_in_front_of_the_endpoint_is_not_asked_for_ever() -> None:
+    page = answered(200, b"<html>Sign in</html>")
+    with pytest.raises(Refused, match="status"):
+        played(ENDPOINT.finish("job-1", {"prompt": "x"}), [page])
+    with pytest.raises(Refused, match="id"):
+        played(ENDPOINT.ask({"op": "capabilities"}), [page])

@@ -24,7 +24,7 @@ from flux_client.errors import JobCancelled, JobFailed, JobTimedOut, NotReached,
 from flux_client.result import File, Progress, Result
 
 MAX_SEED: Final = 2**53 - 1
-PASSING: Final = (408, 429, 500, 502, 503, 504)
+PASSING: Final = (408, 429)  # and 5xx, of which proxies in front have more than HTTP
 FIRST_WAIT_S: Final = 0.25
 LONGEST_WAIT_S: Final = 8.0
 POLL_S: Final = (0.2, 1.0)  # from the first question about a job to the later ones
@@ -77,7 +77,9 @@ class Endpoint:
 
     def submit(self, job: Mapping[str, Any], envelope: Mapping[str, Any] | None = None) -> Script[str]:
         """Hand over a job; its id."""
-        body = {**(envelope or {}), "input": with_seed(job)}
+        return (yield from self._submitted({**(envelope or {}), "input": with_seed(job)}))
+
+    def _submitted(self, body: Mapping[str, Any]) -> Script[str]:
         answer = yield from self._answered(Send("POST", f"{self.base_url}/run", body))
         identity = answer.json().get("id")
         if not isinstance(identity, str):
@@ -107,6 +109,8 @@ class Endpoint:
                 put_back += 1
                 yield Wait(min(FIRST_WAIT_S * 2**put_back, LONGEST_WAIT_S))
                 yield from self._answered(Send("POST", f"{self.base_url}/retry/{job_id}"), also=(400, 404))
+            elif not isinstance(status, str):  # another page in front of it: asked for ever, it would not change
+                raise Refused("the endpoint answered without the job's status", status=answer.status, job_id=job_id)
             else:
                 yield Progress.of(job_id, _mapping(state.get("output")))
                 yield Wait(POLL_S[0] if polls < 10 else POLL_S[1])
@@ -121,8 +125,7 @@ class Endpoint:
 
     def ask(self, question: Mapping[str, Any]) -> Script[dict[str, Any]]:
         """The answer to an `op`."""
-        answer = yield from self._answered(Send("POST", f"{self.base_url}/run", {"input": question}))
-        output = yield from self.finish(str(answer.json().get("id")), None)
+        output = yield from self.finish((yield from self._submitted({"input": question})))
         return _mapping(output)
 
     def cancel(self, job_id: str) -> Script[None]:
@@ -147,7 +150,7 @@ class Endpoint:
             assert answer is not None  # noqa: S101 - what drives a script answers each Send
             if 200 <= answer.status < 300 or answer.status in also:
                 return answer
-            if answer.status and (answer.status not in PASSING or attempt == self.tries):
+            if answer.status and (not _may_pass(answer.status) or attempt == self.tries):
                 raise Refused(_said(answer), status=answer.status)
             if attempt == self.tries:
                 raise NotReached(f"no answer after {self.tries} tries: {answer.content.decode(errors='replace')}")
@@ -161,6 +164,10 @@ def with_seed(job: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("seed", -1) == -1 and "op" not in given:
         given["seed"] = secrets.randbelow(MAX_SEED + 1)
     return given
+
+
+def _may_pass(status: int) -> bool:
+    return status in PASSING or status >= 500
 
 
 def _error_of(state: Mapping[str, Any], job_id: str) -> JobFailed | JobTimedOut:
