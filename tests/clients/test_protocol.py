@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from flux_client import FluxClient, NotReached, Progress, Refused
+from flux_client import FluxClient, Job, NotReached, Progress, Refused
 from flux_client.protocol import MAX_SEED, Answer, Endpoint, Script, Send, Wait, with_seed
 
 ENDPOINT = Endpoint(base_url="https://example.com/v2/e", tries=4)
@@ -90,3 +90,20 @@ def test_a_page_in_front_of_the_endpoint_is_not_asked_for_ever() -> None:
         played(ENDPOINT.finish("job-1", {"prompt": "x"}), [page])
     with pytest.raises(Refused, match="id"):
         played(ENDPOINT.ask({"op": "capabilities"}), [page])
+
+
+@pytest.mark.parametrize("way", ["run", "iterate"])
+def test_a_job_that_was_submitted_again_keeps_its_policy_and_tells_its_new_id(way: str) -> None:
+    policy, answers = {"policy": {"executionTimeout": 900_000}}, [answered(200, b'{"id": "job-1"}'), answered(404)]
+    image = b'{"images": [], "seed": 5, "cached": false, "warnings": []}'
+    answers += [answered(200, b'{"id": "job-2"}'), answered(200, b'{"status": "COMPLETED", "output": %b}' % image)]
+    if way == "run":
+        steps, result = played(ENDPOINT.run({"prompt": "x", "seed": 5}, policy), answers)
+        assert result.job_id == "job-2"
+    else:
+        with FluxClient("e", api_key="k") as client:
+            job = Job(client, "job-1", {"prompt": "x", "seed": 5}, policy)
+            steps, _ = played(client.follow(job), answers[1:])
+        assert job.id == "job-2"
+    bodies = [step.body for step in steps if isinstance(step, Send) and step.body is not None]
+    assert bodies[-1] == {"input": {"prompt": "x", "seed": 5}, **policy}

@@ -43,12 +43,12 @@ class AsyncFluxClient:
 
     async def submit(self, job: AnyJob, *, policy: Mapping[str, Any] | None = None) -> AsyncJob:
         """Hand over a job. Raises FluxClientError."""
-        seeded = with_seed(job)
-        return AsyncJob(self, await self._value(self._endpoint.submit(seeded, enveloped(policy))), seeded)
+        seeded, envelope = with_seed(job), enveloped(policy)
+        return AsyncJob(self, await self._value(self._endpoint.submit(seeded, envelope)), seeded, envelope)
 
     def job(self, job_id: str) -> AsyncJob:
         """A job that was submitted before, here or elsewhere."""
-        return AsyncJob(self, job_id, None)
+        return AsyncJob(self, job_id)
 
     async def capabilities(self) -> dict[str, Any]:
         """What the endpoint serves: models, schemas of jobs, limits, LoRAs."""
@@ -78,9 +78,9 @@ class AsyncFluxClient:
     async def cancel(self, job_id: str) -> None:
         await self._value(self._endpoint.cancel(job_id))
 
-    def follow(self, job_id: str, job: Mapping[str, Any] | None) -> Script[Any]:
+    def follow(self, job: AsyncJob) -> Script[Any]:
         """For AsyncJob."""
-        return self._endpoint.finish(job_id, job)
+        return self._endpoint.finish(job.id, job.job, envelope=job.envelope, renamed=job.renamed)
 
     async def _value(self, script: Script[Value]) -> Value:
         ended: list[Value] = []
@@ -119,19 +119,27 @@ class AsyncFluxClient:
 
 
 class AsyncJob:
-    """A job on its way: iterate over its progress, then take its result."""
+    """A job on its way: iterate over its progress, then take its result. `id` is another one where the platform forgot
+    the job and it was submitted again."""
 
-    def __init__(self, client: AsyncFluxClient, job_id: str, job: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        client: AsyncFluxClient,
+        job_id: str,
+        job: Mapping[str, Any] | None = None,
+        envelope: Mapping[str, Any] | None = None,
+    ) -> None:
         self.id = job_id
+        self.job = job
+        self.envelope = envelope
         self._client = client
-        self._job = job
         self._result: Result | None = None
 
     async def __aiter__(self) -> AsyncIterator[Progress]:
         """Progress until the job is finished. Raises FluxClientError where it fails."""
         if self._result is None:
             ended: list[Any] = []
-            async for progress in self._client.steps(self._client.follow(self.id, self._job), ended):
+            async for progress in self._client.steps(self._client.follow(self), ended):
                 yield progress
             self._result = Result.of(self.id, ended[0])
 
@@ -145,3 +153,7 @@ class AsyncJob:
     async def cancel(self) -> None:
         """Take the job back; one that is finished stays so."""
         await self._client.cancel(self.id)
+
+    def renamed(self, job_id: str) -> None:
+        """For AsyncFluxClient."""
+        self.id = job_id

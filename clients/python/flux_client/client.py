@@ -47,12 +47,12 @@ class FluxClient:
 
     def submit(self, job: AnyJob, *, policy: Mapping[str, Any] | None = None) -> Job:
         """Hand over a job. Raises FluxClientError."""
-        seeded = with_seed(job)
-        return Job(self, self._value(self._endpoint.submit(seeded, enveloped(policy))), seeded)
+        seeded, envelope = with_seed(job), enveloped(policy)
+        return Job(self, self._value(self._endpoint.submit(seeded, envelope)), seeded, envelope)
 
     def job(self, job_id: str) -> Job:
         """A job that was submitted before, here or elsewhere."""
-        return Job(self, job_id, None)
+        return Job(self, job_id)
 
     def capabilities(self) -> dict[str, Any]:
         """What the endpoint serves: models, schemas of jobs, limits, LoRAs."""
@@ -82,9 +82,9 @@ class FluxClient:
     def cancel(self, job_id: str) -> None:
         self._value(self._endpoint.cancel(job_id))
 
-    def follow(self, job_id: str, job: Mapping[str, Any] | None) -> Script[Any]:
+    def follow(self, job: Job) -> Script[Any]:
         """For Job."""
-        return self._endpoint.finish(job_id, job)
+        return self._endpoint.finish(job.id, job.job, envelope=job.envelope, renamed=job.renamed)
 
     def _value(self, script: Script[Value]) -> Value:
         steps = self.steps(script)
@@ -126,18 +126,26 @@ class FluxClient:
 
 
 class Job:
-    """A job on its way: iterate over its progress, then take its result."""
+    """A job on its way: iterate over its progress, then take its result. `id` is another one where the platform forgot
+    the job and it was submitted again."""
 
-    def __init__(self, client: FluxClient, job_id: str, job: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        client: FluxClient,
+        job_id: str,
+        job: Mapping[str, Any] | None = None,
+        envelope: Mapping[str, Any] | None = None,
+    ) -> None:
         self.id = job_id
+        self.job = job
+        self.envelope = envelope
         self._client = client
-        self._job = job
         self._result: Result | None = None
 
     def __iter__(self) -> Iterator[Progress]:
         """Progress until the job is finished. Raises FluxClientError where it fails."""
         if self._result is None:
-            output = yield from self._client.steps(self._client.follow(self.id, self._job))
+            output = yield from self._client.steps(self._client.follow(self))
             self._result = Result.of(self.id, output)
 
     def result(self) -> Result:
@@ -150,6 +158,10 @@ class Job:
     def cancel(self) -> None:
         """Take the job back; one that is finished stays so."""
         self._client.cancel(self.id)
+
+    def renamed(self, job_id: str) -> None:
+        """For FluxClient."""
+        self.id = job_id
 
 
 def authorization(api_key: str | None) -> dict[str, str]:

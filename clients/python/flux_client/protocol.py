@@ -16,7 +16,7 @@ import binascii
 import hashlib
 import json
 import secrets
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
@@ -86,8 +86,16 @@ class Endpoint:
             raise Refused("the endpoint answered without a job's id", status=answer.status)
         return identity
 
-    def finish(self, job_id: str, job: Mapping[str, Any] | None = None) -> Script[Any]:
-        """The output of a job that was submitted, its progress on the way. `job` is sent again where it was lost."""
+    def finish(
+        self,
+        job_id: str,
+        job: Mapping[str, Any] | None = None,
+        *,
+        envelope: Mapping[str, Any] | None = None,
+        renamed: Callable[[str], None] = lambda job_id: None,
+    ) -> Script[Any]:
+        """The output of a job that was submitted, its progress on the way. `job` is sent again, in its envelope, where
+        it was lost; `renamed` is told the id that it has from then on."""
         put_back = lost = polls = 0
         while True:
             answer = yield from self._answered(Send("GET", f"{self.base_url}/status/{job_id}"), also=(404,))
@@ -95,7 +103,8 @@ class Endpoint:
             status = state.get("status")
             if answer.status == 404 and job is not None and lost < self.tries:
                 lost += 1
-                job_id = yield from self.submit(job)
+                job_id = yield from self.submit(job, envelope)
+                renamed(job_id)
             elif answer.status == 404:
                 raise ResultLost("the endpoint does not know this job, or no longer", job_id=job_id)
             elif status == "COMPLETED":
@@ -119,9 +128,9 @@ class Endpoint:
     def run(self, job: Mapping[str, Any], envelope: Mapping[str, Any] | None = None) -> Script[Result]:
         """Submit a job and wait for its result."""
         seeded = with_seed(job)
-        job_id = yield from self.submit(seeded, envelope)
-        output = yield from self.finish(job_id, seeded)
-        return Result.of(job_id, output)
+        ids = [(yield from self.submit(seeded, envelope))]
+        output = yield from self.finish(ids[0], seeded, envelope=envelope, renamed=ids.append)
+        return Result.of(ids[-1], output)
 
     def ask(self, question: Mapping[str, Any]) -> Script[dict[str, Any]]:
         """The answer to an `op`."""
