@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
-from flux_client.client import BASE_URL, TIMEOUT_S, AnyJob, answer_of, authorization, enveloped, saved
+from flux_client.client import BASE_URL, TIMEOUT_S, AnyJob, answer_of, authorization, enveloped, saved, sent_as
 from flux_client.protocol import Answer, Endpoint, Script, Send, Wait, with_seed
 from flux_client.result import File, Progress, Result
 
@@ -107,13 +107,8 @@ class AsyncFluxClient:
 
     async def _sent(self, request: Send) -> Answer:
         try:
-            response = await self._http.request(
-                request.method,
-                request.url,
-                json=request.body,
-                headers=self._headers if request.is_ours else {},
-            )
-        except httpx2.TransportError as error:
+            response = await self._http.request(request.method, request.url, **sent_as(request, self._headers))
+        except httpx2.RequestError as error:
             return Answer(0, type(error).__name__.encode())
         return answer_of(response)
 

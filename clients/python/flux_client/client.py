@@ -12,6 +12,7 @@ with FluxClient("endpoint-id", api_key=...) as client:
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Generator, Iterator, Mapping
@@ -114,13 +115,8 @@ class FluxClient:
 
     def _sent(self, request: Send) -> Answer:
         try:
-            response = self._http.request(
-                request.method,
-                request.url,
-                json=request.body,
-                headers=self._headers if request.is_ours else {},
-            )
-        except httpx2.TransportError as error:
+            response = self._http.request(request.method, request.url, **sent_as(request, self._headers))
+        except httpx2.RequestError as error:
             return Answer(0, type(error).__name__.encode())
         return answer_of(response)
 
@@ -172,13 +168,23 @@ def authorization(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
+def sent_as(request: Send, headers: Mapping[str, str]) -> dict[str, Any]:
+    """How httpx2 sends `request`. JSON in ASCII, in which a lone surrogate can be written; the worker drops it."""
+    if not request.is_ours:
+        return {"follow_redirects": True}  # as a store may answer
+    if request.body is None:
+        return {"headers": headers}
+    content = json.dumps(request.body, allow_nan=False, separators=(",", ":")).encode()
+    return {"headers": {**headers, "Content-Type": "application/json"}, "content": content}
+
+
 def enveloped(policy: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"policy": dict(policy)} if policy is not None else {}
 
 
 def answer_of(response: httpx2.Response) -> Answer:
     after = response.headers.get("Retry-After", "")
-    return Answer(response.status_code, response.content, float(after) if after.isdigit() else None)
+    return Answer(response.status_code, response.content, float(after) if after.isdecimal() else None)
 
 
 def saved(content: bytes, path: str | os.PathLike[str]) -> Path:
