@@ -11,7 +11,7 @@
 // failed for a reason that may pass goes back into the queue under its own id, and one that the platform forgot is
 // submitted again.
 
-import { JobCancelled, JobFailed, JobTimedOut, NotReached, Refused, ResultLost } from "./errors.js";
+import { JobCancelled, JobFailed, JobTimedOut, NotReached, objectIn, Refused, ResultLost } from "./errors.js";
 import type { ImageJob, VideoJob } from "./job.js";
 import { type File, type Progress, type Result, progressOf, resultOf } from "./result.js";
 
@@ -26,15 +26,15 @@ export interface Options {
 
 interface Answer {
   readonly status: number;
-  readonly body: Record<string, unknown>;
+  readonly content: Uint8Array;
+  readonly body: Record<string, unknown>; // empty where the content is no JSON object
   readonly retryAfterMs: number | undefined;
-  readonly response: Response;
 }
 
-const PASSING = [408, 429, 500, 502, 503, 504];
+const PASSING = [408, 429]; // and 5xx, of which proxies in front have more than HTTP
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 8000;
-const TIMEOUT_MS = 60_000;
+const SILENCE_MS = 60_000;
 
 export class FluxClient {
   readonly #base: string;
@@ -113,8 +113,7 @@ export class FluxClient {
 
   async #download(file: File): Promise<Uint8Array> {
     if (file.url === undefined) throw new ResultLost("the result holds neither an address nor the bytes of this file");
-    const { response } = await this.#answered(file.url, { method: "GET" }, []);
-    return new Uint8Array(await response.arrayBuffer());
+    return (await this.#answered(file.url, { method: "GET" }, [])).content;
   }
 
   async #answered(url: string, init: RequestInit, also: number[]): Promise<Answer> {
@@ -122,17 +121,17 @@ export class FluxClient {
     let reason = "";
     for (let attempt = 0; attempt < this.tries; attempt++) {
       try {
-        last = await answerOf(await fetch(url, { ...init, signal: AbortSignal.timeout(TIMEOUT_MS) }));
+        last = await exchanged(url, init);
       } catch (error) {
         last = undefined;
         reason = String(error);
       }
       if (last !== undefined) {
         if ((last.status >= 200 && last.status < 300) || also.includes(last.status)) return last;
-        if (!PASSING.includes(last.status)) break;
+        if (!PASSING.includes(last.status) && last.status < 500) break;
       }
       if (attempt + 1 < this.tries) {
-        await wait(last?.retryAfterMs ?? Math.min(FIRST_WAIT_MS * 2 ** attempt, LONGEST_WAIT_MS));
+        await wait(last?.retryAfterMs || Math.min(FIRST_WAIT_MS * 2 ** attempt, LONGEST_WAIT_MS));
       }
     }
     if (last === undefined) throw new NotReached(`no answer after ${this.tries} tries: ${reason}`);
@@ -144,7 +143,7 @@ export class FluxClient {
 /** A job on its way: iterate over its progress, then take its result. */
 export class Job implements AsyncIterable<Progress> {
   #id: string;
-  #result: Result | undefined;
+  #ended: { readonly output: unknown } | undefined;
 
   constructor(
     private readonly client: FluxClient,
@@ -161,13 +160,10 @@ export class Job implements AsyncIterable<Progress> {
 
   /** Wait for the result. */
   async result(): Promise<Result> {
-    if (this.#result === undefined) {
-      const steps = this[Symbol.asyncIterator]();
-      let step = await steps.next();
-      while (!step.done) step = await steps.next();
-      this.#result = resultOf(step.value, this.#id);
-    }
-    return this.#result;
+    const steps = this[Symbol.asyncIterator]();
+    let step = await steps.next();
+    while (!step.done) step = await steps.next();
+    return resultOf(step.value, this.#id);
   }
 
   /** Take the job back; one that is finished stays so. */
@@ -177,6 +173,7 @@ export class Job implements AsyncIterable<Progress> {
 
   /** Progress until the job is finished; its output is the iterator's value. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Progress, unknown, undefined> {
+    if (this.#ended !== undefined) return this.#ended.output;
     let putBack = 0;
     let lost = 0;
     for (let polls = 0; ; ) {
@@ -188,7 +185,8 @@ export class Job implements AsyncIterable<Progress> {
         }
         this.#id = await this.client.send(this.input);
       } else if (state === "COMPLETED") {
-        return body["output"];
+        this.#ended = { output: body["output"] };
+        return this.#ended.output;
       } else if (state === "CANCELLED") {
         throw new JobCancelled("the job was cancelled", this.#id);
       } else if (state === "TIMED_OUT") {
@@ -199,6 +197,8 @@ export class Job implements AsyncIterable<Progress> {
         putBack++;
         await wait(Math.min(FIRST_WAIT_MS * 2 ** putBack, LONGEST_WAIT_MS));
         await this.client.request("POST", `/retry/${this.#id}`, undefined, [400, 404]);
+      } else if (typeof state !== "string") { // another page in front of it: asked for ever, it would not change
+        throw new Refused("the endpoint answered without the job's status", status, this.#id);
       } else {
         yield progressOf(body["output"]);
         await wait(polls++ < 10 ? 200 : 1000);
@@ -213,15 +213,34 @@ export function withSeed(job: AnyJob): Record<string, unknown> {
   return { ...job, seed: seed === -1 ? Math.floor(Math.random() * Number.MAX_SAFE_INTEGER) : seed };
 }
 
-async function answerOf(response: Response): Promise<Answer> {
+/** An answer with its whole body. Rejects where the connection breaks before its end, or says nothing for a minute. */
+async function exchanged(url: string, init: RequestInit): Promise<Answer> {
+  const silence = new AbortController();
+  const giveUp = () => silence.abort(new Error(`nothing came for ${SILENCE_MS / 1000} s`));
+  let timer = setTimeout(giveUp, SILENCE_MS);
+  try {
+    const response = await fetch(url, { ...init, signal: silence.signal });
+    const parts: Uint8Array<ArrayBuffer>[] = [];
+    const reader = response.body?.getReader();
+    for (let part = await reader?.read(); part !== undefined && !part.done; part = await reader?.read()) {
+      clearTimeout(timer);
+      timer = setTimeout(giveUp, SILENCE_MS);
+      parts.push(part.value);
+    }
+    return answerOf(response, new Uint8Array(await new Blob(parts).arrayBuffer()));
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function answerOf(response: Response, content: Uint8Array): Answer {
   const isJson = response.headers.get("Content-Type")?.includes("json") ?? false;
-  const body: unknown = isJson ? JSON.parse((await response.text()) || "{}") : {};
   const after = Number(response.headers.get("Retry-After") ?? Number.NaN);
   return {
     status: response.status,
-    body: typeof body === "object" && body !== null ? (body as Record<string, unknown>) : {},
+    content,
+    body: (isJson && objectIn(new TextDecoder().decode(content))) || {},
     retryAfterMs: Number.isFinite(after) ? after * 1000 : undefined,
-    response,
   };
 }
 
@@ -230,7 +249,11 @@ function wait(milliseconds: number): Promise<void> {
 }
 
 function decoded(base64: string): Uint8Array {
-  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  try {
+    return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  } catch {
+    throw new ResultLost("a file in the result is no base64");
+  }
 }
 
 function hex(bytes: Uint8Array): string {

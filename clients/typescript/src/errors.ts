@@ -32,7 +32,7 @@ export class JobFailed extends FluxClientError {
 
   /** `error` of the platform's answer is the worker's JSON text, or the platform's own words. */
   constructor(error: unknown, jobId: string) {
-    const known = parsed(error) ?? { message: String(error).slice(0, 500), retryable: true };
+    const known = (typeof error === "string" && objectIn(error)) || { message: String(error).slice(0, 500), retryable: true };
     super(typeof known["message"] === "string" ? known["message"] : "the job failed", jobId);
     this.code = typeof known["code"] === "string" ? known["code"] : "internal";
     this.field = typeof known["field"] === "string" ? known["field"] : undefined;
@@ -49,10 +49,10 @@ export class JobTimedOut extends FluxClientError {}
 /** A finished job whose result is missing, or a file that is not the one that the result names. */
 export class ResultLost extends FluxClientError {}
 
-function parsed(error: unknown): Record<string, unknown> | undefined {
-  if (typeof error !== "string") return undefined;
+/** The JSON object that `text` is, if it is one. */
+export function objectIn(text: string): Record<string, unknown> | undefined {
   try {
-    const value: unknown = JSON.parse(error);
+    const value: unknown = JSON.parse(text);
     return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : undefined;
   } catch {
     return undefined;

@@ -6,9 +6,10 @@ const { FluxClient, filesOf } = await import(pathToFileURL(client).href);
 let text = "";
 for await (const chunk of process.stdin) text += chunk;
 
-async function done({ job, tries, cancel }) {
+async function done({ job, file, tries, cancel }) {
   const flux = new FluxClient(endpoint, { apiKey: "local", baseUrl, ...(tries && { tries }) });
   try {
+    if (file) return { data: Buffer.from(await flux.read(file)).toString("base64") };
     if (job.op) return { answer: await flux.capabilities() };
     const submitted = await flux.submit(job);
     const first = submitted.id;
