@@ -203,6 +203,19 @@ async def test_a_picture_follows_a_map_by_what_the_documents_say_of_control(syst
     assert (failed["status"], failed["error"]["field"]) == ("failed", "control[0].image")
 
 
+async def test_a_hit_says_what_the_first_answer_said(system: System) -> None:
+    """Of a prompt whose end the model did not read, without a worker as well."""
+    gw, jobs = system.gw, len(system.gw.platform.endpoint.queue.jobs)
+    asked = SMALL | {"prompt": "a red sun on the left over purple mountains, " * 8, "seed": 21, "steps": 1}
+    made = await gw.create(**asked)
+    first = await gw.until(made["task_id"], "completed", "failed")
+    assert "is left out" in " ".join(first["warnings"])
+    answer = await gw.post("/generate-image", json=asked)
+    hit = answer.json()
+    assert (answer.status_code, hit["cached"], hit["warnings"]) == (200, True, first["warnings"])
+    assert len(gw.platform.endpoint.queue.jobs) == jobs + 1
+
+
 async def test_the_same_prompt_with_all_workers_stopped(system: System) -> None:
     """The cache answers: at once, with the very bytes, without a job in the queue."""
     gw, jobs = system.gw, len(system.gw.platform.endpoint.queue.jobs)

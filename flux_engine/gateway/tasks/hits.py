@@ -58,6 +58,10 @@ class Hits:
             job = await asyncio.to_thread(parse_job, Request(id=task.id, input=job_input), context)
             made_by = adopted.result.get("model")
             keys = [key for identity, key in await self._fingerprints(job) if _is_made_by(made_by, identity)]
+            told = await self._cache.task_status(task.id)
+            made = told.result if told is not None else None  # the worker's own entry
+            if made is not None and made.fingerprint not in keys:
+                return  # it depends on what is not known here, such as the prompt's upsampler
             if (
                 job.cache and len(keys) == 1 and not adopted.result.get("withheld")
             ):  # with two ways to run the model, a result does not say which made it
@@ -65,6 +69,8 @@ class Hits:
                     fingerprint=keys[0],
                     files=adopted.files,
                     thumbnail=adopted.thumbnail,
+                    enhanced_prompt=adopted.result.get("enhanced_prompt"),
+                    warnings=_warnings(job, adopted, made),
                     marks=await self._offers.marks() or UNMARKED,
                 )
                 await self._cache.remember(entry, store=self._results.store)
@@ -82,6 +88,14 @@ class Hits:
         return [(identity, fingerprint(parameters, model=identity)) for identity in identities]
 
 
+def _warnings(job: Job, adopted: Adopted, made: CacheEntry | None) -> tuple[str, ...]:
+    """What is to be said of the files to whoever asks for them again. `made` knows it, unless the files came in another
+    format than the worker kept them in; what follows from the request itself, parsing it says."""
+    if made is not None and [file.sha256 for file in made.files] == [file.sha256 for file in adopted.files]:
+        return made.warnings
+    return tuple(str(said) for said in adopted.result.get("warnings", ()) if said not in job.warnings)
+
+
 def _is_made_by(described: object, identity: ModelIdentity) -> bool:
     """Whether a result's `model` is that of `identity`."""
     if not isinstance(described, Mapping):
@@ -97,6 +111,8 @@ def _ending(job: Job, identity: ModelIdentity, entry: CacheEntry) -> Ending:
         "timings": {},
         "usage": {"work": 0, "gpu_seconds": 0},
     }
+    if entry.enhanced_prompt is not None:
+        result["enhanced_prompt"] = entry.enhanced_prompt
     if entry.withheld:
         result["withheld"] = list(withheld_of(entry))
     return Ending(
