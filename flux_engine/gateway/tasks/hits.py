@@ -32,11 +32,20 @@ Job = ImageJob | VideoJob
 class Hits:
     """See the module. A cache that does not answer has nothing."""
 
-    def __init__(self, cache: CacheManager, notices: Notices, *, offers: Offers, results: Results) -> None:
+    def __init__(
+        self,
+        cache: CacheManager,
+        notices: Notices,
+        *,
+        offers: Offers,
+        results: Results,
+        gpu_price_per_hour: float | None = None,
+    ) -> None:
         self._cache = cache
         self._offers = offers
         self._notices = notices
         self._results = results
+        self._usage = {"work": 0, "gpu_seconds": 0} | ({} if gpu_price_per_hour is None else {"cost_usd": 0.0})
 
     async def find(self, job: Job) -> Ending | None:
         """How `job` ends at once, where it was finished before."""
@@ -48,7 +57,7 @@ class Hits:
             if entry is not None and marks not in (None, entry.marks):
                 continue  # PROVENANCE has changed: a worker marks the files anew, without making them
             if entry is not None and await self._results.has(entry):
-                return _ending(job, identity, entry)
+                return _ending(job, identity, entry, usage=self._usage)
         return None
 
     async def remember(self, task: Task, job_input: Mapping[str, Any], adopted: Adopted) -> None:
@@ -103,13 +112,13 @@ def _is_made_by(described: object, identity: ModelIdentity) -> bool:
     return all(described.get(name) == getattr(identity, name) for name in ("id", "revision", "precision"))
 
 
-def _ending(job: Job, identity: ModelIdentity, entry: CacheEntry) -> Ending:
+def _ending(job: Job, identity: ModelIdentity, entry: CacheEntry, *, usage: Mapping[str, Any]) -> Ending:
     result: dict[str, Any] = {
         "seed": job.seed,
         "model": {"id": identity.id, "revision": identity.revision, "precision": identity.precision},
         "parameters": job.parameters(),
         "timings": {},
-        "usage": {"work": 0, "gpu_seconds": 0},
+        "usage": dict(usage),
     }
     if entry.enhanced_prompt is not None:
         result["enhanced_prompt"] = entry.enhanced_prompt

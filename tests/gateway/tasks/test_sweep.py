@@ -334,6 +334,16 @@ async def test_a_hit_needs_no_worker(gw: World) -> None:
     assert other.status_code == 202
 
 
+async def test_a_hit_costs_nothing_where_a_price_is_set(shared_redis: RedisProcess, tmp_path: Path) -> None:
+    async with world(shared_redis.url, tmp_path, GPU_PRICE_PER_HOUR="1.2") as gw:
+        await gw.gateway.offers.notices.makes(ModelIdentity(id="flux-tiny", revision="r", precision="float32"))
+        made = await gw.create(seed=6)
+        gw.hand.finish(await gw.hand.take())
+        await gw.until_settled(made["task_id"])
+        hit = (await gw.post("/generate-image", json=SUN | {"seed": 6})).json()
+    assert (hit["cached"], hit["result"]["usage"]) == (True, {"work": 0, "gpu_seconds": 0, "cost_usd": 0.0})
+
+
 async def test_a_hit_with_other_marks_than_workers_make_now_is_left_to_a_worker(
     shared_redis: RedisProcess, tmp_path: Path, tiny: ModelSpec
 ) -> None:
