@@ -67,7 +67,8 @@ async def task_events(request: Request, task_id: TaskId, once: Once = False) -> 
     openapi_extra=header_parameters(LAST_EVENT_ID),
 )
 async def user_events(request: Request, once: Once = False) -> Response:
-    """Everything that happens to the caller's tasks. The snapshot holds the newest ones."""
+    """Everything that happens to the caller's tasks, from a snapshot of the newest ones. `Last-Event-ID` goes on where
+    a stream broke; after more events than are kept a snapshot comes again."""
     principal = await caller(request, "read")
     gateway, after = gateway_of(request), _last_event_id(request)
     stream = _UserStream(gateway, principal.user, base=base_url(request), after=after, is_once=once)
@@ -155,7 +156,8 @@ class _UserStream:
 
     async def parts(self, watcher: Watcher) -> AsyncIterator[bytes]:
         yield f"retry: {RETRY_MS}\n\n".encode()
-        if self._after is None or self._is_once:
+        hub = self._gateway.hub
+        if self._after is None or self._is_once or await hub.has_dropped(self._user, after=self._after):
             self._after, snapshot = await self._snapshot()
             yield snapshot
             if self._is_once:

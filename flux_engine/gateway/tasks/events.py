@@ -26,7 +26,8 @@ from redis.exceptions import RedisError
 
 from flux_engine.gateway.task import FINAL, Task
 from flux_engine.gateway.tasks.ledger.keys import quoted_user
-from flux_engine.gateway.tasks.ledger.ledger import Ledger
+from flux_engine.gateway.tasks.ledger.ledger import NO_ID, Ledger
+from flux_engine.gateway.tasks.ledger.lua import USER_EVENTS
 
 Kind = Literal["status", "preview", "completed", "failed", "cancelled"]
 RECONNECT_S: Final = 0.2
@@ -135,17 +136,26 @@ class EventHub:
                 self._is_away = True
                 await asyncio.sleep(RECONNECT_S)
 
-    async def replay(self, *, task: Task | None = None, user: str = "", after: str, at_most: int = 1000) -> list[Event]:
+    async def replay(self, *, task: Task | None = None, user: str = "", after: str) -> list[Event]:
         """The events of a task, or of all of `user`'s, after the id `after`, oldest first."""
         key = self._ledger.keys.events(task.id) if task is not None else self._ledger.keys.user_events(user)
         found = cast(
             list[tuple[str, dict[str, str]]],
-            await self._redis.xrange(key, min=f"({after}", max="+", count=at_most),
+            await self._redis.xrange(key, min=f"({after}", max="+"),
         )
         events = [Event(i, e.get("task", task.id if task else ""), e["kind"], e["data"]) for i, e in found]
         newest = {event.task_id: event for event in events if event.kind == "preview"}
         shown = [event for event in events if event.kind != "preview" or newest[event.task_id] is event]
         return [event for event in [await self._with_preview(event) for event in shown] if event.data]
+
+    async def has_dropped(self, user: str, *, after: str) -> bool:
+        """Whether some of `user`'s events after the id `after` are kept no longer, so that a replay would leave them
+        out."""
+        key = self._ledger.keys.user_events(user)
+        oldest = cast(list[tuple[str, dict[str, str]]], await self._redis.xrange(key, count=1))
+        if oldest and stream_id(oldest[0][0]) <= stream_id(after):
+            return False
+        return after != NO_ID or await self._redis.xlen(key) >= USER_EVENTS
 
     async def snapshot(self, task_id: str) -> tuple[str, Task | None]:
         """A task as it stands, and the id of the last event that it reflects, read in one moment."""
@@ -154,11 +164,11 @@ class EventHub:
             calls.hgetall(self._ledger.keys.task(task_id))
             last, held = await calls.execute()
         task = Task.from_hash(held) if "status" in held else None
-        return (last[0][0] if last else "0-0"), task
+        return (last[0][0] if last else NO_ID), task
 
     async def last_id(self, user: str) -> str:
         last = await self._redis.xrevrange(self._ledger.keys.user_events(user), count=1)
-        return str(last[0][0]) if last else "0-0"
+        return str(last[0][0]) if last else NO_ID
 
     async def _with_preview(self, event: Event) -> Event:
         if event.kind != "preview" or event.data:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flux_engine.gateway.tasks.events import stream_id
+from flux_engine.gateway.tasks.ledger.lua import USER_EVENTS
 from tests.gateway.world import WITHIN_S, World, world
 from tests.servers import RedisProcess
 
@@ -153,3 +154,37 @@ async def test_streams_that_begin_at_once_are_bounded_too(shared_redis: RedisPro
             *(streams.enter_async_context(gw.client.stream("GET", "/events")) for _ in range(40))
         )
         assert sorted(answer.status_code for answer in begun) == [200] * 5 + [429] * 35
+
+
+async def emit(gw: World, task_id: str, count: int) -> None:
+    """Many events of ada's, as the ledger writes them."""
+    key = gw.gateway.ledger.keys.user_events("ada")
+    for number in range(count):
+        data = json.dumps({"task_id": task_id, "number": number})
+        event: dict[Any, Any] = {"task": task_id, "kind": "status", "data": data}
+        await gw.gateway.redis.xadd(key, event, maxlen=USER_EVENTS, approximate=True)
+
+
+async def test_a_reader_that_was_away_for_longer_than_events_are_kept_gets_a_snapshot(gw: World) -> None:
+    """Else what ended meanwhile would look under way for ever."""
+    made = await gw.create(seed=1)
+    async with stream(gw, "/events") as events:
+        last = await anext(events)
+    await gw.delete(f"/task/{made['task_id']}")
+    await gw.until(made["task_id"], "cancelled")
+    await emit(gw, made["task_id"], USER_EVENTS + 150)
+    async with stream(gw, "/events", **{"Last-Event-ID": last.id}) as events:
+        first = await anext(events)
+    assert first.name == "snapshot"
+    assert [(task["task_id"], task["status"]) for task in first.data["tasks"]] == [(made["task_id"], "cancelled")]
+
+
+async def test_a_reader_gets_all_that_is_kept(gw: World) -> None:
+    """Redis keeps somewhat more events than it is asked to."""
+    made = await gw.create(seed=1)
+    await emit(gw, made["task_id"], USER_EVENTS + 60)
+    oldest = (await gw.gateway.hub.replay(user="ada", after="0-0"))[0]
+    async with stream(gw, "/events", **{"Last-Event-ID": oldest.id}) as events:
+        async with asyncio.timeout(WITHIN_S):
+            while (await anext(events)).data.get("number") != USER_EVENTS + 59:
+                pass
