@@ -36,7 +36,7 @@ router: Final = APIRouter(tags=["create"])
 ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     200: answer("The finished task: it was in the cache, or was waited for", TASK),
     202: answer("Accepted", TASK),
-    **problems(400, 413, 415, 422, 410),
+    **problems(400, 410, 413, 415, 422, 502),
 }
 HEADERS: Final = header_parameters(IDEMPOTENCY_KEY, PREFER)
 

@@ -22,6 +22,7 @@ PROBLEM: Final[dict[str, Any]] = {
         "field": {"type": "string"},
         "retryable": {"type": "boolean"},
         "request_id": {"type": "string"},
+        "violated-policies": {"type": "array", "items": {"type": "string"}},
         "error": {
             "type": "object",
             "required": ["message", "type", "code"],
@@ -62,6 +63,7 @@ TASK: Final[dict[str, Any]] = {
         "cached": {"type": "boolean"},
         "warnings": {"type": "array", "items": {"type": "string"}},
         "metadata": {"type": "object"},
+        "parameters": {"type": "object"},
         "again_of": {"type": "string"},
         "error": {"type": "object", "required": ["code", "message", "retryable"]},
         "result": {"type": "object"},

@@ -45,7 +45,11 @@ Once = Annotated[bool, Query(description="End after the snapshot")]
 @router.get(
     "/task/{task_id}/events",
     response_class=StreamingResponse,
-    responses={200: STREAM, 204: {"description": "The end was seen already: do not connect again"}, **problems(404)},
+    responses={
+        200: STREAM,
+        204: {"description": "The end was seen already: do not connect again"},
+        **problems(404, 422),
+    },
     openapi_extra=header_parameters(LAST_EVENT_ID),
 )
 async def task_events(request: Request, task_id: TaskId, once: Once = False) -> Response:
@@ -63,7 +67,7 @@ async def task_events(request: Request, task_id: TaskId, once: Once = False) -> 
 @router.get(
     "/events",
     response_class=StreamingResponse,
-    responses={200: STREAM, **problems()},
+    responses={200: STREAM, **problems(422)},
     openapi_extra=header_parameters(LAST_EVENT_ID),
 )
 async def user_events(request: Request, once: Once = False) -> Response:

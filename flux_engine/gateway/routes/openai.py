@@ -111,7 +111,7 @@ async def models(request: Request) -> JSONResponse:
     return JSONResponse(models_body(context.served_models, created=0), headers=limit_headers(request))
 
 
-@router.get("/models/{name:path}", responses={200: answer("One model", {"type": "object"}), **problems(404)})
+@router.get("/models/{name:path}", responses={200: answer("One model", {"type": "object"}), **problems(404, 422)})
 async def model(request: Request, name: str) -> JSONResponse:
     """One of the models that are served."""
     await caller(request, "read")

@@ -35,7 +35,7 @@ TaskId = Annotated[str, Path(description="As it was answered when the task was m
 
 MAX_PAGE: Final = 100
 MAX_SCANNED: Final = 2_000
-FOUND: Final[dict[int | str, dict[str, Any]]] = {200: answer("The task", TASK), **problems(404)}
+FOUND: Final[dict[int | str, dict[str, Any]]] = {200: answer("The task", TASK), **problems(404, 422)}
 
 
 @router.get("/task/{task_id}/status", responses=FOUND)
@@ -121,7 +121,7 @@ async def delete(
     responses={
         200: answer("The finished task", TASK),
         202: answer("Accepted", TASK),
-        **problems(400, 404, 410, 413, 415, 422),
+        **problems(400, 404, 410, 413, 415, 422, 502),
     },
     openapi_extra=json_request({"type": "object", "additionalProperties": True}, is_required=False) | HEADERS,
 )
