@@ -75,6 +75,8 @@ def cases() -> dict[str, tuple[dict[str, str], bytes, bool]]:
         "old": (old, BODY, False),
         "another secret": (other, BODY, False),
         "another version": (good | {"webhook-signature": signature.replace("v1,", "v2,")}, BODY, False),
+        "a time that is no number": (good | {"webhook-timestamp": "²"}, BODY, False),
+        "a signature in other letters": (good | {"webhook-signature": "v1,größer"}, BODY, False),
         "no signature": (good | {"webhook-signature": ""}, BODY, False),
         "no headers": ({}, BODY, False),
     }
