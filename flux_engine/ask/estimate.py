@@ -13,7 +13,6 @@ from typing import Literal
 from flux_engine.ask.speed import Expected, Speeds
 from flux_engine.job.base import JsonObject
 from flux_engine.job.image import ImageJob
-from flux_engine.job.validation import shown_source
 from flux_engine.job.video import VideoJob
 from flux_engine.job.work import passes_of, pictures_of, steps_of, work_of
 from flux_engine.models.planning.cold_start import cold_start
@@ -106,7 +105,7 @@ def estimate(
         "plan": planned_in_short(planned.plan) if planned is not None else None,
         "cached": state.cached,
         "loras": [
-            {"path": shown_source(lora.path), "state": presence}
+            {"path": lora.shown()["path"], "state": presence}
             for lora, presence in zip(job.loras, state.loras, strict=True)
         ],
     }

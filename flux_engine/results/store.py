@@ -116,7 +116,7 @@ async def read_unless_gone(store: ResultStore, key: str, *, size: int, sha256: s
     try:
         return await store.get(key, size=size, sha256=sha256)
     except StorageFailed:
-        if await store.exists(key, size=size):
+        if await store.exists(key, size=size) is not False:  # None: it is not shown, as with keys that were revoked
             raise
         return None
 

@@ -29,6 +29,7 @@ CONTEXT = ParseContext(
     default_response_format="b64_json",
     can_return_urls=False,
 )
+PAGE = "https://civitai.com/models/12/a-style"
 URL = "https://huggingface.co/o/r/resolve/main/x.safetensors"
 
 
@@ -118,6 +119,9 @@ def test_a_path_has_no_control_characters(path: str) -> None:
     [
         ("owner/repo", "owner/repo"),
         (URL + "?X-Amz-Signature=secret", URL),
+        (f"{PAGE}?token=secret&modelVersionId=34&dialog=x", f"{PAGE}?modelVersionId=34"),
+        (f"{PAGE}?modelVersionId=34secret", PAGE),
+        ("https://civitai.com.example.com/x?modelVersionId=34", "https://civitai.com.example.com/x"),
         ("data:;base64," + "A" * 9000, "base64 of 9013 characters"),
         ("A" * 9000, "base64 of 9000 characters"),
         ("civitai:691639?token=secret", "civitai:691639"),

@@ -11,10 +11,12 @@ from flux_engine.errors import InvalidInput
 from flux_engine.job.fields import MAX_LORAS, LoraItem, SharedFields
 from flux_engine.job.validation import is_same, shown_name, shown_source, validated
 
+CIVITAI: Final = "civitai:"
+CIVITAI_TOKEN: Final = re.compile(r"([?&])token=[^&#]*&?", re.IGNORECASE)
+CIVITAI_PAGE: Final = re.compile(r"https://(www\.)?civitai\.(com|red|green)/", re.IGNORECASE)
+CIVITAI_VERSION: Final = re.compile(r"[?&](modelVersionId=[0-9]{1,12})(?=[&#]|$)")
 ITEM_ALIASES: Final = {"url": "path", "weight": "scale"}
 DEFAULT_SCALE: Final = 1.0
-CIVITAI: Final = "civitai:"
-_TOKEN: Final = re.compile(r"([?&])token=[^&#]*&?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,14 @@ class LoraRequest:
     scale: float
 
     def shown(self) -> dict[str, Any]:
-        """For the result: without a URL's query, which may be a signature, a token and the bytes of a file."""
-        is_of_civitai = self.path[: len(CIVITAI)].lower() == CIVITAI
-        path = _TOKEN.sub(r"\1", self.path).rstrip("?&") if is_of_civitai else self.path
-        return {"path": shown_source(path), "scale": self.scale}
+        """For the result: without the bytes of a file and without a URL's query, which may be a signature. What says
+        which LoRA of Civitai it is stays: the version that its page is opened at, and a short form's query but for the
+        token."""
+        if self.path[: len(CIVITAI)].lower() == CIVITAI:
+            return {"path": CIVITAI_TOKEN.sub(r"\1", self.path).rstrip("?&"), "scale": self.scale}
+        shown = shown_source(self.path)
+        version = CIVITAI_VERSION.search(self.path) if CIVITAI_PAGE.match(shown) else None
+        return {"path": f"{shown}?{version[1]}" if version is not None else shown, "scale": self.scale}
 
 
 def lora_items(name: str, value: object) -> tuple[LoraItem, ...]:
