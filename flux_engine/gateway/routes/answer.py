@@ -9,6 +9,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from flux_engine.gateway.gateway import Gateway
+from flux_engine.gateway.limits.policy import merged
 from flux_engine.gateway.problems import MEDIA_TYPE, Gone, Problem, Refused
 from flux_engine.gateway.routes.request import base_url, gateway_of, request_id
 from flux_engine.gateway.task import Task, utc
@@ -43,6 +44,8 @@ def result_of(task: Task, base: str) -> dict[str, Any]:
     if len(files) < len(task.files):
         result["thumbnail"] = {"url": f"{url}?index={len(files)}"}
     rest = {name: value for name, value in (task.result or {}).items() if name not in ("expires_at", "metadata")}
+    if isinstance(made_from := rest.get("parameters"), Mapping) and "response_format" in made_from:
+        rest["parameters"] = {**made_from, "response_format": "url"}  # to the gateway they may have come inline
     result |= rest | {"cached": task.cached, "warnings": list(task.warnings)}
     if task.metadata is not None:
         result["metadata"] = dict(task.metadata)
@@ -65,7 +68,7 @@ def problem_answer(request: Request, problem: Problem) -> JSONResponse:
     return JSONResponse(
         problem.body(request_id=request_id(request)),
         status_code=problem.status,
-        headers=limit_headers(request) | problem.all_headers(),
+        headers=merged(limit_headers(request), problem.all_headers()),
         media_type=MEDIA_TYPE,
     )
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from flux_engine.gateway.limits.policy import merged
 from flux_engine.gateway.routes.answer import limit_headers, status_body
 from flux_engine.gateway.routes.document import (
     IDEMPOTENCY_KEY,
@@ -27,6 +28,7 @@ from flux_engine.gateway.routes.request import (
     request_id,
     split_extras,
     traceparent,
+    unheeded,
     wished_wait,
 )
 from flux_engine.gateway.task import Kind
@@ -66,6 +68,7 @@ async def _generate(request: Request, kind: Kind) -> JSONResponse:
         route=kind,
         request_id=request_id(request),
         traceparent=traceparent(request),
+        warnings=unheeded(body),
     )
     return await created(request, await gateway_of(request).intake.accept(wanted))
 
@@ -73,7 +76,7 @@ async def _generate(request: Request, kind: Kind) -> JSONResponse:
 async def created(request: Request, accepted: Accepted) -> JSONResponse:
     """202 with where to ask; 200 with the finished task, after `Prefer: wait` where that was sent."""
     task = accepted.task
-    said = limit_headers(request) | dict(accepted.headers)
+    said = merged(limit_headers(request), accepted.headers)
     wait = wished_wait(request)
     if wait is not None:
         if not task.is_final:

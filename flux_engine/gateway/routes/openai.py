@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from flux_engine.errors import StorageFailed
 from flux_engine.gateway.gateway import Gateway
+from flux_engine.gateway.limits.policy import merged
 from flux_engine.gateway.problems import Gone, NotFound, Problem, Refused, Unavailable
 from flux_engine.gateway.routes.answer import limit_headers, problem_of, result_of, unreadable
 from flux_engine.gateway.routes.document import IDEMPOTENCY_KEY, answer, header_parameters, json_request, problems
@@ -230,5 +231,5 @@ def _update(event: Event) -> Mapping[str, Any]:
 
 
 def _headers(request: Request, accepted: Accepted) -> dict[str, str]:
-    headers = limit_headers(request) | dict(accepted.headers) | {"X-Task-ID": accepted.task.id}
+    headers = merged(limit_headers(request), accepted.headers) | {"X-Task-ID": accepted.task.id}
     return headers | ({"Idempotency-Replayed": "true"} if accepted.is_replayed else {})

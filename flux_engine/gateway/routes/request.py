@@ -88,6 +88,13 @@ def split_extras(request: Request, body: Mapping[str, Any]) -> tuple[dict[str, A
     return job, extras
 
 
+def unheeded(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Warnings of what a worker would do and the gateway does not."""
+    if body.get("response_format") == "b64_json":
+        return ("`response_format` has no effect here: results are files, at `result_url`",)
+    return ()
+
+
 def idempotency_key(request: Request) -> str | None:
     """The Idempotency-Key, quoted or bare. Raises Malformed."""
     written = request.headers.get("idempotency-key")

@@ -26,6 +26,7 @@ from flux_engine.gateway.routes.request import (
     request_id,
     split_extras,
     traceparent,
+    unheeded,
 )
 from flux_engine.gateway.task import Kind, Status, Task
 from flux_engine.gateway.tasks.wanted import Wanted
@@ -141,6 +142,7 @@ async def again(request: Request, task_id: TaskId) -> JSONResponse:
         request_id=request_id(request),
         traceparent=traceparent(request),
         again_of=task.id,
+        warnings=unheeded(overrides),
     )
     return await created(request, await gateway.intake.accept(wanted))
 

@@ -140,7 +140,7 @@ class Intake:
             raise Refused.of(error) from None
         if any(name in given for name in SIZE_FIELDS):
             held = {name: value for name, value in held.items() if name not in SIZE_FIELDS}
-        cleared = {name for name, value in overrides.items() if value is None}
+        cleared = {"response_format", *(name for name, value in overrides.items() if value is None)}
         if given.get("seed") == -1 or "seed" in cleared:
             cleared.add("seed")
         return {name: value for name, value in held.items() if name not in cleared} | given
@@ -218,7 +218,7 @@ class Intake:
             work=work_of(job),
             warnings=tuple(dict.fromkeys((*wanted.warnings, *job.warnings))),
             metadata=job.metadata,
-            parameters=job.parameters(),
+            parameters=job.parameters() | {"response_format": "url"},
             priority=extras.priority,
             deadline_at=None if extras.deadline_seconds is None else now + extras.deadline_seconds,
             webhook=extras.webhook,

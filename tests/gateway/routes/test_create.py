@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.gateway.world import SUN, World, failure
+from tests.gateway.world import SUN, World, failure, result_of
 
 
 async def test_a_job_becomes_a_task_with_its_addresses(gw: World) -> None:
@@ -38,6 +38,27 @@ async def test_the_worker_is_sent_what_makes_the_same_picture_again(gw: World) -
     assert sent["seed"] == made["seed"]
     assert sent["response_format"] == "b64_json"
     assert sent["gateway"]["task_id"] == made["task_id"]
+
+
+async def test_results_are_files_and_another_wish_is_answered(gw: World) -> None:
+    """The worker hands them over inline, which is nobody's wish."""
+    made = await gw.create(response_format="b64_json")
+    assert ["`response_format`" in warning for warning in made["warnings"]] == [True]
+    job = await gw.hand.take()
+    gw.hand.finish(job, result_of(job, parameters={"prompt": "x", "response_format": "b64_json"}))
+    done = await gw.until(made["task_id"], "completed")
+    assert "b64_json" not in done["result"]["images"][0]
+    assert done["parameters"]["response_format"] == done["result"]["parameters"]["response_format"] == "url"
+    plain = await gw.create(seed=3)
+    again = (await gw.post(f"/task/{plain['task_id']}/again", json={"seed": 4})).json()
+    assert plain["warnings"] == again["warnings"] == []
+
+
+async def test_a_task_says_what_is_left_of_every_limit(gw: World) -> None:
+    answer = await gw.post("/generate-image", json=SUN)
+    for name in ("ratelimit", "ratelimit-policy"):
+        named = [item.strip().partition(";")[0] for item in answer.headers[name].split(",")]
+        assert named == ['"requests"', '"work-minute"', '"work-day"']
 
 
 async def test_a_video_job(gw: World) -> None:
