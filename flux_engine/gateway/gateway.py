@@ -10,9 +10,10 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from opentelemetry.sdk.trace import TracerProvider
@@ -101,18 +102,30 @@ class Gateway:
 @asynccontextmanager
 async def running(gateway: Gateway, notices: Notices) -> AsyncIterator[None]:
     """The gateway's background work, until the body ends."""
-    jobs = [
-        asyncio.create_task(gateway.hub.run(), name="events"),
-        asyncio.create_task(gateway.sweep.run(), name="sweep"),
-        asyncio.create_task(gateway.dispatcher.run(), name="dispatcher"),
-        asyncio.create_task(gateway.webhooks.run(), name="webhooks"),
-        asyncio.create_task(_listen(gateway, notices), name="notices"),
-    ]
+    works: dict[str, Callable[[], Awaitable[None]]] = {
+        "events": gateway.hub.run,
+        "sweep": gateway.sweep.run,
+        "dispatcher": gateway.dispatcher.run,
+        "webhooks": gateway.webhooks.run,
+        "notices": partial(_listen, gateway, notices),
+    }
+    jobs = [asyncio.create_task(_kept_up(name, work), name=name) for name, work in works.items()]
     try:
         yield
     finally:
         gateway.hub.close()
         await end(jobs)
+
+
+async def _kept_up(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """`work`, begun again where something unforeseen ends it: without it tasks would stand still behind probes that go
+    on saying that all is well."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("background work broke off and begins again", extra={"code": "internal", "detail": name})
+        await asyncio.sleep(RECONNECT_S)
 
 
 async def end(jobs: Iterable[asyncio.Task[None]]) -> None:

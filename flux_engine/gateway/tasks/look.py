@@ -65,7 +65,8 @@ class Look:
     async def at(self, task_id: str, *, in_flight: int = 1) -> None:
         """Look at one task; the fewer are `in_flight`, the sooner it is looked at again."""
         task = await self._ledger.get(task_id)
-        if task is None:
+        if task is None:  # an evicting Redis has lost it: a place that it kept would be taken for ever
+            await self._line.leave("", task_id)
             await self._ledger.agenda.look_at(task_id, time.time())  # which drops what is not there
         elif task.is_final:
             await self._endings.settle(task)

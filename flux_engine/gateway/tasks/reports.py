@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from flux_engine.errors import FluxError
 from flux_engine.gateway.task import COUNTS, Task, TaskError
@@ -12,6 +12,8 @@ from flux_engine.gateway.tasks.ledger.news import Advance, Ending
 from flux_engine.gateway.tasks.results import Adopted, files_json
 from flux_engine.queues.job_queue import Report
 from flux_engine.results.entry import CacheEntry
+
+MOST: Final = 1e9
 
 
 def news_of(update: Mapping[str, Any]) -> Advance | None:
@@ -88,4 +90,5 @@ def lost(task: Task) -> Ending:
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether the ledger can hold it: JSON as Python reads it has NaN and integers beyond every float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST

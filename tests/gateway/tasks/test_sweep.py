@@ -14,6 +14,7 @@ import pytest
 
 from flux_engine.cache.notices import Offer
 from flux_engine.cache.redis_link import RedisLink, RemoteServer
+from flux_engine.gateway.assembly import LEAST_IN_FLIGHT
 from flux_engine.gateway.limits.line import LineCounts
 from flux_engine.gateway.limits.manager import LEFT_OPEN_S, LimitsManager, LimitTerms
 from flux_engine.gateway.tasks.ledger.news import Ending
@@ -293,6 +294,50 @@ async def test_a_worker_tells_its_progress_through_redis(shared_redis: RedisProc
         await notices.ended(made["task_id"])
         gw.hand.finish(job)
         assert (await gw.until(made["task_id"], "completed"))["status"] == "completed"
+
+
+async def test_words_that_are_no_progress_are_passed_over(shared_redis: RedisProcess, tmp_path: Path) -> None:
+    pace = Pace(tick=0.02, least=3600.0, most=3600.0)
+    async with world(shared_redis.url, tmp_path, pace=pace) as gw:
+        made = await gw.create()
+        await gw.until_submitted(made["task_id"])
+        channel = gw.gateway.offers.notices.channel
+        for word in ("NaN", "Infinity", f"1{'0' * 400}", '"half"', "null", "true"):
+            notice = (
+                f'{{"task": "{made["task_id"]}", "progress": {{"progress": {word}, "eta_seconds": {word}, "seq": 1}}}}'
+            )
+            await gw.gateway.redis.publish(channel, notice)
+        await gw.gateway.offers.notices.progress(made["task_id"], {"stage": "denoising", "progress": 0.4, "seq": 2})
+        assert (await gw.until(made["task_id"], "processing"))["progress"] == 0.4
+
+
+async def test_tasks_that_redis_has_lost_keep_no_places(gw: World) -> None:
+    """A Redis that evicts keys without an expiry: as many lost tasks as may be in flight would stop the line."""
+    lost = [await gw.create() for _ in range(LEAST_IN_FLIGHT)]
+    for made in lost:
+        await gw.until_submitted(made["task_id"])
+        await gw.hand.take()
+    await gw.gateway.redis.delete(*(gw.gateway.ledger.keys.task(made["task_id"]) for made in lost))
+    made = await gw.create()
+    gw.hand.finish(await gw.hand.take())
+    assert (await gw.until(made["task_id"], "completed"))["status"] == "completed"
+
+
+async def test_a_task_that_cannot_be_read_stops_no_other(gw: World) -> None:
+    """As another version may have left it, with work reserved."""
+    redis, ledger = gw.gateway.redis, gw.gateway.ledger
+    broken, reserved = await gw.create(), f"{gw.gateway.settings.redis_root}:open"
+    await gw.hand.take()
+    await redis.hset(ledger.keys.task(broken["task_id"]), "files", "no JSON")
+    await redis.zadd(reserved, {broken["task_id"]: 0})
+
+    async def is_asked_for() -> bool:
+        return bool(await redis.zscore(reserved, broken["task_id"]))
+
+    await waiting.until(is_asked_for)
+    made = await gw.create()
+    gw.hand.finish(await gw.hand.take())
+    assert (await gw.until(made["task_id"], "completed"))["status"] == "completed"
 
 
 async def test_what_was_read_before_a_workers_word_tells_nothing_after_it(
