@@ -155,13 +155,21 @@ async def _until_final(request: Request, task: Task) -> Task:
     """The ended task. Raises Unavailable where the gateway stops; where the client hangs up the task is an orphan."""
     gateway = gateway_of(request)
     while not task.is_final:
-        task = await gateway.wait_until_final(task, seconds=LOOK_S)
+        task = await _known(gateway, await gateway.wait_until_final(task, seconds=LOOK_S))
         if not task.is_final and gateway.hub.is_closing:
             raise Unavailable("the gateway restarts; send the request again, which goes on with the same task")
         if not task.is_final and await request.is_disconnected():
             await gateway.ledger.orphan(task, until=time.time() + ORPHANED_S + 0.5)
             raise Unavailable("nobody waits for this answer")
     return task
+
+
+async def _known(gateway: Gateway, task: Task) -> Task:
+    """`task` as it stands. Raises Unavailable where Redis has lost it: it would be waited for without an end."""
+    known = task if task.is_final else await gateway.ledger.get(task.id)
+    if known is None:
+        raise Unavailable("nothing is known of this task any more; send the request again")
+    return known
 
 
 async def _images(gateway: Gateway, task: Task, asked: Asked, principal: Principal, *, base: str) -> dict[str, Any]:
@@ -198,7 +206,7 @@ async def _streamed(gateway: Gateway, task: Task, asked: Asked, base: str) -> As
     partials = PartialImages(asked, size=f"{parameters.get('width')}x{parameters.get('height')}")
     try:
         async with gateway.hub.watch(task.user, task.id) as watcher:
-            known = await gateway.ledger.get(task.id) or task
+            known = await _known(gateway, task)
             while not known.is_final and not watcher.is_closing:
                 if known.orphaned_at is not None:
                     await gateway.ledger.adopt(known)
@@ -208,7 +216,7 @@ async def _streamed(gateway: Gateway, task: Task, asked: Asked, base: str) -> As
                     partial = partials.event(_update(event), created=int(time.time()))
                     if partial is not None:
                         yield as_text(partial)
-                known = await gateway.ledger.get(task.id) or known
+                known = await _known(gateway, known)
         if not known.is_final:
             raise Unavailable("the gateway restarts; send the request again, which goes on with the same task")
         if known.status != "completed":

@@ -238,3 +238,16 @@ async def test_new_fields_are_taken_with_a_warning(gw: World, client: AsyncOpenA
     answer = await asking
     assert answer.model_extra is not None
     assert any("field_of_next_month" in warning for warning in answer.model_extra["warnings"])
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_task_that_redis_has_lost_is_waited_for_no_longer(is_streamed: bool, gw: World) -> None:
+    """A Redis without persistence was restarted: its client asks again, and gets another task."""
+    body = {"prompt": "a red sun", "size": "128x128", "stream": is_streamed}
+    asking = asyncio.create_task(gw.post("/v1/images/generations", json=body))
+    sent: Any = (await gw.hand.take()).payload["input"]
+    ledger = gw.gateway.ledger
+    await gw.gateway.redis.delete(ledger.keys.task(sent["gateway"]["task_id"]))
+    answer = await asking
+    assert "send the request again" in answer.text
+    assert is_streamed or (answer.status_code, answer.headers["x-should-retry"]) == (503, "true")
