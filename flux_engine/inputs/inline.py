@@ -37,8 +37,8 @@ def inline_bytes(text: str, *, max_bytes: int) -> bytes | None:
         head, _, text = _unquoted_scheme(text).partition(",")
         if not re.search(r";\s*base64\s*$", head, re.IGNORECASE):
             return _percent_encoded(text, max_bytes)
-    elif (head := _HEADLESS.match(text)) is not None:
-        text = text[head.end() :]
+    elif (headless := _HEADLESS.match(text)) is not None:
+        text = text[headless.end() :]
     plain = _plain_base64(text)
     if len(plain) * 3 // 4 > max_bytes:
         return None
