@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import copy_context
-from typing import Final, Generic, TypeVar
+from typing import TypeVar
 
 from flux_engine.errors import JobCancelled
 from flux_engine.generate.turns import Turn, Turns
@@ -99,19 +99,24 @@ class GpuThread:
     async def _run(self, work: Callable[[Cancellation], Result], turn: Turn) -> Result:
         cancellation, context = Cancellation(), copy_context()  # the log knows the job on this thread too
         loop = asyncio.get_running_loop()
-        due: asyncio.Future[_Handed[Result]] = loop.create_future()
+        told: asyncio.Future[Result] = loop.create_future()  # the outcome, as the loop knows it
+        outcome: Future[Result] | None = None
 
         def begin() -> None:
-            if not due.done():  # else the job was cancelled while it waited
-                due.set_result(_Handed(self._thread().submit(context.run, work, cancellation), loop))
+            nonlocal outcome
+            if not told.done():  # else the job was cancelled while it waited
+                outcome = self._thread().submit(context.run, work, cancellation)
+                outcome.add_done_callback(lambda ended: loop.call_soon_threadsafe(_tell, told, ended))
 
         turn.use(begin)
         try:
-            return await asyncio.shield((await due).told)
+            # Each job waits for one thing only, and from before it begins: so jobs wake up in the order of the device,
+            # however late the loop comes to it.
+            return await told
         except asyncio.CancelledError:
             cancellation.request()
-            if not due.cancelled() and not due.result().outcome.cancel():  # it has begun
-                await _ended(due.result().outcome)
+            if outcome is not None and not outcome.cancel():  # it has begun
+                await _ended(outcome)
             raise
 
     def _thread(self) -> ThreadPoolExecutor:
@@ -120,23 +125,17 @@ class GpuThread:
         return self._executor
 
 
-class _Handed(Generic[Result]):
-    """Work that the thread has: its outcome there, and as it is told to the loop.
-
-    The loop listens from the moment of handing over. If each job began to when it woke up, one that is done before
-    that, on a busy machine, would be told behind the next one.
-    """
-
-    def __init__(self, outcome: Future[Result], loop: asyncio.AbstractEventLoop) -> None:
-        self.outcome: Final = outcome
-        self.told: Final = asyncio.wrap_future(outcome, loop=loop)
-        self.told.add_done_callback(_noticed)
-
-
-def _noticed(outcome: asyncio.Future[Result]) -> None:
-    """Nobody awaits the end of a cancelled job; without this asyncio would report it as an error of its own."""
-    if not outcome.cancelled():
-        outcome.exception()
+def _tell(told: asyncio.Future[Result], outcome: Future[Result]) -> None:
+    """Hand `outcome` on, unless its job was cancelled and waits for it no more."""
+    if told.done():
+        return
+    if outcome.cancelled():
+        told.cancel()
+    elif (error := outcome.exception()) is not None:
+        told.set_exception(error)
+        told.exception()  # it is known, also where the job is cancelled before it wakes up
+    else:
+        told.set_result(outcome.result())
 
 
 async def _ended(future: Future[Result]) -> None:

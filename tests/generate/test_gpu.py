@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -69,6 +70,34 @@ async def test_what_is_done_first_is_told_first_however_late_the_loop_comes_to_i
         await running
     gpu.close()
     assert told == ["first", "second", "third"]
+
+
+async def test_the_shortest_work_is_told_in_its_order_too() -> None:
+    """It may be over before the call that handed it over goes on: threads change places here as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    gpu, told = GpuThread(), list[list[int]]()
+
+    async def run(number: int, turn: Turn, go: asyncio.Event) -> None:
+        await go.wait()
+        await gpu.run(lambda _: None, turn=turn)
+        told[-1].append(number)
+
+    try:
+        for _ in range(500):
+            told.append([])
+            starts = asyncio.Event(), asyncio.Event()  # the second is ready first, and waits for its turn
+            with gpu.turn() as first, gpu.turn() as second, gpu.turn() as third:
+                jobs = run(1, first, starts[1]), run(2, second, starts[0]), run(3, third, starts[0])
+                running = asyncio.gather(*jobs)
+                for start in starts:
+                    start.set()
+                    await asyncio.sleep(0)
+                await running
+    finally:
+        sys.setswitchinterval(before)
+    gpu.close()
+    assert told == [[1, 2, 3]] * 500
 
 
 async def test_an_error_reaches_the_caller_and_the_thread_goes_on() -> None:
