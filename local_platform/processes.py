@@ -131,7 +131,7 @@ class WorkerProcess:
             self._is_gone = True
             _signal_group(self.pid, signal.SIGKILL)
             self._guard.kill()
-            await self._guard.wait()
+        await self._guard.wait()  # by whoever waits: one that went on sooner might close the loop before it is reaped
         await self._reader
         return status
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from local_platform.processes import WorkerProcess
 from tests import waiting
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,19 @@ async def test_a_worker_and_its_children_end_with_a_starter_that_is_killed() -> 
     starter.kill()
     await starter.wait()
     await waiting.until(lambda: not any(_runs(one) for one in family))
+
+
+async def test_whoever_waits_for_a_worker_waits_for_all_of_it() -> None:
+    """Its guard too: a loop that is closed sooner leaves that behind."""
+    worker = await WorkerProcess.start("one", command=("sleep", "600"), environment={}, directory=ROOT)
+    mine = [child for child in psutil.Process().children() if str(worker.pid) in (str(child.pid), *child.cmdline())]
+    waits = [asyncio.create_task(worker.wait()) for _ in range(3)]
+    await asyncio.sleep(0)
+    worker.terminate()
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    assert [child for child in mine if child.is_running()] == []
+    await asyncio.gather(*waits)
+    assert len(mine) == 2
 
 
 def _runs(process: psutil.Process) -> bool:
