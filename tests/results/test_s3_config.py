@@ -12,7 +12,7 @@ from flux_engine.errors import InvalidInput, StorageFailed
 from flux_engine.results.bucket import BucketStore
 from flux_engine.results.s3_config import require_public_host, store_from_s3_config
 from flux_engine.results.store import object_key
-from tests.servers import ACCESS_KEY, QUICK, SECRET_KEY, S3Process, fetched
+from tests.servers import ACCESS_KEY, PATIENT, SECRET_KEY, S3Process, fetched
 
 GOOD = {
     "endpointUrl": "https://s3.eu-west-1.amazonaws.com",
@@ -64,7 +64,7 @@ async def test_an_endpoint_that_is_not_public_is_never_contacted(host: str) -> N
     with pytest.raises(InvalidInput, match="not public"):
         require_public_host(host, 443)
     literal = f"[{host}]" if ":" in host else host
-    store = store_from_s3_config(GOOD | {"endpointUrl": f"https://{literal}"}, url_expiry_s=3600, bounds=QUICK)
+    store = store_from_s3_config(GOOD | {"endpointUrl": f"https://{literal}"}, url_expiry_s=3600, bounds=PATIENT)
     with pytest.raises(InvalidInput, match="not public"):
         await store.put(b"x", key="flux/x.png", content_type="image/png")
     store.close()
@@ -121,7 +121,7 @@ async def test_a_name_that_turns_private_after_the_look_at_it_gets_nothing(monke
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     config = GOOD | {"endpointUrl": f"https://rebinding.example:{port}"}
-    store = store_from_s3_config(config, url_expiry_s=3600, bounds=QUICK)
+    store = store_from_s3_config(config, url_expiry_s=3600, bounds=PATIENT)
     with pytest.raises(StorageFailed, match="AddressRefused"):
         await store.put(b"x", key=object_key("flux", hashlib.sha256(b"x").hexdigest(), "png"), content_type="image/png")
     assert await received.get() == b""  # connected to, and left before a word was said
