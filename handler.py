@@ -111,6 +111,7 @@ def run_once(worker: Worker) -> None:
     async def handler(job: dict[str, Any]) -> dict[str, Any]:
         result = await worker.run(job)
         results.append(dict(result))  # the SDK takes `error` out of the dictionary it is handed
+        await worker.close()  # no other job comes
         return result
 
     try:

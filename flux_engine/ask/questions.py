@@ -84,7 +84,7 @@ class Questions:
             return await self._estimate(job, store)
         raise InvalidInput(f"`op` must be one of {', '.join(OPS)}; got {shown(op)}", field=ASKS)
 
-    async def note(self, job: ImageJob | VideoJob, timings: Mapping[str, float]) -> None:
+    def note(self, job: ImageJob | VideoJob, timings: Mapping[str, float]) -> None:
         """Keep what a job took that was made here, for the next estimate; of one that was enlarged it is not known how
         much the model did."""
         if isinstance(job, ImageJob) and job.upscale is not None:
@@ -94,7 +94,7 @@ class Questions:
         rows = {Shape.of(job).field(): asdict(Sample.of(job, timings, gpu=gpu))}
         if timings["load_ms"] >= MIN_LOAD_MS:
             rows[LOAD] = {"gpu": gpu, "load_s": timings["load_ms"] / 1000}
-        await self._cache.measurements.note(spec.id, rows)
+        self._cache.measurements.note(spec.id, rows)
 
     # ---------------------------------------------------------------------------------------------- capabilities
 

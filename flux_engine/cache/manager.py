@@ -93,6 +93,7 @@ class CacheManager:
     async def close(self) -> None:
         """Leave the server; an embedded one ends with its last worker."""
         await self._late.close()
+        await self.measurements.close()
         await self._link.close()
 
 

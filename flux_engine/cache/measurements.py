@@ -2,14 +2,17 @@
 
     flux:NAMESPACE:measured:SUBJECT      a hash: field -> a JSON list of rows, newest first
 
+    measurements.note("a/model", {"1024x1024": row})     # returns at once: no client waits for a measurement
+
 A subject has at most MAX_FIELDS fields; beyond that one goes at random. What rows hold is not looked at here. A server
 that does not answer is no measurement, never an error.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote
@@ -19,6 +22,7 @@ from flux_engine.cache.redis_link import CacheAway, RedisLink
 ROWS: Final = 9
 MAX_FIELDS: Final = 200
 KEPT_S: Final = 30 * 86_400
+LATER_S: Final = 0.1  # a job that comes at once is on the GPU by then, and waits for none of this
 
 # KEYS: subject. ARGV: rows kept, most fields, seconds kept, then a field and its new row, again and again.
 NOTE: Final = """
@@ -42,20 +46,24 @@ Rows = list[dict[str, Any]]
 
 
 class Measurements:
-    """The measurements of one namespace on one server."""
+    """The measurements of one namespace on one server, for one event loop."""
 
     def __init__(self, link: RedisLink, *, namespace: str) -> None:
         self._link = link
         self._root = f"flux:{quote(namespace, safe='', errors='backslashreplace')}:measured"
+        self._being_noted: set[asyncio.Task[None]] = set()
+        self._in_order = asyncio.Lock()  # calls at the same time have connections of their own
 
-    async def note(self, subject: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        """Add one row to each field named."""
+    def note(self, subject: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add one row to each field named, in the background; `read` and `close` wait for it."""
         fields = [part for field, row in rows.items() for part in (field, json.dumps(row, allow_nan=False))]
-        with suppress(CacheAway):
-            await self._link.eval(NOTE, [self._key(subject)], [ROWS, MAX_FIELDS, KEPT_S, *fields])
+        noting = asyncio.create_task(self._add(subject, fields), name=f"measurement of {subject}")
+        self._being_noted.add(noting)
+        noting.add_done_callback(self._being_noted.discard)
 
     async def read(self, subject: str) -> dict[str, Rows]:
         """The rows of every field; empty where nothing is known or the server is away."""
+        await self._all_noted()
         try:
             reply = await self._link.eval(READ, [self._key(subject)], [])
         except CacheAway:
@@ -63,6 +71,19 @@ class Measurements:
         parts = iter(reply)
         found = {field.decode(): _rows(raw) for field, raw in zip(parts, parts, strict=True)}
         return {field: rows for field, rows in found.items() if rows}
+
+    async def close(self) -> None:
+        """Wait for what is being noted: at most LATER_S and a call's time."""
+        await self._all_noted()
+
+    async def _all_noted(self) -> None:
+        await asyncio.gather(*self._being_noted, return_exceptions=True)
+
+    async def _add(self, subject: str, fields: Sequence[str]) -> None:
+        await asyncio.sleep(LATER_S)
+        async with self._in_order:
+            with suppress(CacheAway):
+                await self._link.eval(NOTE, [self._key(subject)], [ROWS, MAX_FIELDS, KEPT_S, *fields])
 
     def _key(self, subject: str) -> str:
         return f"{self._root}:{quote(subject, safe='')}"

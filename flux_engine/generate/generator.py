@@ -23,7 +23,6 @@ from flux_engine.generate.image import Generated, ImageGenerator, can_preview
 from flux_engine.generate.interruption import interruptible
 from flux_engine.generate.screening import NO_PREVIEW as NO_PREVIEW_BESIDE_FILTER
 from flux_engine.generate.screening import Screened, screened
-from flux_engine.generate.truncation import truncation_warnings
 from flux_engine.generate.turns import Turn
 from flux_engine.generate.video.film import Film, film
 from flux_engine.generate.video.generator import VideoGenerator, check_model
@@ -181,11 +180,7 @@ class Generator:
             video=made.data if isinstance(made, Film) else b"",
             thumbnail=made.thumbnail if isinstance(made, Film) else b"",
             enhanced_prompt=read.enhanced if read is not None else None,
-            warnings=(
-                *warnings,
-                *truncation_warnings(model.pipeline, model.spec, job, read=read),
-                *shown.warnings(),
-            ),
+            warnings=(*warnings, *made.warnings, *shown.warnings()),
             notes=notes,
         )
 

@@ -19,6 +19,7 @@ from flux_engine.generate.references import looked_at
 from flux_engine.generate.sampling import Sampler, Spent
 from flux_engine.generate.start import Start, start_of
 from flux_engine.generate.text import Embeddings, PromptEncoder
+from flux_engine.generate.truncation import truncation_warnings
 from flux_engine.inputs.fetcher import JobInputs
 from flux_engine.job.image import ImageJob
 from flux_engine.progress import Progress
@@ -37,6 +38,7 @@ class Generated:
     images: list[Image] = field(default_factory=list)
     spent: Spent = field(default_factory=Spent)
     prompt: ReadPrompt | None = None  # once it is read
+    warnings: list[str] = field(default_factory=list)
 
     def spent_ms(self) -> dict[str, float]:
         return self.spent.by_stage()
@@ -71,6 +73,7 @@ class ImageGenerator:
             prompt = read_prompt(model, job, looked_at(model.spec, inputs.pictures), check=cancellation.check)
             made.prompt = prompt
             embeddings = self._prompts.encode(model, job, prompt.text)
+            made.warnings += truncation_warnings(model.pipeline, model.spec, job, read=prompt)  # while a GPU encodes
             settle()
             made.spent.text_ms = (time.perf_counter() - began) * 1000
             cancellation.check()

@@ -6,7 +6,7 @@ offloaded would stay between two devices: there a cancellation waits for the end
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -40,5 +40,13 @@ def interruptible(model: LoadedModel, cancellation: Cancellation) -> Iterator[No
 def _blocks(pipeline: Any) -> list[Any]:
     transformer = pipeline.transformer
     repeated = getattr(transformer, "_orig_mod", transformer)._repeated_blocks
-    blocks = [module for module in transformer.modules() if type(module).__name__ in repeated]
-    return [*blocks, *pipeline.vae.decoder.up_blocks]
+    return [*_outermost(repeated, transformer), *pipeline.vae.decoder.up_blocks]
+
+
+def _outermost(names: Collection[str], module: Any) -> Iterator[Any]:
+    """The modules within `module` whose class is one of `names`, without a look into them: most of a model is there."""
+    for child in module.children():
+        if type(child).__name__ in names:
+            yield child
+        else:
+            yield from _outermost(names, child)

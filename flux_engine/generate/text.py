@@ -39,14 +39,15 @@ class PromptEncoder:
     def _encoded(self, model: LoadedModel, prompt: str, max_sequence_length: int) -> Embeddings:
         entries = self._by_pipeline.setdefault(model.pipeline, OrderedDict())
         key = (prompt, max_sequence_length)
-        if key not in entries:
-            encoded = _encode(model.pipeline, prompt, max_sequence_length)
-            entries[key] = {name: tensor.cpu() for name, tensor in encoded.items()}
-        entries.move_to_end(key)
+        if key in entries:
+            entries.move_to_end(key)
+            device = model.pipeline._execution_device  # diffusers looks at every module for it
+            return {name: tensor.to(device) for name, tensor in entries[key].items()}
+        encoded = _encode(model.pipeline, prompt, max_sequence_length)
+        entries[key] = {name: tensor.cpu() for name, tensor in encoded.items()}
         while len(entries) > self._capacity:
             entries.popitem(last=False)
-        device = model.pipeline._execution_device
-        return {name: tensor.to(device) for name, tensor in entries[key].items()}
+        return encoded
 
 
 def _encode(pipeline: Any, prompt: str, max_sequence_length: int) -> Embeddings:

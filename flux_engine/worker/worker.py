@@ -189,7 +189,8 @@ class Worker:
             run = await self._prepared(job, store, progress, clock, turn)  # 2 inputs
             job = run.job  # now in the shape of its picture
             async with self._cache.flight(run.lookup()) as flight:  # 3 reuse
-                progress.also_tell(flight.share_progress)
+                if job.cache:  # otherwise no twin waits for it
+                    progress.also_tell(flight.share_progress)
                 if flight.hit is not None:
                     finished = run.finished(await self._reused(run, flight, flight.hit))
                 else:
@@ -200,8 +201,8 @@ class Worker:
         account = account_of(job, finished, clock, reuse=reuse, gpu_price_per_hour=self._gpu_price_per_hour)
         result = await fitted(result_of(job, delivery, account), finished.files, job, store)
         if clock.gpu_s:
-            await self._questions.note(job, account.timings)
-        answer = await asyncio.to_thread(result.to_json) if result.inline else result.to_json()
+            self._questions.note(job, account.timings)
+        answer = result.to_json() if result.is_small() else await asyncio.to_thread(result.to_json)
         said = {"model": job.model, "ms": clock.total_ms(), "detail": "cached" if reuse.cached else None}
         log.info("job done", extra=said)
         return answer

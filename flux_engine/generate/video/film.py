@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from flux_engine.generate.sampling import Spent
 from flux_engine.generate.screening import screened_frames
+from flux_engine.generate.truncation import truncation_warnings
 from flux_engine.generate.video.generator import VideoGenerator
 from flux_engine.job.video import VideoJob
 from flux_engine.media.video import EncoderFailed, VideoEncoder, VideoSpec, thumbnail
@@ -34,6 +35,7 @@ class Film:
     thumbnail: bytes = b""
     encode_ms: float = 0.0  # frames waited that long for the encoder
     spent: Spent = field(default_factory=Spent)
+    warnings: list[str] = field(default_factory=list)
 
     def spent_ms(self) -> dict[str, float]:
         """By the names of the result's timings."""
@@ -52,7 +54,7 @@ def film(
 ) -> Film:
     """Make and encode the video of `job`. Raises JobCancelled, EncoderFailed, and InvalidInput for a model of
     another kind."""
-    made = Film()
+    made = Film(warnings=truncation_warnings(model.pipeline, model.spec, job))
     frames = generator.frames(model, job, progress, cancellation, spent=made.spent, first_frame=first_frame)
     with VideoEncoder(spec_of(job)) as encoder, _ended_by(cancellation, encoder):
         for frame in screened_frames(frames, job, content_filter):
