@@ -22,6 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Final
 
@@ -110,10 +111,11 @@ class Flight:
         task = self._task("completed", result=entry)
 
         async def tell() -> None:
-            if not self._lookup.use_cache or not self._slot:
-                await self._scripts.set_task(task)
-            else:
+            if self._lookup.use_cache and self._slot:
                 await self._scripts.complete(self._slot, self._token, entry=entry, task=task)
+                return
+            await self._late.settled()  # that the job has begun was said before
+            await self._scripts.set_task(task)
 
         is_remembered = True
         try:
@@ -127,7 +129,7 @@ class Flight:
 
     async def _enter(self) -> None:
         if not self._lookup.use_cache:
-            await self._scripts.set_task(self._task("processing"))
+            self._say(self._task("processing"))
             return
         self._slot = self._scripts.slot(await self._store_identity(), self._lookup.fingerprint)
         outcome = await self._acquire()
@@ -238,12 +240,19 @@ class Flight:
     async def _close(self, task: TaskStatus) -> None:
         """Free the lease, even if the job is cancelled once more meanwhile."""
         self._is_closed = True
+        if not self._lookup.use_cache:
+            self._say(task)
+            return
         await asyncio.shield(asyncio.ensure_future(self._let_go(task)))
+
+    def _say(self, task: TaskStatus) -> None:
+        """Write the status of a job without the cache: nobody waits for it, nor does the job."""
+        self._late.soon(partial(self._scripts.set_task, task))
 
     async def _let_go(self, task: TaskStatus) -> None:
         await self._stop_renewal()
         try:
-            if not self._lookup.use_cache or not self._slot:
+            if not self._slot:
                 await self._scripts.set_task(task)
             else:
                 await self._scripts.release(self._slot, self._token, task=task)

@@ -1,9 +1,11 @@
-"""What the server did not take when a job ended, written once it is back.
+"""What is written to the server while no job waits for it.
 
-late.insist(write)      # returns at once; `write` raises CacheAway for as long as the server is away
+    late.soon(write)        # returns at once; in the order of the calls, and once
+    late.insist(write)      # the same for what the server did not take when a job ended: again, once it is back
 
-For a minute: a server that restarts is back within seconds. What a killed worker takes along and what is made long
-before the server is back are for the volume (results/pending.py).
+`write` raises CacheAway where the server is away. `insist` goes on for a minute: a server that restarts is back within
+seconds. What a killed worker takes along and what is made long before the server is back are for the volume
+(results/pending.py).
 """
 
 from __future__ import annotations
@@ -25,6 +27,17 @@ class LateWrites:
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._in_order = asyncio.Lock()  # calls at the same time have connections of their own
+
+    def soon(self, write: Callable[[], Awaitable[None]]) -> None:
+        writing = asyncio.create_task(self._write(write), name="write to the cache")
+        self._under_way.add(writing)
+        writing.add_done_callback(self._under_way.discard)
+
+    async def settled(self) -> None:
+        """Wait for what was to be written soon."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
 
     def insist(self, write: Callable[[], Awaitable[None]]) -> None:
         waiting = asyncio.create_task(_insist(write), name="late write to the cache")
@@ -32,10 +45,16 @@ class LateWrites:
         waiting.add_done_callback(self._waiting.discard)
 
     async def close(self) -> None:
-        """What has not been written by now is not."""
+        """What the server has not taken by now is not written."""
+        await self.settled()
         for waiting in self._waiting:
             waiting.cancel()
         await asyncio.gather(*self._waiting, return_exceptions=True)
+
+    async def _write(self, write: Callable[[], Awaitable[None]]) -> None:
+        async with self._in_order:
+            with suppress(CacheAway):
+                await write()
 
 
 async def _insist(write: Callable[[], Awaitable[None]]) -> None:

@@ -85,6 +85,7 @@ class CacheManager:
 
     async def task_status(self, job_id: str) -> TaskStatus | None:
         """How far a job is; None where that is unknown, forgotten, or the server does not answer."""
+        await self._late.settled()
         try:
             return await self._scripts.task(job_id)
         except CacheAway:

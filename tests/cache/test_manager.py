@@ -502,6 +502,19 @@ async def test_the_status_of_a_task(cache: CacheManager, store: FolderStore) -> 
         assert done.started_at <= done.finished_at
 
 
+async def test_a_job_without_the_cache_waits_for_no_server(redis: RedisProcess, store: FolderStore) -> None:
+    cache = cache_at(redis.url, call_timeout_s=60)
+    assert await cache.task_status("job-1") is None  # connected
+    redis.freeze()
+    async with cache.flight(Lookup(ONE, job_id="job-1", store=store, use_cache=False)) as flight:
+        assert flight.warning is None
+    redis.thaw()
+    status = await cache.task_status("job-1")
+    assert status is not None
+    assert (status.status, status.result) == ("completed", None)
+    await cache.close()
+
+
 # ----------------------------------------------------------------------------------------- Redis is away
 
 
