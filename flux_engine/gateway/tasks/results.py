@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import io
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from PIL import Image
 
 from flux_engine.errors import Internal, StorageFailed
 from flux_engine.job.formats import CONTENT_TYPES
+from flux_engine.media.decode import DAMAGED
 from flux_engine.results.entry import CacheEntry, StoredFile
 from flux_engine.results.store import ResultStore, object_key, read_unless_gone
 
@@ -29,6 +31,8 @@ HELD_BYTES: Final = 64 * 1024**2  # the files read last: players ask for them in
 MAX_FILE_BYTES: Final = 256 * 1024**2
 DOWNLOAD_S: Final = 60.0
 BROKEN: Final = "the worker's result cannot be read; send the job again"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +122,15 @@ class Results:
         self._hold(key, data)
         return stored
 
-    async def _thumbnail(self, item: Mapping[str, Any], *, seed: int) -> StoredFile:
+    async def _thumbnail(self, item: Mapping[str, Any], *, seed: int) -> StoredFile | None:
+        """None where it is damaged: the video is there all the same."""
         data = await self._bytes_of(item)
-        with Image.open(io.BytesIO(data), formats=("WEBP",)) as picture:
-            width, height = picture.size
+        try:
+            with Image.open(io.BytesIO(data), formats=("WEBP",)) as picture:
+                width, height = picture.size
+        except DAMAGED:
+            log.warning("the thumbnail of a worker's video cannot be read and is left out")
+            return None
         sha256 = hashlib.sha256(data).hexdigest()
         key = object_key(self.store.prefix, sha256, "webp")
         await self.store.put(data, key=key, content_type="image/webp")
