@@ -14,6 +14,7 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
+from flux_engine.cache.redis_link import CacheAway
 from flux_engine.gateway.app import create_app
 from flux_engine.gateway.assembly import open_gateway
 from flux_engine.gateway.gateway import Gateway
@@ -32,15 +33,23 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = GatewaySettings.from_environment(os.environ)
         set_up_logs(settings.shared.log_level, as_json=not sys.stderr.isatty())
+        # The kernel ends process 1 only by a signal that it handles, and uvicorn does so once the gateway is open.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         asyncio.run(serve(settings))
     except (SettingsError, NotConfigured) as error:
-        sys.stderr.write(f"The gateway cannot start: {error}\n")
-        return 1
+        return _cannot_start(str(error))
+    except CacheAway as error:
+        return _cannot_start(f"Redis does not answer ({error}); start it first, or mend REDIS_URL")
     return 0
 
 
+def _cannot_start(why: str) -> int:
+    sys.stderr.write(f"The gateway cannot start: {why}\n")
+    return 1
+
+
 async def serve(settings: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SettingsError and NotConfigured."""
+    """Serve until SIGTERM or SIGINT. Raises SettingsError and NotConfigured; CacheAway where Redis does not come."""
     async with open_gateway(settings) as gateway:
         server = GatewayServer(config_of(settings, create_app(gateway)), gateway)
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises it again once it has served

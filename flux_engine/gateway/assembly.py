@@ -76,7 +76,7 @@ class _Opened:
 
 @asynccontextmanager
 async def open_gateway(settings: GatewaySettings, *, pace: Pace | None = None) -> AsyncIterator[Gateway]:
-    """Raises SettingsError and NotConfigured where it cannot start; RedisError where Redis does not come."""
+    """Raises SettingsError and NotConfigured where it cannot start; CacheAway where Redis does not come."""
     async with AsyncExitStack() as stack:
         opened = await _open(settings, stack)
         gateway = _assembled(settings, opened, pace or Pace())
