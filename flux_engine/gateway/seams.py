@@ -49,6 +49,10 @@ class Security(Protocol):
         """Whoever holds the key or token in `headers` (names in lower case). Raises Unauthorized and TooMany."""
         ...
 
+    async def is_still_good(self, headers: Mapping[str, str]) -> bool:
+        """Whether the key or token in `headers`, which was good, has not been revoked and has not expired."""
+        ...
+
     def require(self, principal: Principal, scope: Scope) -> None:
         """Raises Forbidden where the scope is missing."""
         ...

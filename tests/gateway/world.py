@@ -31,7 +31,7 @@ from flux_engine.gateway.assembly import open_gateway
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.seams import Scope
 from flux_engine.gateway.security.key_store import KeyStore
-from flux_engine.gateway.security.keys import mint
+from flux_engine.gateway.security.keys import key_id_of, mint
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.pace import Pace
@@ -187,6 +187,13 @@ class World:
             while (task := await self.gateway.ledger.get(task_id)) is None or not task.is_settled:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
+    async def revoke(self, headers: Mapping[str, str]) -> None:
+        """End the key in `headers`."""
+        key_id = key_id_of(headers["Authorization"].removeprefix("Bearer "))
+        assert key_id is not None
+        async with _key_store(self.gateway.settings) as keys:
+            assert await keys.revoke(key_id)
+
     async def key_of(self, user: str, scopes: frozenset[Scope] = BOTH) -> dict[str, str]:
         """Headers of another user."""
         key = await _minted(self.gateway.settings, user, scopes)
@@ -260,12 +267,18 @@ async def served(gateway: Gateway) -> AsyncIterator[str]:
 
 
 async def _minted(settings: GatewaySettings, user: str, scopes: frozenset[Scope]) -> str:
+    key, record = mint(user, scopes, expires_at=None)
+    async with _key_store(settings) as keys:
+        await keys.add(record)
+    return key.get_secret_value()
+
+
+@asynccontextmanager
+async def _key_store(settings: GatewaySettings) -> AsyncIterator[KeyStore]:
     url = settings.shared.redis_url
     assert url is not None
     link = RedisLink(RemoteServer(url.get_secret_value()))
     try:
-        key, record = mint(user, scopes, expires_at=None)
-        await KeyStore(link, root=settings.redis_root).add(record)
+        yield KeyStore(link, root=settings.redis_root)
     finally:
         await link.close()
-    return key.get_secret_value()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
@@ -84,19 +85,28 @@ class _Streaming(StreamingResponse):
     are no more than allowed; raises TooMany before anything is sent."""
 
     def __init__(
-        self, request: Request, parts: Callable[[Watcher], AsyncIterator[bytes]], *, user: str, task_id: str = ALL
+        self, request: Request, parts: Callable[[Watcher], AsyncGenerator[bytes]], *, user: str, task_id: str = ALL
     ) -> None:
         said = limit_headers(request) | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__((), media_type="text/event-stream", headers=said)
         self._gateway = gateway_of(request)
+        self._credentials = request.headers
         self._parts = parts
         self._watched = user, task_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         _check_streams(self._gateway, self._watched[0])
         async with self._gateway.hub.watch(*self._watched) as watcher:
-            self.body_iterator = self._parts(watcher)
+            self.body_iterator = self._while_let_in(self._parts(watcher))
             await super().__call__(scope, receive, send)
+
+    async def _while_let_in(self, parts: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+        """`parts` until the key is revoked or the token expires: who connects again is refused."""
+        async with aclosing(parts):
+            async for part in parts:
+                if not await self._gateway.security.is_still_good(self._credentials):
+                    return
+                yield part
 
 
 class _TaskStream:
@@ -109,7 +119,7 @@ class _TaskStream:
         self._after = after
         self._is_once = is_once
 
-    async def parts(self, watcher: Watcher) -> AsyncIterator[bytes]:
+    async def parts(self, watcher: Watcher) -> AsyncGenerator[bytes]:
         yield f"retry: {RETRY_MS}\n\n".encode()
         if self._after is None or self._is_once:
             self._after, snapshot, is_over = await self._snapshot()
@@ -158,7 +168,7 @@ class _UserStream:
         self._after = after
         self._is_once = is_once
 
-    async def parts(self, watcher: Watcher) -> AsyncIterator[bytes]:
+    async def parts(self, watcher: Watcher) -> AsyncGenerator[bytes]:
         yield f"retry: {RETRY_MS}\n\n".encode()
         hub = self._gateway.hub
         if self._after is None or self._is_once or await hub.has_dropped(self._user, after=self._after):

@@ -94,6 +94,17 @@ class SecurityManager:
         """Whoever holds the one credential in `headers`. Raises Unauthorized, TooMany and Unavailable."""
         return await self._opened(credential_in(headers), address)
 
+    async def is_still_good(self, headers: Mapping[str, str]) -> bool:
+        """Whether the credential in `headers`, which was good, has not been revoked and has not expired. Yes where that
+        cannot be told now."""
+        try:
+            await self._principal(credential_in(headers))
+        except TokenRefused:
+            return False
+        except Unavailable:
+            return True
+        return True
+
     async def exchange(self, headers: Mapping[str, str], *, address: str) -> IssuedToken:
         """A token with the scopes of the API key in `headers`.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from flux_engine.gateway.tasks.events import stream_id
 from flux_engine.gateway.tasks.ledger.lua import USER_EVENTS
@@ -189,3 +192,28 @@ async def test_a_reader_gets_all_that_is_kept(gw: World) -> None:
             seen = [(await anext(events)).id for _ in kept]
     assert seen == kept
     assert len(kept) >= USER_EVENTS
+
+
+@pytest.mark.parametrize("path", ["/events", "/task/{task_id}/events"])
+async def test_a_stream_ends_with_its_key(gw: World, path: str) -> None:
+    """At the next thing to be told: a key is believed for a second."""
+    made = await gw.create()
+    headers = await gw.key_of("ada")
+    async with stream(gw, path.format(task_id=made["task_id"]), **headers) as events:
+        assert (await anext(events)).name == "snapshot"
+        job = await gw.hand.take()
+        await gw.revoke(headers)
+
+        async def tell() -> None:
+            for seq in itertools.count(1):
+                gw.hand.progress(job, 0.5, seq=seq, step=seq % 2, total_steps=2)
+                await gw.gateway.sweep.look.at(made["task_id"])
+
+        telling = asyncio.create_task(tell())
+        try:
+            told = await rest(events)
+        finally:
+            telling.cancel()
+    assert "completed" not in [event.name for event in told]
+    assert (await gw.client.get("/events", headers=headers)).status_code == 401
+    assert (await gw.status(made["task_id"]))["status"] == "processing"
