@@ -67,13 +67,17 @@ class Dispatcher:
         self._wake.set()
 
     async def run(self) -> None:
+        is_away = False
         try:
             while True:
                 self._wake.clear()
                 try:
                     await self._hand_over_all()
+                    is_away = False
                 except (RedisError, CacheAway, OSError) as error:
-                    log.warning("line unreachable", extra={"detail": type(error).__name__})
+                    if not is_away:  # once, not at every tick
+                        log.warning("line unreachable", extra={"detail": type(error).__name__})
+                    is_away = True
                 try:
                     async with asyncio.timeout(TICK_S):
                         await self._wake.wait()
