@@ -30,7 +30,7 @@ from tests.servers import RedisProcess, fetched
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 JOB: Final = {"prompt": "a red sun on the left over a lake", "width": 256, "height": 256, "seed": 7, "preview": True}
-STEPS: Final = 40  # more than a second of them, so that a preview is due
+WATCHED: Final = JOB | {"steps": 50, "num_images": 4}  # over a second of steps on any machine: a preview is due
 SMALL: Final[dict[str, Any]] = {"prompt": "a red sun on the left, a lake", "size": "128x128"}
 TRACE: Final = "0af7651916cd43dd8448eb211c80319c"
 
@@ -93,7 +93,7 @@ async def events_of(gw: World, task_id: str) -> list[tuple[str, dict[str, Any]]]
 
 async def test_create_watch_fetch_again_delete(system: System) -> None:
     gw = system.gw
-    made = await gw.create(**JOB, steps=STEPS)
+    made = await gw.create(**WATCHED)
     told = await events_of(gw, made["task_id"])
     names = [name for name, _ in told]
     assert (names[0], names[-1]) == ("snapshot", "completed")
@@ -109,7 +109,7 @@ async def test_create_watch_fetch_again_delete(system: System) -> None:
     assert hashlib.sha256(answer.content).hexdigest() == image["sha256"]
     assert (opened(answer.content).size, answer.headers["content-type"]) == ((256, 256), "image/png")
 
-    answer = await gw.post(f"/task/{made['task_id']}/again", json={"seed": 8, "steps": 2})
+    answer = await gw.post(f"/task/{made['task_id']}/again", json={"seed": 8, "steps": 2, "num_images": 1})
     second = answer.json()
     assert (answer.status_code, second["again_of"], second["seed"]) == (202, made["task_id"], 8)
     assert (await gw.until(second["task_id"], "completed", "failed"))["status"] == "completed"
@@ -221,7 +221,7 @@ async def test_the_same_prompt_with_all_workers_stopped(system: System) -> None:
     gw, jobs = system.gw, len(system.gw.platform.endpoint.queue.jobs)
     for worker in system.pool.workers:
         await worker.kill()
-    answer = await gw.post("/generate-image", json=JOB | {"steps": STEPS, "height": 256, "width": 256})
+    answer = await gw.post("/generate-image", json=WATCHED | {"height": 256, "width": 256})
     said = answer.json()
     assert (answer.status_code, said["status"], said["cached"], said["work_used"]) == (200, "completed", True, 0)
     assert "total;dur=" in answer.headers["server-timing"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import pytest_asyncio
@@ -22,6 +23,7 @@ from local_platform.job import Job, Status
 from local_platform.server import Platform
 from tests.runpod.pool import LoggedPool
 from tests.servers import ACCESS_KEY, SECRET_KEY, RedisProcess, S3Process, fetched
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -73,6 +75,15 @@ def picture(job: Job) -> bytes:
     return data
 
 
+def signed_at(url: str) -> str:
+    (moment,) = parse_qs(urlsplit(url).query)["X-Amz-Date"]
+    return moment
+
+
+def second_of_clock() -> str:
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
 async def aged(redis: RedisProcess, by: timedelta) -> None:
     """Make every cached result older."""
     async with Redis.from_url(redis.url) as client:
@@ -87,6 +98,7 @@ async def test_a_worker_that_has_just_started_answers_from_the_cache_without_tor
     first: Any = made.result["output"]
     assert first["cached"] is False
     await aged(live.redis, timedelta(hours=1))
+    await until(lambda: second_of_clock() > signed_at(first["images"][0]["url"]))  # signatures know no shorter time
 
     fresh = await live.pool.replace(live.pool.workers[-1])
     again = await live.run()
