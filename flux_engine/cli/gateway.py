@@ -33,8 +33,6 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = GatewaySettings.from_environment(os.environ)
         set_up_logs(settings.shared.log_level, as_json=not sys.stderr.isatty())
-        # The kernel ends process 1 only by a signal that it handles, and uvicorn does so once the gateway is open.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         asyncio.run(serve(settings))
     except (SettingsError, NotConfigured) as error:
         return _cannot_start(str(error))
