@@ -90,8 +90,7 @@ class Gateway:
                 known = await self.ledger.get(task.id)
                 if known is None:
                     return task
-                if known.orphaned_at is not None and not known.is_final:
-                    await self.ledger.adopt(known)
+                await self.ledger.adopt(known)
                 left_s = deadline - time.monotonic()
                 if known.is_final or left_s <= 0 or watcher.is_closing:
                     return known

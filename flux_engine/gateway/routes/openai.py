@@ -140,8 +140,7 @@ async def _answered(request: Request, principal: Principal, asked: Asked, *, rou
     except Refused as refused:
         raise as_openai(refused) from None
     task = accepted.task
-    if accepted.is_replayed and not task.is_final:
-        await gateway.ledger.adopt(task)
+    await gateway.ledger.adopt(task)
     headers = _headers(request, accepted)
     if asked.wishes.is_streamed:
         parts = _streamed(gateway, task, asked, base_url(request))
@@ -208,8 +207,7 @@ async def _streamed(gateway: Gateway, task: Task, asked: Asked, base: str) -> As
         async with gateway.hub.watch(task.user, task.id) as watcher:
             known = await _known(gateway, task)
             while not known.is_final and not watcher.is_closing:
-                if known.orphaned_at is not None:
-                    await gateway.ledger.adopt(known)
+                await gateway.ledger.adopt(known)
                 if not await watcher.wait(COMMENT_EVERY_S):
                     yield ": still here\n\n"
                 for event in watcher.take():

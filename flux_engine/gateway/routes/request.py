@@ -50,8 +50,7 @@ async def own_task(request: Request, task_id: str, principal: Principal) -> Task
     task = await ledger.own(task_id, principal.user) if TASK_ID.fullmatch(task_id) else None
     if task is None:
         raise NotFound(NO_SUCH_TASK)
-    if task.orphaned_at is not None and not task.is_final:
-        await ledger.adopt(task)
+    await ledger.adopt(task)
     return task
 
 

@@ -16,6 +16,8 @@ import pytest
 from openai import AsyncOpenAI
 from PIL import Image
 
+from flux_engine.gateway.task import Task
+from flux_engine.gateway.tasks.ledger.ledger import ORPHANED
 from flux_engine.gateway.tasks.look import ORPHANED_S
 from tests.gateway.world import World, failure, picture, result_of
 from tests.waiting import until
@@ -123,24 +125,44 @@ async def test_a_task_that_somebody_waits_for_is_no_orphan(way: str, gw: World) 
     first = asyncio.create_task(_held(gw, "POST", "/v1/images/generations", **repeat))
     await gw.hand.take()
     (task_id,) = [task["task_id"] for task in (await gw.get("/tasks")).json()["tasks"]]
-
-    async def is_orphan(expected: bool) -> bool:
-        task = await gw.gateway.ledger.get(task_id)
-        assert task is not None
-        return (task.orphaned_at is not None) == expected
-
     await _ended(first)
-    await until(lambda: is_orphan(True))
+    await until(lambda: _is(_is_orphan(gw, task_id), True))
     paths = {"events": f"/task/{task_id}/events", "result": f"/task/{task_id}/result?wait=60"}
     waits = _held(gw, "GET", paths[way]) if way in paths else _held(gw, "POST", "/v1/images/generations", **repeat)
     second = asyncio.create_task(waits)
     await until(lambda: gw.gateway.hub.count("ada") == 1)
-    await until(lambda: is_orphan(False))
+    await until(lambda: _is(_is_orphan(gw, task_id), False))
     task = await gw.gateway.ledger.get(task_id)
     assert task is not None
     await gw.gateway.ledger.orphan(task, until=time.time() + ORPHANED_S)
-    await until(lambda: is_orphan(False))
+    await until(lambda: _is(_is_orphan(gw, task_id), False))
     await _ended(second)
+
+
+async def test_a_stream_that_has_just_begun_makes_its_task_no_orphan(
+    gw: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other client's end comes while the first snapshot is read."""
+    made = await gw.create()
+    await gw.hand.take()
+    ledger, snapshot = gw.gateway.ledger, gw.gateway.hub.snapshot
+    async with gw.gateway.hub.watch("ada", made["task_id"]) as watcher:
+
+        async def interrupted(task_id: str) -> tuple[str, Task | None]:
+            seen = await snapshot(task_id)
+            assert seen[1] is not None
+            watcher.take()
+            await ledger.orphan(seen[1], until=time.time() + ORPHANED_S)
+            while not any(event.kind == ORPHANED for event in watcher.take()):
+                await watcher.wait(60)
+            return seen
+
+        monkeypatch.setattr(gw.gateway.hub, "snapshot", interrupted)
+        async with gw.client.stream("GET", f"/task/{made['task_id']}/events") as answer:
+            told = answer.aiter_lines()
+            while not (await anext(told)).startswith("event: snapshot"):
+                pass
+            await until(lambda: _is(_is_orphan(gw, made["task_id"]), False))
 
 
 async def test_a_task_that_nobody_waits_for_ends_and_is_cancelled_in_time(gw: World) -> None:
@@ -163,8 +185,14 @@ async def test_a_task_that_nobody_waits_for_ends_and_is_cancelled_in_time(gw: Wo
     await until(lambda: _is(status_of(runs), "cancelled"))
 
 
-async def _is(asked: Awaitable[str], expected: str) -> bool:
+async def _is(asked: Awaitable[object], expected: object) -> bool:
     return await asked == expected
+
+
+async def _is_orphan(gw: World, task_id: str) -> bool:
+    task = await gw.gateway.ledger.get(task_id)
+    assert task is not None
+    return task.orphaned_at is not None
 
 
 async def _ended(asking: asyncio.Task[None]) -> None:

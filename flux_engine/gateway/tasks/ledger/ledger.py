@@ -143,8 +143,9 @@ class Ledger(LedgerReader):
         )
 
     async def adopt(self, task: Task) -> None:
-        """Somebody waits for it again."""
-        await self._redis.hdel(self.keys.task(task.id), "orphaned_at")
+        """Somebody waits for it: where it is an orphan it is none any more."""
+        if task.orphaned_at is not None and not task.is_final:
+            await self._redis.hdel(self.keys.task(task.id), "orphaned_at")
 
     async def purge_at_end(self, task: Task) -> None:
         """Its files go as soon as it has ended."""
