@@ -1,6 +1,6 @@
 """What is written to the server while no job waits for it.
 
-    late.soon(write)        # returns at once; in the order of the calls, and once
+    late.soon(write)        # returns at once; each once, in the order of calls with the same delay
     late.insist(write)      # the same for what the server did not take when a job ended: again, once it is back
 
 `write` raises CacheAway where the server is away. `insist` goes on for a minute: a server that restarts is back within
@@ -30,8 +30,8 @@ class LateWrites:
         self._under_way: set[asyncio.Task[None]] = set()
         self._in_order = asyncio.Lock()  # calls at the same time have connections of their own
 
-    def soon(self, write: Callable[[], Awaitable[None]]) -> None:
-        writing = asyncio.create_task(self._write(write), name="write to the cache")
+    def soon(self, write: Callable[[], Awaitable[None]], *, delay_s: float = 0.0) -> None:
+        writing = asyncio.create_task(self._write(write, delay_s), name="write to the cache")
         self._under_way.add(writing)
         writing.add_done_callback(self._under_way.discard)
 
@@ -51,7 +51,8 @@ class LateWrites:
             waiting.cancel()
         await asyncio.gather(*self._waiting, return_exceptions=True)
 
-    async def _write(self, write: Callable[[], Awaitable[None]]) -> None:
+    async def _write(self, write: Callable[[], Awaitable[None]], delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
         async with self._in_order:
             with suppress(CacheAway):
                 await write()

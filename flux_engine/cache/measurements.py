@@ -10,13 +10,13 @@ that does not answer is no measurement, never an error.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
+from flux_engine.cache.late import LateWrites
 from flux_engine.cache.redis_link import CacheAway, RedisLink
 
 ROWS: Final = 9
@@ -51,19 +51,16 @@ class Measurements:
     def __init__(self, link: RedisLink, *, namespace: str) -> None:
         self._link = link
         self._root = f"flux:{quote(namespace, safe='', errors='backslashreplace')}:measured"
-        self._being_noted: set[asyncio.Task[None]] = set()
-        self._in_order = asyncio.Lock()  # calls at the same time have connections of their own
+        self._late = LateWrites()
 
     def note(self, subject: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
         """Add one row to each field named, in the background; `read` and `close` wait for it."""
         fields = [part for field, row in rows.items() for part in (field, json.dumps(row, allow_nan=False))]
-        noting = asyncio.create_task(self._add(subject, fields), name=f"measurement of {subject}")
-        self._being_noted.add(noting)
-        noting.add_done_callback(self._being_noted.discard)
+        self._late.soon(partial(self._add, subject, fields), delay_s=LATER_S)
 
     async def read(self, subject: str) -> dict[str, Rows]:
         """The rows of every field; empty where nothing is known or the server is away."""
-        await self._all_noted()
+        await self._late.settled()
         try:
             reply = await self._link.eval(READ, [self._key(subject)], [])
         except CacheAway:
@@ -74,16 +71,10 @@ class Measurements:
 
     async def close(self) -> None:
         """Wait for what is being noted: at most LATER_S and a call's time."""
-        await self._all_noted()
-
-    async def _all_noted(self) -> None:
-        await asyncio.gather(*self._being_noted, return_exceptions=True)
+        await self._late.close()
 
     async def _add(self, subject: str, fields: Sequence[str]) -> None:
-        await asyncio.sleep(LATER_S)
-        async with self._in_order:
-            with suppress(CacheAway):
-                await self._link.eval(NOTE, [self._key(subject)], [ROWS, MAX_FIELDS, KEPT_S, *fields])
+        await self._link.eval(NOTE, [self._key(subject)], [ROWS, MAX_FIELDS, KEPT_S, *fields])
 
     def _key(self, subject: str) -> str:
         return f"{self._root}:{quote(subject, safe='')}"
