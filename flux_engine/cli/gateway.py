@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = GatewaySettings.from_environment(os.environ)
         set_up_logs(settings.shared.log_level, as_json=not sys.stderr.isatty())
+        signal.signal(signal.SIGTERM, _end_at_once)
         asyncio.run(serve(settings))
     except (SettingsError, NotConfigured) as error:
         return _cannot_start(str(error))
@@ -44,6 +45,12 @@ def main(arguments: Sequence[str]) -> int:
 def _cannot_start(why: str) -> int:
     sys.stderr.write(f"The gateway cannot start: {why}\n")
     return 1
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    """While the gateway opens: what the signal does by default, which the kernel keeps from process 1. An exception
+    would have to find its way out of the event loop, where a library may swallow it."""
+    os._exit(128 + number)
 
 
 async def serve(settings: GatewaySettings) -> None:
