@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from flux_engine.errors import FluxError, InvalidInput, StorageFailed
 from flux_engine.results.bucket_address import Bucket, TimeBounds
-from flux_engine.results.store import Link, identity_of, is_content
+from flux_engine.results.store import Link, identity_of, is_content, object_key
 from flux_engine.units import MIB
 
 if TYPE_CHECKING:
@@ -84,6 +84,10 @@ class BucketStore:
     async def warm(self) -> None:
         """Import boto3, load its description of S3 and check the endpoint now, so that no result waits for them."""
         await self._run("set up", self._connected, self._bounds.lookup_s)
+
+    async def probe(self) -> None:
+        """Whether the bucket answers. What it would refuse of a file is tried at a worker's start (trial.py)."""
+        await self.exists(object_key(self.prefix, "0" * 64, "png"), size=1)
 
     async def put(self, data: bytes, *, key: str, content_type: str) -> None:
         await self._run("accept the result", lambda: self._upload(data, key, content_type), self._bounds.upload_s)

@@ -17,6 +17,7 @@ from flux_engine.results.store import OBJECT_KEY, Link, identity_of, is_content
 
 PRUNE_EVERY_S: Final = 60.0
 PARTIAL_MAX_AGE_S: Final = 3600.0
+PROBE_BYTES: Final = 1024**2  # a picture's size: a full disk may still take a few bytes
 _PARTIAL: Final = re.compile(r"\.[0-9a-f]{32}\.partial")
 _STORED: Final = re.compile(rf"{SHA256}\.[a-z0-9]{{1,8}}")  # object_key
 
@@ -50,6 +51,9 @@ class FolderStore:
 
     async def warm(self) -> None:
         """Nothing to prepare."""
+
+    async def probe(self) -> None:
+        await asyncio.to_thread(self._try)
 
     async def put(self, data: bytes, *, key: str, content_type: str) -> None:
         await asyncio.to_thread(self._write, self._path(key), data)
@@ -108,6 +112,17 @@ class FolderStore:
         if self._max_bytes is not None and time.monotonic() - self._pruned_at >= PRUNE_EVERY_S:
             self._pruned_at = time.monotonic()
             make_room(self._folder, self._max_bytes)
+
+    def _try(self) -> None:
+        partial = self._folder / f".{uuid.uuid4().hex}.partial"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_durably(partial, bytes(PROBE_BYTES))
+        except OSError as error:
+            raise _not_written(error) from error
+        finally:
+            with suppress(OSError):
+                partial.unlink()
 
     def _read(self, path: Path, size: int, sha256: str) -> bytes:
         with path.open("rb") as file:

@@ -64,6 +64,10 @@ class ResultStore(Protocol):
         """
         ...
 
+    async def probe(self) -> None:
+        """Whether a file could be stored now, without leaving one. Raises StorageFailed where none could."""
+        ...
+
     async def put(self, data: bytes, *, key: str, content_type: str) -> None:
         """Store one file whole, or raise StorageFailed."""
         ...

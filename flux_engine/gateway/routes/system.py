@@ -18,7 +18,6 @@ from flux_engine.gateway.problems import NotFound
 from flux_engine.gateway.routes.document import answer, problems
 from flux_engine.gateway.routes.request import NO_SUCH_TASK, TASK_ID, caller, gateway_of
 from flux_engine.gateway.watching.metrics import MEDIA_TYPE
-from flux_engine.results.store import object_key
 
 router: Final = APIRouter(tags=["system"])
 CHECK_S: Final = 3.0
@@ -113,8 +112,9 @@ async def _queue(gateway: Gateway) -> str:
 async def _storage(gateway: Gateway) -> str:
     try:
         async with asyncio.timeout(CHECK_S):
-            store = gateway.results.store
-            await store.exists(object_key(store.prefix, "0" * 64, "png"), size=1)
-    except (StorageFailed, OSError, TimeoutError):
+            await gateway.results.store.probe()
+    except StorageFailed:
+        return "takes no files"
+    except TimeoutError:
         return "does not answer"
     return "ok"

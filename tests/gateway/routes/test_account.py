@@ -107,6 +107,17 @@ async def test_ready_says_which_part_is_missing(redis: RedisProcess, tmp_path: P
         redis.start()
 
 
+async def test_a_folder_that_takes_no_files_is_no_storage(shared_redis: RedisProcess, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    async with world(shared_redis.url, tmp_path) as gw:
+        assert (await gw.get("/readyz")).json()["checks"]["storage"] == "ok"
+        assert not list(folder.iterdir())
+        folder.rmdir()
+        folder.write_bytes(b"")
+        missing = await gw.get("/readyz")
+        assert (missing.status_code, missing.json()["checks"]["storage"]) == (503, "takes no files")
+
+
 async def test_an_endpoint_that_is_gone_is_a_queue_that_does_not_answer(
     shared_redis: RedisProcess, tmp_path: Path
 ) -> None:
