@@ -104,9 +104,9 @@ def parcel_store(settings: CelerySettings) -> ResultStore | None:
     return None
 
 
-def queue_named(base: str, model: object) -> str:
+def queue_named(base: str, model: str | None) -> str:
     """The queue of one model: `flux.flux-1-dev` for FLUX.1-dev or black-forest-labs/FLUX.1-dev."""
-    if not isinstance(model, str) or not model:
+    if model is None:
         return base
     slug = re.sub(r"[^a-z0-9]+", "-", model.rsplit("/", 1)[-1].lower()).strip("-")
     return f"{base}.{slug}" if slug else base
@@ -128,8 +128,9 @@ class CeleryQueue:
         self._counted: dict[str, tuple[float, int]] = {}  # by queue: when, and how many messages it held
 
     async def submit(self, job: QueuedJob) -> str:
-        base, per_model = self._settings.celery_queue, self._settings.celery_queue_per_model
-        queue = queue_named(base, job.input.get("model")) if per_model else base
+        queue = self._settings.celery_queue
+        if self._settings.celery_queue_per_model:
+            queue = queue_named(queue, job.model)
         priority = PRIORITIES[job.priority]
         line = f"{queue}:{priority}"
         ticket = f"{line}:{job.id}:{uuid.uuid4().hex[:8]}"

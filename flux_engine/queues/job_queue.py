@@ -37,6 +37,7 @@ class QueuedJob:
 
     id: str
     input: Mapping[str, Any]
+    model: str | None = None  # the model's own name, where the client named one in whatever way
     request_id: str = ""
     traceparent: str = ""
     webhook: str | None = None  # the queue posts here when the job has ended

@@ -55,8 +55,7 @@ def test_a_switch_is_written_as_the_page_of_settings_has_it(written: str, read: 
         ("../../etc", "flux.etc"),
         ("", "flux"),
         (None, "flux"),
-        (7, "flux"),
     ],
 )
-def test_a_queue_for_each_model(model: object, queue: str) -> None:
+def test_a_queue_for_each_model(model: str | None, queue: str) -> None:
     assert queue_named("flux", model) == queue

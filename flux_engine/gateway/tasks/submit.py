@@ -25,6 +25,7 @@ from flux_engine.gateway.task import Task, TaskError
 from flux_engine.gateway.tasks.kept import KeptInputs
 from flux_engine.gateway.tasks.ledger.ledger import Ledger
 from flux_engine.gateway.tasks.ledger.news import Ending
+from flux_engine.job.written.aliases import ALIASES
 from flux_engine.queues.job_queue import JobQueue, QueueAway, QueuedJob, QueueRefused
 
 AT_ONCE: Final = 32
@@ -176,6 +177,7 @@ class Dispatcher:
         return QueuedJob(
             id=task.id,
             input=job_input,
+            model=task.model if any(ALIASES.get(name, name) == "model" for name in job_input) else None,
             request_id=task.request_id,
             traceparent=task.traceparent,
             webhook=None if url is None else url + self.hook_path(task.id),

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from flux_engine.gateway.seams import Turn
 from flux_engine.gateway.tasks.submit import Dispatcher
 from tests import waiting
+from tests.gateway.world import world
+from tests.servers import RedisProcess
 
 
 class Turns:
@@ -69,3 +74,16 @@ async def test_nor_does_whoever_has_none_left_in_flight_since_the_last_turn() ->
 async def test_firsts_of_others_wait_for_nobody() -> None:
     turns = Turn("eve", "e", is_first=True), Turn("bob", "b", is_first=True), Turn("cat", "c", is_first=True)
     assert await _order("e", *turns) == ["b", "c", "e"]
+
+
+@pytest.mark.parametrize(
+    ("named", "queue"),
+    [({"model": "flux-tiny"}, "flux.flux-tiny"), ({"model_id": "FLUX-Tiny"}, "flux.flux-tiny"), ({}, "flux")],
+)
+async def test_a_model_has_one_queue_however_it_is_named(
+    named: dict[str, str], queue: str, shared_redis: RedisProcess, tmp_path: Path
+) -> None:
+    async with world(shared_redis.url, tmp_path, QUEUE="celery", CELERY_QUEUE_PER_MODEL="true") as gw:
+        task = await gw.until_submitted((await gw.create(**named))["task_id"])
+        assert task.ticket is not None
+        assert task.ticket.split(":")[0] == queue
