@@ -11,6 +11,8 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
+from jsonschema import Draft202012Validator
 from PIL import Image
 
 from flux_engine.gateway.app import openapi_document
@@ -60,6 +62,25 @@ async def test_what_a_task_and_a_refusal_say_is_in_the_document(gw: World) -> No
     assert (refused.status_code, limited.status_code) == (422, 429)
     for answer in (refused, limited):
         assert answer.json().keys() <= PROBLEM["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generate-video", {"prompt": "dawn", "num_frames": 3}),
+        ("/generate-video", {"keyframes": [{"frame": 0, "prompt": "dawn"}], "num_frames": 3}),
+        ("/estimate", {"prompt": "dawn"}),
+        ("/estimate", {"type": "video", "keyframes": [{"frame": 0, "prompt": "dawn"}], "fps": 8}),
+    ],
+)
+async def test_what_is_taken_is_allowed_by_the_document(path: str, body: dict[str, object], gw: World) -> None:
+    """And each is refused by both without its words."""
+    described = openapi_document()["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    words = next(name for name in ("keyframes", "prompt") if name in body)
+    wordless = {name: value for name, value in body.items() if name != words}
+    for sent, is_taken in ((body, True), (wordless, False)):
+        assert Draft202012Validator(described).is_valid(sent) == is_taken
+        assert (await gw.post(path, json=sent)).is_success == is_taken
 
 
 async def test_a_store_that_is_away_is_an_answer_in_the_document(gw: World) -> None:

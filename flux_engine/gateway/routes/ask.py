@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from flux_engine.gateway.routes.answer import limit_headers
-from flux_engine.gateway.routes.document import answer, job_body, problems
+from flux_engine.gateway.routes.document import answer, any_job_body, problems
 from flux_engine.gateway.routes.request import caller, gateway_of, json_body, split_extras
 
 router: Final = APIRouter(tags=["ask"])
@@ -24,7 +24,7 @@ async def capabilities(request: Request) -> JSONResponse:
 @router.post(
     "/estimate",
     responses={200: answer("What the job would take", {"type": "object"}), **problems(400, 413, 415, 422)},
-    openapi_extra=job_body("image"),
+    openapi_extra=any_job_body(),
 )
 async def estimate(request: Request) -> JSONResponse:
     """Work, seconds warm and cold, money where prices are set, and whether the cache has it. Makes nothing."""

@@ -161,16 +161,34 @@ def with_credentials(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def job_body(kind: Literal["image", "video"]) -> dict[str, Any]:
-    """The request body of a job, from the declaration that it is parsed by."""
+    """The request body of a job."""
+    job = _job(kind)
+    job["properties"] |= EXTRAS
+    return json_request(job)
+
+
+def any_job_body() -> dict[str, Any]:
+    """The request body of a question about a job of either kind. It is a picture where nothing says what it is."""
+    image, video = _job("image"), _job("video")
+    image["properties"]["type"] = {"const": "image"}
+    video["properties"]["type"] = {"const": "video"}
+    video["required"] = ["type"]
+    return json_request({"anyOf": [image, video]})
+
+
+def _job(kind: Literal["image", "video"]) -> dict[str, Any]:
+    """The schema of a job, from the declaration that it is parsed by."""
     schema = (ImageFields if kind == "image" else VideoFields).model_json_schema()
     forms = forms_of_images() if kind == "image" else {}
     fields = {
         name: field | _nullable(forms[name]) if name in forms else field
         for name, field in schema["properties"].items()
         if name not in WITHOUT
-    } | EXTRAS
-    body = {"type": "object", "required": ["prompt"], "properties": _plain(fields, schema.get("$defs", {}))}
-    return json_request(body)
+    }
+    needed: dict[str, Any] = {"required": ["prompt"]}
+    if kind == "video":
+        needed = {"anyOf": [needed, {"required": ["keyframes"]}]}
+    return {"type": "object", **needed, "properties": _plain(fields, schema.get("$defs", {}))}
 
 
 def _nullable(form: dict[str, Any]) -> dict[str, Any]:
