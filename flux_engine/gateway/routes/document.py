@@ -168,12 +168,15 @@ def job_body(kind: Literal["image", "video"]) -> dict[str, Any]:
 
 
 def any_job_body() -> dict[str, Any]:
-    """The request body of a question about a job of either kind. It is a picture where nothing says what it is."""
+    """The request body of a question about a job of either kind."""
     image, video = _job("image"), _job("video")
-    image["properties"]["type"] = {"const": "image"}
-    video["properties"]["type"] = {"const": "video"}
-    video["required"] = ["type"]
-    return json_request({"anyOf": [image, video]})
+    forms = {
+        name: [job["properties"][name] for job in (image, video) if name in job["properties"]]
+        for name in image["properties"] | video["properties"]
+    }
+    fields = {name: form[0] if form[0] == form[-1] else {"anyOf": form} for name, form in forms.items()}
+    fields["type"] = {"enum": ["image", "video"], "description": "By default a video where a field of videos is given"}
+    return json_request(video | {"properties": fields | EXTRAS})
 
 
 def _job(kind: Literal["image", "video"]) -> dict[str, Any]:
