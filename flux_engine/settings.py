@@ -91,8 +91,9 @@ def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def _redis_url(value: SecretStr) -> SecretStr:
-    """One that redis-py can use: its own parser takes a password for a port where it is not percent-encoded."""
+def usable_redis_url(value: SecretStr) -> SecretStr:
+    """`value`, or ValueError where redis-py cannot use it: its own parser takes a password for a port where it is not
+    percent-encoded."""
     from redis.asyncio import ConnectionPool  # takes a while, and only where it is set
     from redis.exceptions import RedisError
 
@@ -190,7 +191,7 @@ class Settings(BaseModel):
     url_expiry_seconds: int = Field(86_400, ge=60, le=604_800, description="How long a presigned URL works")
     output_dir: Folder = Field(Path("outputs"), description="Where local runs write their files")
 
-    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
+    redis_url: Annotated[SecretStr, AfterValidator(usable_redis_url)] | None = Field(
         None, description="Result cache; without it an embedded server is started"
     )
     cache_ttl_seconds: int = Field(604_800, ge=1, le=A_DECADE_S, description="How long a result can be reused")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from flux_engine.settings import Folder, Settings, SettingsError, described, set_variables
+from flux_engine.settings import Folder, Settings, SettingsError, described, set_variables, usable_redis_url
 
-REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+socket://")
 SWITCH: Final = {"on": True, "true": True, "off": False, "false": False}
 
 
@@ -19,12 +18,31 @@ def _switch(value: object) -> object:
     raise ValueError("must be true or false")
 
 
+def _broker_url(value: SecretStr) -> SecretStr:
+    usable_redis_url(SecretStr(_as_redis_writes_it(value)))
+    return value
+
+
+def _as_redis_writes_it(url: SecretStr) -> str:
+    """kombu writes `redis+socket://` for redis-py's `unix://`."""
+    return url.get_secret_value().replace("redis+socket://", "unix://", 1)
+
+
+def _first(*urls: SecretStr | None) -> SecretStr:
+    for url in urls:
+        if url is not None:
+            return url
+    raise SettingsError("REDIS_URL: needed with Celery, by gateway and workers alike")
+
+
 class CelerySettings(BaseModel):
     """Field names are the variables' names in lower case; `shared` is what the worker's settings hold already."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    celery_broker_url: SecretStr | None = Field(None, description="Celery's broker; by default REDIS_URL")
+    celery_broker_url: Annotated[SecretStr, AfterValidator(_broker_url)] | None = Field(
+        None, description="Celery's broker, a Redis server; by default REDIS_URL"
+    )
     celery_queue: str = Field(
         "flux", pattern=r"\A[A-Za-z0-9._-]{1,64}\z", description="Name of the queue, on the broker"
     )
@@ -48,18 +66,13 @@ class CelerySettings(BaseModel):
     @property
     def broker_url(self) -> str:
         """As kombu writes it: a unix socket is `redis+socket://`."""
-        url = self.celery_broker_url or self.shared.redis_url
-        if url is None:
-            raise SettingsError("REDIS_URL: needed with Celery, by gateway and workers alike")
+        url = _first(self.celery_broker_url, self.shared.redis_url)
         return url.get_secret_value().replace("unix://", "redis+socket://", 1)
 
     @property
     def records_url(self) -> str:
         """As redis-py writes it. What gateway and workers say of jobs lies beside the result cache."""
-        url = self.shared.redis_url or self.celery_broker_url
-        if url is None:
-            raise SettingsError("REDIS_URL: needed with Celery, by gateway and workers alike")
-        return url.get_secret_value().replace("redis+socket://", "unix://", 1)
+        return _as_redis_writes_it(_first(self.shared.redis_url, self.celery_broker_url))
 
     @property
     def namespace(self) -> str:
@@ -78,6 +91,5 @@ class CelerySettings(BaseModel):
             settings = cls.model_validate(values)
         except ValidationError as error:
             raise SettingsError(described(error)) from None
-        if not settings.broker_url.startswith(REDIS_SCHEMES):
-            raise SettingsError("CELERY_BROKER_URL: must be a Redis server, such as redis://host:6379/0")
+        _first(settings.shared.redis_url, settings.celery_broker_url)
         return settings

@@ -28,6 +28,10 @@ def test_where_the_broker_and_the_records_are(environment: dict[str, str], broke
     [
         ({}, "REDIS_URL"),
         ({"CELERY_BROKER_URL": "amqp://guest@host"}, "CELERY_BROKER_URL"),
+        ({"REDIS_URL": "redis://r", "CELERY_BROKER_URL": "redis://b:port/0"}, "CELERY_BROKER_URL"),
+        ({"REDIS_URL": "redis://r", "CELERY_BROKER_URL": "redis://b/zero"}, "CELERY_BROKER_URL"),
+        ({"REDIS_URL": "redis://r", "CELERY_BROKER_URL": "redis://b/0?virtual_host=3"}, "CELERY_BROKER_URL"),
+        ({"REDIS_URL": "redis://r", "CELERY_BROKER_URL": "redis+socket://"}, "CELERY_BROKER_URL"),
         ({"REDIS_URL": "redis://r", "CELERY_QUEUE": "two words"}, "CELERY_QUEUE"),
         ({"REDIS_URL": "redis://r", "CELERY_QUEUE_PER_MODEL": "perhaps"}, "CELERY_QUEUE_PER_MODEL"),
         ({"REDIS_URL": "redis://r", "CELERY_LEASE_SECONDS": "1"}, "CELERY_LEASE_SECONDS"),
