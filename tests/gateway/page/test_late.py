@@ -148,6 +148,20 @@ def test_an_answer_older_than_what_is_known(browser: Browser, shared_redis: Redi
         assert coming.count() == 1  # and does not wait again
 
 
+def test_the_end_of_an_older_task_that_no_event_told(
+    browser: Browser, shared_redis: RedisProcess, tmp_path: Path
+) -> None:
+    """After a long gap the stream begins with a snapshot of the newest tasks alone."""
+    with by_hand(shared_redis.url, tmp_path) as gateway, opened(browser, WIDE) as page:
+        said = 'id: 1-0\nevent: snapshot\ndata: {"tasks": []}\n\n'
+        page.route("**/events", lambda route: route.fulfill(content_type="text/event-stream", body=said))
+        sign_in(page, gateway)
+        ask_for(page, "an older one")
+        expect(page.locator(".under-way")).to_be_visible()
+        gateway.finish(gateway.take())
+        expect(page.get_by_role("button", name="Open “an older one”")).to_be_visible()
+
+
 def test_an_answer_after_another_task_was_opened(browser: Browser, shared_redis: RedisProcess, tmp_path: Path) -> None:
     with signed_in(browser, shared_redis, tmp_path) as (page, gateway), held(page, "**/again") as kept:
         for prompt in ("one", "two"):

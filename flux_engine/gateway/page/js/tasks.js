@@ -67,11 +67,29 @@ export async function loadMore() {
 export function start(signal) {
   follow(
     (name, data) => {
-      if (name === "snapshot") for (const task of data.tasks ?? [data]) learn(task);
-      else if (data.task_id) learn(data);
+      if (name === "snapshot") {
+        for (const task of data.tasks) learn(task);
+        askForOthers(data.tasks, signal);
+      } else if (data.task_id) learn(data);
     },
     { signal, onState: (state) => signal.aborted || connection.set(state) },
   ).catch(() => signal.aborted || connection.set("away"));
+}
+
+// A snapshot after a gap has the newest tasks alone: how the others that were under way went on is asked for.
+async function askForOthers(told, signal) {
+  const ids = new Set(told.map((task) => task.task_id));
+  for (const { task_id: id, status } of [...tasks.get().values()]) {
+    if (FINAL.includes(status) || ids.has(id)) continue;
+    try {
+      const said = await api.status(id);
+      if (signal.aborted) return;
+      learn(said);
+    } catch (error) {
+      if (signal.aborted) return;
+      if (error.status === 404) forget(id);
+    }
+  }
 }
 
 function reset() {
