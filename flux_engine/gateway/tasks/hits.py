@@ -17,6 +17,7 @@ from flux_engine.errors import FluxError
 from flux_engine.gateway.offer import Offers
 from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.ledger.news import Ending
+from flux_engine.gateway.tasks.reports import told_by
 from flux_engine.gateway.tasks.results import Adopted, Results, files_json
 from flux_engine.job.fingerprint import ModelIdentity, fingerprint
 from flux_engine.job.image import ImageJob
@@ -24,7 +25,6 @@ from flux_engine.job.parse import Request, parse_job
 from flux_engine.job.video import VideoJob
 from flux_engine.media.marks.marker import UNMARKED
 from flux_engine.results.entry import CacheEntry
-from flux_engine.results.result import withheld_of
 
 Job = ImageJob | VideoJob
 
@@ -113,17 +113,14 @@ def _is_made_by(described: object, identity: ModelIdentity) -> bool:
 
 
 def _ending(job: Job, identity: ModelIdentity, entry: CacheEntry, *, usage: Mapping[str, Any]) -> Ending:
-    result: dict[str, Any] = {
+    result = {
         "seed": job.seed,
         "model": {"id": identity.id, "revision": identity.revision, "precision": identity.precision},
         "parameters": job.parameters(),
         "timings": {},
         "usage": dict(usage),
+        **told_by(entry),
     }
-    if entry.enhanced_prompt is not None:
-        result["enhanced_prompt"] = entry.enhanced_prompt
-    if entry.withheld:
-        result["withheld"] = list(withheld_of(entry))
     return Ending(
         status="completed",
         result=result,

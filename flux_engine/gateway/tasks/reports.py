@@ -12,6 +12,7 @@ from flux_engine.gateway.tasks.ledger.news import Advance, Ending
 from flux_engine.gateway.tasks.results import Adopted, files_json
 from flux_engine.queues.job_queue import Report
 from flux_engine.results.entry import CacheEntry
+from flux_engine.results.result import withheld_of
 
 MOST: Final = 1e9
 
@@ -53,11 +54,27 @@ def found_again(task: Task, entry: CacheEntry) -> Ending:
     """The end of a task that the queue has lost and whose files are in the store all the same."""
     return Ending(
         status="completed",
-        result={"seed": task.seed, "model": {"id": task.model}, "timings": {}},
+        result={
+            "seed": task.seed,
+            "model": {"id": task.model},
+            "parameters": dict(task.parameters or {}),
+            "timings": {},
+            **told_by(entry),
+        },
         files=files_json(entry.files, entry.thumbnail),
         work_used=task.work,
         warnings=entry.warnings,
     )
+
+
+def told_by(entry: CacheEntry) -> dict[str, Any]:
+    """What a result says of a stored one beside its files."""
+    said: dict[str, Any] = {}
+    if entry.enhanced_prompt is not None:
+        said["enhanced_prompt"] = entry.enhanced_prompt
+    if entry.withheld:
+        said["withheld"] = list(withheld_of(entry))
+    return said
 
 
 def refused(error: FluxError) -> Ending:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from flux_engine.cache.flight import Lookup
+from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.notices import Offer
 from flux_engine.cache.redis_link import RedisLink, RemoteServer
 from flux_engine.gateway.assembly import LEAST_IN_FLIGHT
@@ -21,9 +23,11 @@ from flux_engine.gateway.tasks.ledger.news import Ending
 from flux_engine.gateway.tasks.pace import Pace
 from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.models.spec import ModelSpec
+from flux_engine.results.entry import Withheld
 from local_platform.job import Job, Limits
 from local_platform.server import Platform
 from tests import waiting
+from tests.cache.results_of import stored
 from tests.gateway.world import QUICK, SUN, World, failure, picture, result_of, world
 from tests.servers import RedisProcess
 
@@ -46,6 +50,36 @@ async def test_a_job_that_the_queue_forgot_comes_again_as_the_same(gw: World) ->
     gw.hand.finish(second)
     done = await gw.until(made["task_id"], "completed", "failed")
     assert done["status"] == "completed"
+
+
+async def test_a_job_that_the_queue_forgot_whose_result_its_worker_stored(
+    gw: World, shared_redis: RedisProcess
+) -> None:
+    """Nothing is made twice, and the result says all that the worker's said of its pictures."""
+    made = await gw.create(seed=7, num_images=2)
+    job = await gw.hand.take()
+    entry = (await stored(gw.gateway.results.store, "e" * 64, picture(7))).model_copy(
+        update={
+            "enhanced_prompt": "a red sun over mountains at dawn",
+            "withheld": (Withheld(index=1, seed=8, label="nsfw", score=0.9),),
+            "warnings": ("one was withheld",),
+        }
+    )
+    cache = CacheManager(RemoteServer(shared_redis.url), namespace=gw.gateway.settings.namespace)
+    async with cache.flight(
+        Lookup(entry.fingerprint, job_id=made["task_id"], store=gw.gateway.results.store)
+    ) as flight:
+        await flight.complete(entry)
+    await cache.close()
+    forget(gw, job)
+    said = await gw.until(made["task_id"], "completed", "failed")
+    result = said["result"]
+    assert (said["status"], said["warnings"]) == ("completed", ["one was withheld"])
+    assert result["enhanced_prompt"] == entry.enhanced_prompt
+    assert [(one["index"], one["reason"]) for one in result["withheld"]] == [(1, "content_filtered")]
+    assert result["parameters"]["num_inference_steps"] == said["parameters"]["num_inference_steps"]
+    assert (await gw.get(f"/task/{made['task_id']}/result")).content == picture(7)
+    assert len(gw.platform.endpoint.queue.jobs) == 0
 
 
 async def test_a_queue_that_always_forgets(shared_redis: RedisProcess, tmp_path: Path) -> None:
