@@ -14,6 +14,7 @@ from email.message import Message
 from pathlib import Path
 
 from pydantic import SecretStr
+from redis.asyncio import Redis
 
 from flux_engine.cache.embedded import wheel_program
 from flux_engine.results.bucket import BucketStore
@@ -83,6 +84,19 @@ class RedisProcess(ServerProcess):
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
+
+    async def refuse_writes(self, way: str) -> None:
+        """`full` or `read-only`."""
+        async with Redis.from_url(self.url) as client:
+            if way == "full":
+                await client.config_set("maxmemory", "1")
+            else:
+                await client.replicaof("127.0.0.1", "1")
+
+    async def take_writes(self) -> None:
+        async with Redis.from_url(self.url) as client:
+            await client.config_set("maxmemory", "0")
+            await client.replicaof("NO", "ONE")
 
 
 class S3Process(ServerProcess):

@@ -627,34 +627,20 @@ async def test_a_server_that_was_never_there(url: str, store: FolderStore, caplo
     await cache.close()
 
 
-async def refuse_writes(redis: RedisProcess, way: str) -> None:
-    async with Redis.from_url(redis.url) as client:
-        if way == "full":
-            await client.config_set("maxmemory", "1")
-        else:
-            await client.replicaof("127.0.0.1", "1")
-
-
-async def take_writes(redis: RedisProcess) -> None:
-    async with Redis.from_url(redis.url) as client:
-        await client.config_set("maxmemory", "0")
-        await client.replicaof("NO", "ONE")
-
-
 @pytest.mark.parametrize("way", ["full", "read-only"])
 async def test_a_server_that_refuses_writes_still_gives_hits(
     redis: RedisProcess, store: FolderStore, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = cache_at(redis.url)
     assert await make(cache, store) == "made"
-    await refuse_writes(redis, way)
+    await redis.refuse_writes(way)
     for _ in range(2):
         assert await make(cache, store, fingerprint=TWO) == "made without the cache"
         async with cache.flight(Lookup(ONE, job_id="job-2", store=store)) as flight:
             assert flight.hit is not None
             assert flight.warning is None
     assert caplog.text.count("result cache refused a call") == 1
-    await take_writes(redis)
+    await redis.take_writes()
     assert await make(cache, store, fingerprint=TWO) == "made"
     assert await make(cache, store, fingerprint=TWO) == "hit"
     await cache.close()
@@ -668,14 +654,14 @@ async def test_a_server_that_is_full_meanwhile_keeps_no_lease(
 
     async def own() -> None:
         async with cache.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
-            await refuse_writes(redis, "full")
+            await redis.refuse_writes("full")
             if ends == "failed":
                 raise OutOfMemory("it did not fit")
             await owner.complete(await stored(store, ONE, b"x"))
 
     await asyncio.wait([asyncio.create_task(own())])
     assert await keys(redis, "*:lease") == []
-    await take_writes(redis)
+    await redis.take_writes()
     async with asyncio.timeout(60):
         assert await make(cache, store) in ("made", "hit")
     await cache.close()

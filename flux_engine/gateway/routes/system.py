@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from flux_engine.cache.redis_link import CacheAway
 from flux_engine.errors import StorageFailed
@@ -20,6 +20,7 @@ from flux_engine.gateway.routes.request import NO_SUCH_TASK, TASK_ID, caller, ga
 from flux_engine.gateway.watching.metrics import MEDIA_TYPE
 
 router: Final = APIRouter(tags=["system"])
+PROBE_MS: Final = 1000
 CHECK_S: Final = 3.0
 CHECKED: Final = ("redis", "queue", "storage")
 METRICS: Final[dict[str, Any]] = {
@@ -95,7 +96,9 @@ async def _states(gateway: Gateway) -> list[str]:
 async def _redis(gateway: Gateway) -> str:
     try:
         async with asyncio.timeout(CHECK_S):
-            await gateway.redis.ping()
+            await gateway.redis.set(gateway.ledger.keys.probe, "", px=PROBE_MS)
+    except ResponseError:  # it is full, or follows another server
+        return "takes no writes"
     except (RedisError, OSError, TimeoutError):
         return "does not answer"
     return "ok"

@@ -107,6 +107,19 @@ async def test_ready_says_which_part_is_missing(redis: RedisProcess, tmp_path: P
         redis.start()
 
 
+@pytest.mark.parametrize("way", ["full", "read-only"])
+async def test_a_redis_that_takes_no_writes_takes_no_tasks(way: str, redis: RedisProcess, tmp_path: Path) -> None:
+    async with world(redis.url, tmp_path) as gw:
+        await redis.refuse_writes(way)
+        missing = await gw.get("/readyz")
+        assert (missing.status_code, missing.json()["checks"]["redis"]) == (503, "takes no writes")
+        refused = await gw.post("/generate-image", json=SUN)
+        assert (refused.status_code, refused.json()["code"], refused.json()["retryable"]) == (503, "unavailable", True)
+        await redis.take_writes()
+        assert (await gw.get("/readyz")).status_code == 200
+        await gw.create()
+
+
 async def test_a_folder_that_takes_no_files_is_no_storage(shared_redis: RedisProcess, tmp_path: Path) -> None:
     folder = tmp_path / "results"
     async with world(shared_redis.url, tmp_path) as gw:

@@ -11,6 +11,7 @@ All are under `flux:NAMESPACE:gateway:`, with users' names quoted so that no use
     join:USER:HASH   the newest task of one body
     file:KEY         set of the tasks that have a file
     changes          channel: USER, task, event id, kind and data, a line each
+    probe            nothing: whether the server takes a write
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class LedgerKeys:
     @property
     def channel(self) -> str:
         return f"{self.root}:changes"
+
+    @property
+    def probe(self) -> str:
+        return f"{self.root}:probe"
 
     @property
     def due(self) -> str:
