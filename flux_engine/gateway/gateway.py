@@ -83,17 +83,14 @@ class Gateway:
 
     async def wait_until_final(self, task: Task, *, seconds: float) -> Task:
         """`task` once it has ended, or as it stands after `seconds` or when the gateway stops. It is no orphan while
-        this waits."""
+        this waits, and a Redis that does not answer is waited for too."""
         deadline = time.monotonic() + seconds
         async with self.hub.watch(task.user, task.id) as watcher:
             while True:
-                known = await self.ledger.get(task.id)
-                if known is None:
-                    return task
-                await self.ledger.adopt(known)
+                known = await self.ledger.awaited(task)
                 left_s = deadline - time.monotonic()
-                if known.is_final or left_s <= 0 or watcher.is_closing:
-                    return known
+                if known is None or known.is_final or left_s <= 0 or watcher.is_closing:
+                    return known or task
                 await watcher.wait(min(left_s, LISTEN_S))
                 watcher.take()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
+from flux_engine.cache.redis_link import CacheAway
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.limits.policy import merged
 from flux_engine.gateway.problems import MEDIA_TYPE, Gone, Problem, Refused
@@ -53,14 +55,15 @@ def result_of(task: Task, base: str) -> dict[str, Any]:
 
 
 async def status_body(request: Request, task: Task) -> dict[str, Any]:
-    """`described`, and for a task that waits, how many are before it."""
+    """`described`, and for a task that waits, how many are before it, where Redis tells."""
     gateway = gateway_of(request)
     said = described(task, base_url(request), keep_s=gateway.settings.task_ttl_seconds)
     if task.status == "queued":
-        position = await gateway.line.position(task.id)
-        said["position"] = position or 0
-        if position is not None and "waiting_for" not in said:
-            said["waiting_for"] = "busy"
+        with suppress(CacheAway):
+            position = await gateway.line.position(task.id)
+            said["position"] = position or 0
+            if position is not None and "waiting_for" not in said:
+                said["waiting_for"] = "busy"
     return said
 
 

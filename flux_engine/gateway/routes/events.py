@@ -143,21 +143,16 @@ class _TaskStream:
         return last, sse(event="snapshot", data=body, event_id=last), over
 
     async def _replay(self) -> list[Event]:
-        await self._adopt()  # that it became an orphan is told once, and not kept
+        await self._gateway.ledger.awaited(self._task)  # that it became an orphan is told once, and not kept
         return await self._gateway.hub.replay(task=self._task, after=self._after or "0-0")
 
     async def _told(self, event: Event) -> bytes | None:
         if event.kind == ORPHANED:
-            await self._adopt()
+            await self._gateway.ledger.awaited(self._task)
         if stream_id(event.id) <= stream_id(self._after or "0-0"):
             return None
         self._after = event.id
         return await _told(self._gateway, event, self._base)
-
-    async def _adopt(self) -> None:
-        task = await self._gateway.ledger.get(self._task.id)
-        if task is not None:
-            await self._gateway.ledger.adopt(task)
 
     @staticmethod
     def _is_last(event: Event) -> bool:

@@ -165,7 +165,7 @@ async def _until_final(request: Request, task: Task) -> Task:
 
 async def _known(gateway: Gateway, task: Task) -> Task:
     """`task` as it stands. Raises Unavailable where Redis has lost it: it would be waited for without an end."""
-    known = task if task.is_final else await gateway.ledger.get(task.id)
+    known = task if task.is_final else await gateway.ledger.awaited(task)
     if known is None:
         raise Unavailable("nothing is known of this task any more; send the request again")
     return known
@@ -207,7 +207,6 @@ async def _streamed(gateway: Gateway, task: Task, asked: Asked, base: str) -> As
         async with gateway.hub.watch(task.user, task.id) as watcher:
             known = await _known(gateway, task)
             while not known.is_final and not watcher.is_closing:
-                await gateway.ledger.adopt(known)
                 if not await watcher.wait(COMMENT_EVERY_S):
                     yield ": still here\n\n"
                 for event in watcher.take():

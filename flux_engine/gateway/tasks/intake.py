@@ -20,12 +20,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from flux_engine.cache.redis_link import CacheAway
 from flux_engine.errors import FluxError, StorageFailed
 from flux_engine.gateway.offer import Offers
-from flux_engine.gateway.problems import Gone, KeyReused, Problem, Refused
+from flux_engine.gateway.problems import Gone, KeyReused, Problem, Refused, Unavailable
 from flux_engine.gateway.seams import Limits, Line
 from flux_engine.gateway.task import Kind, Task
 from flux_engine.gateway.tasks.endings import Endings
@@ -44,6 +46,10 @@ from flux_engine.job.written.aliases import canonical_fields
 
 SIZE_FIELDS: Final = ("width", "height", "aspect_ratio", "megapixels")
 LARGE_BODY: Final = 100_000
+UNANSWERED: Final = (
+    "Redis was asked to begin this task and did not answer, so it may have begun; send the request again if it had an "
+    "`Idempotency-Key`, which makes one task of both, and look at `/tasks` first if it had none"
+)
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +101,10 @@ class Intake:
         try:
             job_input = await self._job_input(task_id, wanted.body, job)
             known = await self._ledger.beginnings.create(task, job_input, body_hash=body_hash, key=wanted.key)
-        except BaseException:
+        except BaseException as error:
             await self._give_back(task_id)  # the task may be there all the same: its end charges what it used
+            if isinstance(error, RedisConnectionError | RedisTimeoutError):
+                raise Unavailable(UNANSWERED) from error
             raise
         if known is not None:
             await self._give_back(task_id)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.ledger import lua
@@ -146,6 +147,17 @@ class Ledger(LedgerReader):
         """Somebody waits for it: where it is an orphan it is none any more."""
         if task.orphaned_at is not None and not task.is_final:
             await self._redis.hdel(self.keys.task(task.id), "orphaned_at")
+
+    async def awaited(self, task: Task) -> Task | None:
+        """`task` as it stands, for somebody who waits for it; as it stood where Redis does not answer; None where
+        Redis has lost it."""
+        try:
+            found = await self.get(task.id)
+            if found is not None:
+                await self.adopt(found)
+        except RedisError:
+            return task
+        return found
 
     async def purge_at_end(self, task: Task) -> None:
         """Its files go as soon as it has ended."""
