@@ -78,6 +78,8 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, go_on: Callable[[], bo
         return False
     lock = _locked(partial)
     try:
+        if folder.exists():  # another worker was done between the look and the lock
+            return False
         for name, holders in snapshot.holders.items():
             for _ in _written(partial / name, snapshot.components[name], holders):
                 if not go_on():

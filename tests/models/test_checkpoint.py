@@ -11,6 +11,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,22 @@ def test_workers_that_write_at_the_same_time_leave_one_whole_checkpoint(snapshot
     assert write_checkpoint(tmp_path / "alone", snapshot)
     assert files_of(target) == files_of(tmp_path / "alone")
     assert not write_checkpoint(target, snapshot)  # made already: kept
+
+
+def test_a_worker_that_was_done_between_the_look_and_the_lock_is_the_only_one(
+    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, mkdir = tmp_path / "quantised" / "made", Path.mkdir
+
+    def late(path: Path, *arguments: Any, **named: Any) -> None:
+        if path.name.endswith(".partial"):
+            monkeypatch.setattr(Path, "mkdir", mkdir)
+            assert write_checkpoint(target, snapshot)
+        mkdir(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    assert not write_checkpoint(target, snapshot)
+    assert [path.name for path in target.parent.iterdir()] == ["made"]
 
 
 @pytest.mark.parametrize("after", [0, 1])
