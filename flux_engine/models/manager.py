@@ -8,6 +8,7 @@ all, the other models go first, then the model is loaded again by its next leane
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -73,6 +74,7 @@ class FluxModelManager:
         self._optimizer = ModelOptimizer()
         self._device: GpuProperties | None = None
         self._steps: dict[ModelSpec, PlanSteps] = {}  # a single file that was replaced is another model
+        self._planning = threading.Lock()  # questions, first looks and the GPU thread may ask at once
         self._keeps_checkpoints = is_on_a_mount(volume) if keeps_checkpoints is None else keeps_checkpoints
         self._keeper = CheckpointKeeper()
         self._offered: set[str] = set()  # models whose checkpoint was offered to the keeper
@@ -179,7 +181,10 @@ class FluxModelManager:
 
     def _steps_of(self, spec: ModelSpec) -> PlanSteps:
         if spec not in self._steps:
-            self._steps[spec] = PlanSteps(self._optimizer.plan(self._card(), spec, self._preferences))
+            card = self._card()
+            with self._planning:
+                if spec not in self._steps:
+                    self._steps[spec] = PlanSteps(self._optimizer.plan(card, spec, self._preferences))
         return self._steps[spec]
 
     def _make_room_for(self, spec: ModelSpec) -> None:
@@ -214,13 +219,15 @@ class FluxModelManager:
 
     def _card(self) -> GpuProperties:
         """The device that plans are made for: of a GPU, what the content filter leaves."""
-        if self._device is None:
-            device = self._gpu()
-            if self.content_filter is not None and not device.is_cpu:
-                taken = self.content_filter.device_bytes
-                device = replace(device, total_bytes=device.total_bytes - taken, free_bytes=device.free_bytes - taken)
-            self._device = device
-        return self._device
+        with self._planning:
+            if self._device is None:
+                device = self._gpu()
+                if self.content_filter is not None and not device.is_cpu:
+                    taken = self.content_filter.device_bytes
+                    total, free = device.total_bytes - taken, device.free_bytes - taken
+                    device = replace(device, total_bytes=total, free_bytes=free)
+                self._device = device
+            return self._device
 
     def _weights_of(self, spec: ModelSpec) -> Weights:
         if spec.is_single_file:  # it may be replaced while the worker runs

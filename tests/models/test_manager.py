@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from flux_engine.models.beside.content_filter import ContentFilter
 from flux_engine.models.catalog import FLUX_1_DEV, FLUX_TINY
 from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.manager import FluxModelManager
-from flux_engine.models.planning.gpus import cards_named, cpu_machine
+from flux_engine.models.planning.gpus import GpuProperties, cards_named, cpu_machine
 from flux_engine.models.planning.plan import PROFILES, Preferences
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
@@ -72,6 +74,25 @@ def test_plans_leave_room_for_the_content_filter(asks_speed_first: bool, tmp_pat
     if asks_speed_first:
         assert manager.speed() == card.speed
     assert manager.plan(FLUX_TINY).limit_bytes < plain.plan(FLUX_TINY).limit_bytes
+
+
+def test_threads_that_ask_at_once_get_one_plan(tmp_path: Path) -> None:
+    """Else a model that is loaded by the one is loaded again by the other."""
+    looks, second_look = list[str](), threading.Event()
+
+    def look() -> GpuProperties:
+        looks.append(threading.current_thread().name)
+        if len(looks) > 1:
+            second_look.set()
+        second_look.wait(0.5)  # the time is the subject: a second look, were there one, would come within it
+        return cpu_machine(total_bytes=400 * GIB)
+
+    served = ServedModels("flux-tiny", volume=tmp_path, has_gpu=False)
+    manager = FluxModelManager(served, gpu=look, volume=tmp_path, lora_max_bytes=1)
+    with ThreadPoolExecutor(2) as threads:
+        plans = list(threads.map(manager.plan, [FLUX_TINY] * 2))
+    assert len(looks) == 1
+    assert plans[0] is plans[1] is manager.plan(FLUX_TINY)
 
 
 def failing(error: Callable[[], BaseException], *, times: int) -> Callable[[LoadedModel], str]:
