@@ -239,6 +239,8 @@ class LoraStore:
                 log.warning("removed a file from the LoRA cache that is no LoRA")
                 self._cache.discard(sha256)
                 return None
+            except FileNotFoundError:  # another worker has made room since
+                return None
             self._checked[sha256] = None
             while len(self._checked) > MAX_CHECKED:  # another thread may be doing the same
                 self._checked.pop(next(iter(self._checked)), None)

@@ -133,6 +133,25 @@ async def test_a_url_is_fetched_again_only_when_it_is_old(tmp_path: Path) -> Non
             await store.get(f"https://other.example:{port}/x.safetensors")
 
 
+async def test_a_file_that_makes_room_while_it_is_looked_at_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker removes it between the look at its name and the look at its header."""
+    async with served(tmp_path) as (_, store, _origin):
+        await store.get("civitai:691639")
+    touch = os.utime
+
+    def touched_and_removed(path: Path) -> None:
+        touch(path)
+        monkeypatch.setattr(os, "utime", touch)
+        path.unlink()
+
+    async with served(tmp_path) as (world, store, _origin):  # a worker that has not seen the file before
+        monkeypatch.setattr(os, "utime", touched_and_removed)
+        assert (await store.get("civitai:691639")).path.read_bytes() == CONTENT
+        assert world.downloads() == 2  # Civitai's redirect and its end
+
+
 async def test_two_jobs_with_one_lora_download_it_once(tmp_path: Path) -> None:
     async with served(tmp_path) as (world, store, _):
         world.is_lfs_known = False
