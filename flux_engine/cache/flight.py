@@ -185,7 +185,7 @@ class Flight:
             raise CacheAway("the result store does not answer") from error
 
     async def _wait(self) -> Hit | Claimed | Wait:
-        """Sleep until the owner sends a message or its lease lapses, then look again."""
+        """Sleep until the owner sends a message, its lease lapses or messages may be lost, then look again."""
         async with self._scripts.link.subscription(self._scripts.channel(self._slot)) as messages:
             outcome = await self._acquire()  # the owner may have finished before the subscription began
             while isinstance(outcome, Wait):

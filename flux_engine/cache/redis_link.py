@@ -186,7 +186,8 @@ class Subscription:
         self._link = link
 
     async def next(self, timeout_s: float) -> bytes | None:
-        """The next message, or None after `timeout_s`. Raises CacheAway."""
+        """The next message, or None after `timeout_s`, or once the connection was made anew: what was sent meanwhile
+        is lost. Raises CacheAway."""
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             try:
@@ -197,6 +198,8 @@ class Subscription:
             if message is not None and message["type"] == "message":
                 data: bytes = message["data"]
                 return data
+            if message is not None and message["type"] == "subscribe":
+                return None
         return None
 
 

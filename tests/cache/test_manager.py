@@ -16,7 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from flux_engine.cache.flight import AWAY, Flight, Lookup
-from flux_engine.cache.lua import Terms
+from flux_engine.cache.lua import WAKE, Terms
 from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.redis_link import RETRY_REFUSED_S, RedisLink, RemoteServer
 from flux_engine.errors import OutOfMemory
@@ -331,6 +331,25 @@ async def test_waiters_sleep_until_they_are_woken(cache: CacheManager, store: Fo
     status = await patient.task_status("waiter")
     assert status is not None
     assert status.status == "completed"
+    await patient.close()
+
+
+async def test_a_wake_that_is_sent_while_the_subscription_is_broken_is_not_lost(
+    redis: RedisProcess, store: FolderStore
+) -> None:
+    """The server handles the three commands in one go, before the waiter can subscribe again."""
+    patient = cache_at(redis.url, terms=Terms(lease_s=300))
+    async with patient.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
+        waiter, _ = await a_twin_of(owner, patient, store, redis)
+        (lease,) = await keys(redis, "*:lease")
+        async with Redis.from_url(redis.url) as client, client.pipeline(transaction=False) as commands:
+            (channel,) = await client.pubsub_channels("*:events")
+            commands.client_kill_filter(_type="pubsub")
+            commands.delete(lease)
+            commands.publish(channel, WAKE)
+            assert (await commands.execute())[-1] == 0  # nobody heard it
+        async with asyncio.timeout(20):  # the lease has longer to go
+            assert await waiter == "made"
     await patient.close()
 
 
