@@ -42,6 +42,7 @@ from flux_engine.progress import Update
 from flux_engine.settings import Settings
 from flux_engine.units import GIB
 from flux_engine.worker.worker import Worker
+from tests.waiting import until
 from tests.web_server import loopback, own_certificate, server
 
 Made = TypeVar("Made")
@@ -129,7 +130,7 @@ async def test_progress_shows_stages_steps_and_previews(worker: Worker) -> None:
     async def send(update: Update) -> None:
         updates.append(update)
 
-    await worker.run(job(preview=True, num_inference_steps=12), send, min_interval_s=0.02)
+    await worker.run(job(preview=True, num_inference_steps=12), send, min_interval_s=0.0)
     stages = list(dict.fromkeys(update["stage"] for update in updates))
     expected = ["queued", "text", "denoising", "decoding", "encoding", "uploading"]  # the last may be over too soon
     assert [s for s in stages if s != "loading"] in (expected, expected[:-1])
@@ -240,12 +241,12 @@ async def test_a_folder_as_model_serves_under_its_own_name(tmp_path: Path) -> No
     assert result["model"]["id"] == "my-flux"
 
 
-async def test_two_jobs_wait_for_one_load(tmp_path: Path) -> None:
+async def test_two_jobs_wait_for_one_load(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = Settings.from_environment({"MODEL_VOLUME": str(tmp_path)})
     async with a_worker(settings, tmp_path) as worker:
         results = await asyncio.gather(worker.run(job("a")), worker.run(job("b")))
-    loads = sorted(result["timings"]["load_ms"] for result in results)
-    assert loads[0] < loads[1] / 10
+    assert sorted("cold_start" in result["model"] for result in results) == [False, True]
+    assert caplog.messages.count("model loaded") == 1
 
 
 async def test_jobs_in_flight_reach_the_gpu_in_the_order_they_were_taken(worker: Worker) -> None:
@@ -292,11 +293,15 @@ async def test_cancelled_failed_and_twin_side_by_side_in_the_log(
 ) -> None:
     """Each line names its job, whichever task or thread wrote it."""
     set_up_logs("INFO", as_json=True)
-    release, waiting = threading.Event(), asyncio.Event()
+    release, waiting, written = threading.Event(), asyncio.Event(), list[str]()
     busy = asyncio.create_task(warm[1].run(lambda _: release.wait(60)))
 
     async def send(update: Update) -> None:
         waiting.set()
+
+    def has_a_twin_to_wait_for() -> bool:
+        written.extend(capsys.readouterr().err.splitlines())
+        return any("waiting for a twin" in line for line in written)
 
     twins = [asyncio.create_task(worker.run(job(name, seed=31, cache=True), send)) for name in ("one", "other")]
     cancelled = asyncio.create_task(worker.run(job("cancelled"), send, min_interval_s=0.0))
@@ -305,12 +310,13 @@ async def test_cancelled_failed_and_twin_side_by_side_in_the_log(
     await waiting.wait()
     cancelled.cancel()
     await asyncio.wait([cancelled])
+    await until(has_a_twin_to_wait_for)  # else the first of them may be done before the second one looks
     release.set()
     await busy
     assert sorted(result["cached"] for result in await asyncio.gather(*twins)) == [False, True]
     assert "error" in failed
     assert "error" in refused
-    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    told = [json.loads(line) for line in (*written, *capsys.readouterr().err.splitlines())]
     assert sorted((line["job_id"], line["event"]) for line in told if line["event"].startswith("job")) == [
         ("cancelled", "job cancelled"),
         ("failed", "job failed"),
