@@ -27,10 +27,15 @@ QUICK = TimeBounds(connect_s=0.5, read_s=2.0, upload_s=5.0, lookup_s=3.0, attemp
 
 
 def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+    """A port that refuses connections until a server of the test's listens there, and whenever that is down: this
+    process holds it to its end, so that the kernel gives it to nobody else. A server may bind it, with SO_REUSEADDR, as
+    servers do."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    port: int = held.getsockname()[1]
+    held.detach()
+    return port
 
 
 class ServerProcess:

@@ -12,6 +12,7 @@ from flux_engine.errors import InputFetchFailed
 from flux_engine.net.post import Answer, Poster
 from tests.net.test_addresses import REFUSED_ADDRESSES
 from tests.net.test_door import REFUSED_URLS
+from tests.servers import free_port
 from tests.web_server import loopback, own_certificate, server
 
 
@@ -102,12 +103,7 @@ async def test_silence_ends() -> None:
 
 
 async def test_nobody_there() -> None:
-    async def gone(_request: web.Request) -> web.Response:
-        return web.Response()
-
-    async with server(gone) as port:
-        pass
-    answer = await posted(f"http://hook.example:{port}/", Poster(allow_private=True, resolve=loopback))
+    answer = await posted(f"http://hook.example:{free_port()}/", Poster(allow_private=True, resolve=loopback))
     assert answer == Answer(None, "the connection failed or broke off")
 
 
