@@ -9,6 +9,7 @@ log says so and the job's error stays what it was. Files are checked against the
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
 import re
@@ -84,13 +85,27 @@ class PendingResults:
             write_durably(partial / JOB_FILE, _name(_bytes_of(job_id)).encode())
             name = KEPT_FILE if files.at_hand else NOTE_FILE
             write_durably(partial / name, files.entry.model_dump_json().encode())
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
+            self._put(partial, target)
         except OSError as error:
             log.warning("result could not be kept on the volume", extra={"detail": error.strerror})
             shutil.rmtree(partial, ignore_errors=True)
             return False
         return True
+
+    def _put(self, partial: Path, target: Path) -> None:
+        """Move `partial` to the place of `target`. Another worker may do so at the same time: the later one's stays."""
+        while True:
+            aside = self._folder / f".{uuid.uuid4().hex}.partial"
+            with suppress(FileNotFoundError):
+                target.rename(aside)
+                shutil.rmtree(aside, ignore_errors=True)
+            try:
+                partial.rename(target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            else:
+                return
 
     def _find(self, path: Path, fingerprint: str, prefix: str, job_id: str | None) -> ResultFiles | None:
         try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -61,6 +62,25 @@ async def test_a_note_is_found_without_its_files_until_they_are_kept(tmp_path: P
     found = await kept.find(ONE, prefix="flux")
     assert found is not None
     assert [file.data for file in found.at_hand] == [b"picture"]
+
+
+async def test_two_workers_that_keep_one_result_at_once_both_keep_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one comes when room has been made for the first."""
+    files, rename = held(entry_of(ONE, b"picture"), b"picture"), Path.rename
+
+    def late(path: Path, target: Path) -> Path:
+        if target == tmp_path / ONE:
+            monkeypatch.setattr(Path, "rename", rename)
+            assert asyncio.run(PendingResults(tmp_path).keep(files, job_id="other"))
+        return rename(path, target)
+
+    kept = PendingResults(tmp_path)
+    monkeypatch.setattr(Path, "rename", late)
+    assert await kept.keep(files, job_id="job-1")
+    assert await kept.find(ONE, prefix="", job_id="job-1") is not None
+    assert [path.name for path in tmp_path.iterdir()] == [ONE]
 
 
 async def test_a_volume_that_takes_nothing_is_not_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
