@@ -217,7 +217,8 @@ def _remove_of_a_dead_writer(partial: Path) -> None:
         with (partial / LOCK).open("rb+") as lock:
             if lock.read() == _machine() != b"":
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(partial)
+                if os.path.samestat(os.fstat(lock.fileno()), (partial / LOCK).stat()):  # else another one has begun
+                    _remove(partial)
     except OSError:  # held, or no lock there
         return
 

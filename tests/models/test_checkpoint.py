@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -140,6 +141,24 @@ def test_a_writer_that_is_killed_leaves_nothing_that_the_next_one_does_not_clear
     age(left, ABANDONED_S + 1)
     assert write_checkpoint(left.with_name("made"), snapshot)
     assert [path.name for path in left.parent.iterdir()] == ["made"]
+
+
+def test_whoever_comes_late_to_a_dead_writer_leaves_the_one_that_has_begun_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = killed_while_writing(tmp_path / "quantised" / "made")
+    flock = fcntl.flock
+
+    def late(lock: IO[bytes], kind: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        sweep(left.parent)
+        left.mkdir()
+        (left / LOCK).write_text("another writer")
+        flock(lock, kind)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    sweep(left.parent)
+    assert (left / LOCK).read_text() == "another writer"
 
 
 def test_checkpoints_of_other_libraries_go_once_nobody_loads_them(snapshot: Snapshot, tmp_path: Path) -> None:
