@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,7 +21,7 @@ from flux_engine.results.bucket import MULTIPART_FROM_BYTES, BucketStore
 from flux_engine.results.bucket_address import Bucket
 from flux_engine.results.store import NewFile, object_key, put_all
 from tests.cache.results_of import read_back
-from tests.servers import QUICK, SECRET_KEY, S3Process, fetched
+from tests.servers import PATIENT, QUICK, SECRET_KEY, S3Process, fetched
 from tests.web_server import own_certificate, server
 
 WITHIN_S = 300  # a stall is no failure
@@ -94,24 +93,22 @@ async def test_several_images_go_side_by_side_and_again_without_harm(s3: S3Proce
     store.close()
 
 
-async def test_the_event_loop_goes_on_during_an_upload(s3: S3Process) -> None:
-    store = s3.store()
-    await store.warm()
-    gaps = []
+async def test_the_event_loop_goes_on_during_an_upload() -> None:
+    """The server runs on the same loop: it would never read an upload that held it."""
+    num_bytes = 0
 
-    async def tick() -> None:
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(0.005)
-            gaps.append(time.perf_counter() - before)
+    async def handle(request: web.Request) -> web.Response:
+        nonlocal num_bytes
+        async for part in request.content.iter_any():
+            num_bytes += len(part)
+        return web.Response()
 
-    ticking = asyncio.create_task(tick())
     data = os.urandom(8_000_000)
-    await store.put(data, key=key_of(data), content_type="image/png")
-    ticking.cancel()
-    assert max(gaps) < 3  # a busy machine's pauses; an upload on the loop would have taken all of it
-    assert len(gaps) > 3
-    store.close()
+    async with server(handle) as port:
+        store = BucketStore(bucket_of(f"http://127.0.0.1:{port}"), bounds=PATIENT)
+        await store.put(data, key=key_of(data), content_type="image/png")
+        store.close()
+    assert num_bytes == len(data)
 
 
 async def test_a_bucket_that_says_no(s3: S3Process) -> None:
