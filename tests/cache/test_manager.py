@@ -22,6 +22,7 @@ from flux_engine.cache.redis_link import RETRY_REFUSED_S, RedisLink, RemoteServe
 from flux_engine.errors import OutOfMemory
 from flux_engine.results.entry import CacheEntry
 from flux_engine.results.folder import FolderStore
+from tests.cache import twin_worker
 from tests.cache.results_of import entry_of, read_back, stored
 from tests.servers import RedisProcess, S3Process, fetched
 from tests.waiting import until
@@ -231,7 +232,7 @@ async def test_no_name_from_outside_steers_a_key(redis: RedisProcess, store: Fol
 
 
 async def test_fifty_identical_jobs_in_two_processes_are_one_generation(redis: RedisProcess, tmp_path: Path) -> None:
-    workers = [twin(redis, tmp_path, jobs=25, work_s=1.0, lease_s=15.0) for _ in range(2)]
+    workers = [twin(redis, tmp_path, jobs=25, work_s=1.0, lease_s=15.0, twins=49) for _ in range(2)]
     results = [job for worker in workers for job in json.loads((await ended(worker)).splitlines()[-1])]
     assert len(results) == 50
     assert len((tmp_path / "generated").read_text().splitlines()) == 1
@@ -260,8 +261,10 @@ async def test_a_waiter_takes_over_from_an_owner_that_was_killed(redis: RedisPro
     assert len((tmp_path / "generated").read_text().splitlines()) == 2
 
 
-def twin(redis: RedisProcess, folder: Path, *, jobs: int, work_s: float, lease_s: float) -> subprocess.Popen[str]:
-    arguments = [redis.url, str(folder), str(jobs), str(work_s), str(lease_s)]
+def twin(
+    redis: RedisProcess, folder: Path, *, jobs: int, work_s: float, lease_s: float, twins: int = 0
+) -> subprocess.Popen[str]:
+    arguments = [redis.url, str(folder), str(jobs), str(work_s), str(lease_s), str(twins)]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.cache.twin_worker", *arguments],
         stdout=subprocess.PIPE,
@@ -278,13 +281,7 @@ async def ended(process: subprocess.Popen[str]) -> str:
 
 
 async def until_waiting(redis: RedisProcess, count: int) -> None:
-    async with Redis.from_url(redis.url) as client:
-
-        async def are_waiting() -> bool:
-            channels = await client.pubsub_channels("*:events")
-            return bool(channels) and (await client.pubsub_numsub(*channels))[0][1] >= count
-
-        await until(are_waiting)
+    await twin_worker.until_waiting(redis.url, count)
 
 
 async def test_a_job_is_told_before_it_waits_and_only_then(
