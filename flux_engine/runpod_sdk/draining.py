@@ -27,6 +27,7 @@ class GracefulStop:
         self._ending: asyncio.Task[None] | None = None
         self._is_installed = False
         self._is_watching = False
+        self._is_taking = False  # from a request for jobs until the SDK counts those that came
 
     def install(self) -> bool:
         """To be called before the SDK starts. Returns whether it still has what this replaces."""
@@ -45,6 +46,7 @@ class GracefulStop:
         While draining it is the number of jobs that were taken, so that the SDK asks for no other. Not 0: the SDK
         begins a job only while fewer run than this, so a job that arrived last would wait for ever (measured).
         """
+        self._is_taking = False
         if not self._is_installed:
             return 0 if self.is_stopping else usual
         if not self._is_watching:
@@ -74,12 +76,19 @@ class GracefulStop:
                 return None
             taking = asyncio.ensure_future(take(*arguments, **named))
             asked = asyncio.ensure_future(self._asked.wait())
+            self._is_taking, jobs = True, None
             try:
                 await asyncio.wait((taking, asked), return_when=asyncio.FIRST_COMPLETED)
-                return taking.result() if taking.done() else None
+                jobs = taking.result() if taking.done() else None
+            except asyncio.CancelledError:  # the SDK's time-out
+                if not taking.done():
+                    raise
+                jobs = taking.result()  # that came with it
             finally:
+                self._is_taking = bool(jobs)
                 taking.cancel()
                 asked.cancel()
+            return jobs
 
         return take_until_asked
 
@@ -87,7 +96,7 @@ class GracefulStop:
         """Cancel the SDK's loops, more than once: `wait_for` of Python 3.11 swallows a cancellation that arrives
         together with its result, which may be a job."""
         while True:
-            while _jobs_in_hand() > 0:  # noqa: ASYNC110  (the SDK has no event for it)
+            while self._is_taking or _jobs_in_hand() > 0:  # noqa: ASYNC110  (the SDK has no event for it)
                 await asyncio.sleep(IDLE_POLL_S)
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()
