@@ -77,13 +77,18 @@ class WorkerProcess:
             limit=2**24,
             start_new_session=True,
         )
-        guard = await asyncio.create_subprocess_exec(
-            *(*GUARD, str(process.pid)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        try:
+            guard = await asyncio.create_subprocess_exec(
+                *(*GUARD, str(process.pid)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except BaseException:  # nobody else knows of it yet, and whoever starts it may be cancelled here
+            _signal_group(process.pid, signal.SIGKILL)
+            await process.wait()
+            raise
         return cls(worker_id, process, guard=guard, on_line=on_line)
 
     @property

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pytest
 
 from local_platform.processes import WorkerProcess
 from tests import waiting
@@ -37,6 +39,28 @@ async def test_a_worker_and_its_children_end_with_a_starter_that_is_killed() -> 
     starter.kill()
     await starter.wait()
     await waiting.until(lambda: not any(_runs(one) for one in family))
+
+
+async def test_a_start_that_is_cancelled_leaves_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the worker runs already and its guard does not."""
+    execute, ran, at_the_guard = asyncio.create_subprocess_exec, list[psutil.Process](), asyncio.Event()
+
+    async def held(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        if ran:
+            at_the_guard.set()
+            await asyncio.Event().wait()
+        process = await execute(*command, **options)
+        ran.append(psutil.Process(process.pid))
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", held)
+    command = ("sleep", "600")
+    starting = asyncio.create_task(WorkerProcess.start("one", command=command, environment={}, directory=ROOT))
+    await at_the_guard.wait()
+    starting.cancel()
+    await asyncio.wait({starting})
+    (worker,) = ran
+    assert not worker.is_running()
 
 
 async def test_whoever_waits_for_a_worker_waits_for_all_of_it() -> None:
