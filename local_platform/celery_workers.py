@@ -30,13 +30,20 @@ class CeleryPool(Pool):
         super().__init__(command=COMMAND, on_line=on_line)
         self._environment = dict(environment)
         self._ports: dict[str, int] = {}
+        self._held: list[socket.socket] = []
+
+    async def __aexit__(self, *_: object) -> None:
+        await super().__aexit__()
+        for port in self._held:
+            port.close()
 
     def url(self, worker: WorkerProcess) -> str:
         """Where `worker` answers probes."""
         return f"http://127.0.0.1:{self._ports[worker.id]}"
 
     def _variables(self, worker_id: str) -> Mapping[str, str]:
-        self._ports[worker_id] = _free_port()
+        self._held.append(_kept_port())
+        self._ports[worker_id] = self._held[-1].getsockname()[1]
         return {**self._environment, "CELERY_HEALTH_PORT": str(self._ports[worker_id])}
 
     async def _until_there(self, worker: WorkerProcess, timeout_s: float) -> None:
@@ -53,8 +60,9 @@ class CeleryPool(Pool):
         raise WorkerDied(worker, "at its start")
 
 
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        number: int = taken.getsockname()[1]
-        return number
+def _kept_port() -> socket.socket:
+    """A free port, bound so that nobody else is given it; who sets SO_REUSEADDR may listen at it all the same."""
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    return kept
