@@ -154,7 +154,13 @@ async def test_streamed_parts() -> None:
     async with talking(Platform()) as session:
         _, run = await posted(session, "run", {"input": {}})
         await got(session, "job-take/w?gpu=none")
-        reading = asyncio.create_task(got(session, f"stream/{run['id']}"))
+
+        async def read() -> tuple[int, Any]:
+            while not (answer := await got(session, f"stream/{run['id']}"))[1]["stream"]:  # nothing within two seconds
+                pass
+            return answer
+
+        reading = asyncio.create_task(read())
         async with session.post(f"job-stream/w/{run['id']}?gpu=none", json={"output": "part"}) as done:
             assert done.status == 200
         assert await reading == (200, {"status": "IN_PROGRESS", "stream": [{"output": "part"}]})

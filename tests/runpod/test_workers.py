@@ -15,7 +15,7 @@ import pytest
 from local_platform.endpoint import PATIENCE_S
 from local_platform.faults import FaultKind
 from local_platform.job import Job, Limits, Status
-from local_platform.processes import WorkerDied
+from local_platform.processes import WorkerDied, WorkerProcess
 from local_platform.server import Platform
 from tests.runpod.conftest import ECHO
 from tests.runpod.pool import LoggedPool
@@ -83,27 +83,43 @@ async def test_the_official_clients(official: Official) -> None:
             assert (await asynchronous.health())["jobs"]["completed"] == 3
 
 
+async def frozen(platform: Platform, worker: WorkerProcess, order: dict[str, object]) -> Job:
+    """The job of `order`, sent to `worker`, which stands still and has not read it."""
+    endpoint = platform.endpoint
+    await endpoint.until(lambda: (seen := endpoint.worker(worker.id)) is not None and seen.is_asking)
+    worker.freeze()
+    job_id = submit(platform, order)
+    await endpoint.until(lambda: endpoint.queue[job_id].worker == worker.id)
+    return endpoint.queue[job_id]
+
+
 async def test_a_job_outlives_its_worker() -> None:
-    async with running(2, limits=Limits(lease_s=2)) as (platform, pool):
-        kept = submit(platform, {"sleep_s": 3})  # longer than a lease: heartbeats renew it
-        killed = submit(platform, {"sleep_s": 1, "echo": 1})
-        await platform.endpoint.until(lambda: platform.endpoint.queue[killed].worker is not None)
-        victim = next(w for w in pool.workers if w.id == platform.endpoint.queue[killed].worker)
+    limits = Limits(lease_s=600, execution_timeout_s=3_600)  # whose lease runs out, and when, is said here
+    async with running(2, limits=limits) as (platform, pool):
+        queue = platform.endpoint.queue
+        kept = submit(platform, {"sleep_s": 3})
+        await platform.endpoint.until(lambda: queue[kept].worker is not None)
+        (victim,) = (worker for worker in pool.workers if worker.id != queue[kept].worker)
+        killed = await frozen(platform, victim, {"echo": 1})
         await victim.kill()
         assert group_is_empty(victim.pid)
         assert [w.id for w in pool.outgoing()] == [victim.id]
-        moved = await done(platform, killed)
+        await platform.endpoint.until(  # heartbeats renew it
+            lambda: queue[kept].lease_until > killed.lease_until or queue[kept].status.is_final
+        )
+        queue.expire(now=killed.lease_until)
+        assert queue[killed.id].status is Status.IN_QUEUE
+        moved = await done(platform, killed.id)
         assert (moved.status, moved.attempts) == (Status.COMPLETED, 2)
         assert moved.worker != victim.id
         assert (await done(platform, kept)).attempts == 1
 
-        frozen = submit(platform, {"sleep_s": 0.5})
-        await platform.endpoint.until(lambda: platform.endpoint.queue[frozen].worker is not None)
-        survivor = next(w for w in pool.workers if w is not victim)
-        survivor.freeze()
-        await platform.endpoint.until(lambda: bool(platform.endpoint.queue[frozen].events_of("lost")))
+        (survivor,) = (worker for worker in pool.workers if worker is not victim)
+        lost = await frozen(platform, survivor, {"sleep_s": 0.5})
+        queue.expire(now=lost.lease_until)
+        assert queue[lost.id].status is Status.IN_QUEUE
         survivor.thaw()
-        assert (await done(platform, frozen)).status is Status.COMPLETED
+        assert (await done(platform, lost.id)).status is Status.COMPLETED
         pids = [worker.pid for worker in pool.workers]
         assert not all(group_is_empty(pid) for pid in pids)
     assert all(group_is_empty(pid) for pid in pids)
