@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,20 @@ async def test_a_cancelled_job_says_so(platform: Platform) -> None:
         await job.cancel()
         with pytest.raises(JobCancelled):
             await job.result()
+
+
+async def test_a_job_that_is_cancelled_once_it_has_failed_runs_no_second_time() -> None:
+    async with Platform() as platform, client_of(platform) as client:
+        endpoint = platform.endpoint
+        job = await client.submit({"prompt": "fails", "seed": 1})
+        endpoint.queue.take("hand", now=endpoint.now())
+        error = json.dumps({"code": "storage_failed", "message": "as ordered", "retryable": True, "job_id": job.id})
+        endpoint.queue.finish(job.id, {"error": error}, worker="hand", n_bytes=1, now=endpoint.now())
+        await job.cancel()
+        ending = asyncio.create_task(job.result())
+        await endpoint.until(lambda: endpoint.queue[job.id].status is Status.CANCELLED)
+        with pytest.raises(JobCancelled):
+            await ending
 
 
 async def test_a_wrong_address_key_or_job_is_said(platform: Platform) -> None:

@@ -144,6 +144,22 @@ async def test_a_result_that_came_with_progress_is_not_asked_for_again(compiled:
     assert endpoint.seen == ["/e/run", "/e/status/job-1", "/e/status/job-1"]
 
 
+async def test_a_job_that_is_cancelled_once_it_has_failed_runs_no_second_time(compiled: Path) -> None:
+    """The client hears of the failure after a first look at the job, at which it is cancelled."""
+    error = json.dumps({"code": "storage_failed", "message": "as ordered", "retryable": True})
+    running = {"status": "IN_PROGRESS", "output": {"stage": "denoising", "progress": 0.5}}
+    states, asked = [running, {"status": "FAILED", "error": error}, {"status": "CANCELLED"}], list[str]()
+
+    async def handle(request: web.Request) -> web.Response:
+        asked.append(request.path.split("/")[2])
+        return web.json_response({"id": "job-1"} if asked[-1] != "status" else states.pop(0))
+
+    async with server(handle) as port:
+        (answer,) = await used_at(compiled, f"http://127.0.0.1:{port}", "e", [ordered("a red sun", cancel=True)])
+    assert answer["error"] == "JobCancelled"
+    assert asked == ["run", "status", "cancel", "status", "retry", "cancel", "status"]
+
+
 async def test_a_page_in_front_of_the_endpoint_is_not_asked_for_ever(compiled: Path) -> None:
     async def page(_request: web.Request) -> web.Response:
         return web.json_response({"id": "job-1"})

@@ -80,7 +80,9 @@ class AsyncFluxClient:
 
     def follow(self, job: AsyncJob) -> Script[Any]:
         """For AsyncJob."""
-        return self._endpoint.finish(job.id, job.job, envelope=job.envelope, renamed=job.renamed)
+        return self._endpoint.finish(
+            job.id, job.job, envelope=job.envelope, renamed=job.renamed, is_cancelled=lambda: job.is_cancelled
+        )
 
     async def _value(self, script: Script[Value]) -> Value:
         ended: list[Value] = []
@@ -127,6 +129,7 @@ class AsyncJob:
         self.id = job_id
         self.job = job
         self.envelope = envelope
+        self.is_cancelled = False
         self._client = client
         self._result: Result | None = None
 
@@ -147,6 +150,7 @@ class AsyncJob:
 
     async def cancel(self) -> None:
         """Take the job back; one that is finished stays so."""
+        self.is_cancelled = True
         await self._client.cancel(self.id)
 
     def renamed(self, job_id: str) -> None:

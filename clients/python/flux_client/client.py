@@ -85,7 +85,9 @@ class FluxClient:
 
     def follow(self, job: Job) -> Script[Any]:
         """For Job."""
-        return self._endpoint.finish(job.id, job.job, envelope=job.envelope, renamed=job.renamed)
+        return self._endpoint.finish(
+            job.id, job.job, envelope=job.envelope, renamed=job.renamed, is_cancelled=lambda: job.is_cancelled
+        )
 
     def _value(self, script: Script[Value]) -> Value:
         steps = self.steps(script)
@@ -135,6 +137,7 @@ class Job:
         self.id = job_id
         self.job = job
         self.envelope = envelope
+        self.is_cancelled = False
         self._client = client
         self._result: Result | None = None
 
@@ -153,6 +156,7 @@ class Job:
 
     def cancel(self) -> None:
         """Take the job back; one that is finished stays so."""
+        self.is_cancelled = True
         self._client.cancel(self.id)
 
     def renamed(self, job_id: str) -> None:

@@ -93,9 +93,10 @@ class Endpoint:
         *,
         envelope: Mapping[str, Any] | None = None,
         renamed: Callable[[str], None] = lambda job_id: None,
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> Script[Any]:
         """The output of a job that was submitted, its progress on the way. `job` is sent again, in its envelope, where
-        it was lost; `renamed` is told the id that it has from then on."""
+        it was lost; `renamed` is told the id that it has from then on. One that `is_cancelled` runs no second time."""
         put_back = lost = polls = 0
         while True:
             answer = yield from self._answered(Send("GET", f"{self.base_url}/status/{job_id}"), also=(404,))
@@ -105,6 +106,8 @@ class Endpoint:
                 lost += 1
                 job_id = yield from self.submit(job, envelope)
                 renamed(job_id)
+                if is_cancelled():
+                    yield from self.cancel(job_id)
             elif answer.status == 404:
                 raise ResultLost("the endpoint does not know this job, or no longer", job_id=job_id)
             elif status == "COMPLETED":
@@ -118,6 +121,8 @@ class Endpoint:
                 put_back += 1
                 yield Wait(min(FIRST_WAIT_S * 2**put_back, LONGEST_WAIT_S))
                 yield from self._answered(Send("POST", f"{self.base_url}/retry/{job_id}"), also=(400, 404))
+                if is_cancelled():  # which found it failed, and nothing to take back
+                    yield from self.cancel(job_id)
             elif not isinstance(status, str):  # another page in front of it: asked for ever, it would not change
                 raise Refused("the endpoint answered without the job's status", status=answer.status, job_id=job_id)
             else:

@@ -143,6 +143,7 @@ export class FluxClient {
 /** A job on its way: iterate over its progress, then take its result. */
 export class Job implements AsyncIterable<Progress> {
   #id: string;
+  #isCancelled = false;
   #ended: { readonly output: unknown } | undefined;
 
   constructor(
@@ -168,6 +169,7 @@ export class Job implements AsyncIterable<Progress> {
 
   /** Take the job back; one that is finished stays so. */
   async cancel(): Promise<void> {
+    this.#isCancelled = true;
     await this.client.cancel(this.#id);
   }
 
@@ -184,6 +186,7 @@ export class Job implements AsyncIterable<Progress> {
           throw new ResultLost("the endpoint does not know this job, or no longer", this.#id);
         }
         this.#id = await this.client.send(this.input);
+        if (this.#isCancelled) await this.cancel();
       } else if (state === "COMPLETED") {
         this.#ended = { output: body["output"] };
         return this.#ended.output;
@@ -197,6 +200,7 @@ export class Job implements AsyncIterable<Progress> {
         putBack++;
         await wait(Math.min(FIRST_WAIT_MS * 2 ** putBack, LONGEST_WAIT_MS));
         await this.client.request("POST", `/retry/${this.#id}`, undefined, [400, 404]);
+        if (this.#isCancelled) await this.cancel(); // which found it failed, and nothing to take back
       } else if (typeof state !== "string") { // another page in front of it: asked for ever, it would not change
         throw new Refused("the endpoint answered without the job's status", status, this.#id);
       } else {
