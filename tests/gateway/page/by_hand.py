@@ -42,6 +42,12 @@ class ByHand:
     def take(self) -> Job:
         return self._there(self.world.hand.take())
 
+    def progress(self, job: Job, progress: float, *, seq: int, **more: Any) -> None:
+        async def tell() -> None:
+            self.world.hand.progress(job, progress, seq=seq, **more)
+
+        self._there(tell())
+
     def finish(self, job: Job, output: dict[str, Any] | None = None, *, error: str | None = None) -> None:
         async def finish() -> None:
             self.world.hand.finish(job, output, error=error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from tests.gateway.page.by_hand import by_hand
 from tests.gateway.page.conftest import NARROW, WIDE, Served, ask_for, made, opened, sign_in
-from tests.servers import free_port
+from tests.gateway.world import picture
+from tests.servers import RedisProcess, free_port
 
 BOTH = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 LONG = {"Steps": "50", "Pictures": "2"}
+PREVIEW = "data:image/png;base64," + base64.b64encode(picture(3)).decode()
 
 
 @BOTH
@@ -27,9 +31,7 @@ def test_a_wrong_key_is_refused_and_a_first_picture_made(
         expect(page.get_by_role("alert")).to_contain_text("not accepted")
         sign_in(page, served)
         prompt = f"a red sun over a lake, {size[0]}"
-        ask_for(page, prompt, **LONG)
-        expect(page.locator(".preview img").first).to_be_visible()  # before any result
-        expect(page.get_by_role("progressbar", name=f"Progress of “{prompt}”")).to_be_visible()
+        ask_for(page, prompt, Pictures="2")
         expect(page.get_by_role("button", name=f"Open “{prompt}”").locator("img")).to_have_count(2)
         expect(page.get_by_role("status")).to_contain_text("Finished")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -39,6 +41,21 @@ def test_a_wrong_key_is_refused_and_a_first_picture_made(
             .evaluate_all("all => all.map(one => [one.naturalWidth, one.naturalHeight])")
         )
         assert sizes == [[256, 256]] * 2
+
+
+@BOTH
+def test_a_preview_comes_before_the_result(
+    browser: Browser, shared_redis: RedisProcess, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    with by_hand(shared_redis.url, tmp_path) as gateway, opened(browser, size) as page:
+        sign_in(page, gateway)
+        ask_for(page, "a red sun")
+        job = gateway.take()
+        gateway.progress(job, 0.5, seq=1, step=2, total_steps=4, preview=PREVIEW)
+        expect(page.locator(".preview img")).to_be_visible()
+        expect(page.get_by_role("progressbar", name="Progress of “a red sun”")).to_be_visible()
+        gateway.finish(job)
+        expect(page.get_by_role("button", name="Open “a red sun”").locator("img")).to_be_visible()
 
 
 def test_cancelling_by_button_and_by_key(browser: Browser, served: Served) -> None:
@@ -55,21 +72,29 @@ def test_cancelling_by_button_and_by_key(browser: Browser, served: Served) -> No
         expect(page.get_by_role("button", name="Open “a blue hill”").locator(".cancelled")).to_have_count(2)
 
 
-def test_a_reload_and_a_second_device_pick_up_where_it_is(browser: Browser, served: Served) -> None:
-    with opened(browser, WIDE) as page, opened(browser, NARROW) as other:
-        page.goto(served.url)
-        page.get_by_label("API key or token").fill(served.key)
+def test_a_reload_and_a_second_device_pick_up_where_it_is(
+    browser: Browser, shared_redis: RedisProcess, tmp_path: Path
+) -> None:
+    with (
+        by_hand(shared_redis.url, tmp_path) as gateway,
+        opened(browser, WIDE) as page,
+        opened(browser, NARROW) as other,
+    ):
+        page.goto(gateway.url)
+        page.get_by_label("API key or token").fill(gateway.key)
         page.get_by_label("Keep me signed in").check()
         page.get_by_role("button", name="Sign in").click()
-        ask_for(page, "green hills at night", **LONG)
+        ask_for(page, "green hills at night")
+        job = gateway.take()
         expect(page.locator(".under-way progress[value]")).to_be_visible()
         page.reload()
         expect(page.get_by_label("Prompt", exact=True)).to_have_value("green hills at night")
         expect(page.locator(".under-way")).to_contain_text("green hills at night")
-        sign_in(other, served)
+        sign_in(other, gateway)
         expect(other.locator(".under-way")).to_contain_text("green hills at night")
+        gateway.finish(job)
         for one in (page, other):
-            expect(one.get_by_role("button", name="Open “green hills at night”")).to_have_count(2)
+            expect(one.get_by_role("button", name="Open “green hills at night”")).to_have_count(1)
 
 
 def test_an_edit_with_a_painted_mask(browser: Browser, served: Served, tmp_path: Path) -> None:
