@@ -62,8 +62,9 @@ class Look:
         self._capacity = capacity
         self._pace = pace
 
-    async def at(self, task_id: str, *, in_flight: int = 1) -> None:
-        """Look at one task; the fewer are `in_flight`, the sooner it is looked at again."""
+    async def at(self, task_id: str, *, leased_until: float = 0.0, in_flight: int = 1) -> None:
+        """Look at one task; the fewer are `in_flight`, the sooner it is looked at again. Whoever has claimed it says
+        until when, so that no look that is asked for meanwhile is put off."""
         task = await self._ledger.get(task_id)
         if task is None:  # an evicting Redis has lost it: a place that it kept would be taken for ever
             await self._line.leave("", task_id)
@@ -76,9 +77,11 @@ class Look:
             await self._cancellation.cancel(task)
         else:
             if task.ticket is None:
-                await self._look_before_queue(task)
+                again_at = await self._look_before_queue(task)
             else:
-                await self._look_in_queue(task, task.ticket, again_s=self._pace.between(in_flight))
+                again_at = await self._look_in_queue(task, task.ticket, again_s=self._pace.between(in_flight))
+            if again_at is not None:
+                await self._ledger.agenda.look_again(task.id, again_at, leased_until=leased_until)
             if task.orphaned_at is not None:
                 await self._ledger.agenda.look_by(task.id, task.orphaned_at + ORPHANED_S + 0.1)
 
@@ -122,16 +125,18 @@ class Look:
             log.warning("task not looked at in the queue", extra={"job_id": task.id, "detail": str(error)})
             return None
 
-    async def _look_before_queue(self, task: Task) -> None:
+    async def _look_before_queue(self, task: Task) -> float | None:
+        """When to look again, where that is not settled otherwise."""
         if task.cancelling:
             await self._endings.finish(task, Ending(status="cancelled"))
         elif await self._waits_in_line(task):
-            await self._ledger.agenda.look_at(task.id, time.time() + self._pace.in_line)
+            return time.time() + self._pace.in_line
         elif task.attempt >= self._settings.task_max_attempts:
             await self._endings.finish(task, lost(task))
         else:
             await self._ledger.agenda.look_at(task.id, time.time() + self._pace.after_error)
             await self._dispatcher.submit(task.id)
+        return None
 
     async def _waits_in_line(self, task: Task) -> bool:
         """Also of a task whose replica died between the ledger and the line: it enters now."""
@@ -143,40 +148,42 @@ class Look:
         self._dispatcher.kick()
         return await self._line.position(task.id) is not None
 
-    async def _look_in_queue(self, task: Task, ticket: str, *, again_s: float) -> None:
+    async def _look_in_queue(self, task: Task, ticket: str, *, again_s: float) -> float | None:
+        """As `_look_before_queue`."""
         if task.cancelling:
             report = await self._queue.cancel(ticket)
             if report.state in ("cancelled", "unknown"):
                 await self._endings.finish(task, Ending(status="cancelled"))
-                return
+                return None
         report = await self._queue.status(ticket)
         match report.state:
             case "queued":
-                await self._still_queued(task, again_s=again_s)
+                return await self._still_queued(task, again_s=again_s)
             case "running":
-                await self._still_running(task, report, again_s=again_s)
+                return await self._still_running(task, report, again_s=again_s)
             case "completed" | "failed" | "timed_out":
                 if not await self._outcomes.take(task, report):
-                    await self._lost_by_queue(task)
+                    return await self._lost_by_queue(task)
             case "cancelled" if task.cancelling:
                 await self._endings.finish(task, Ending(status="cancelled"))
             case _:
-                await self._lost_by_queue(task)
+                return await self._lost_by_queue(task)
+        return None
 
-    async def _still_queued(self, task: Task, *, again_s: float) -> None:
+    async def _still_queued(self, task: Task, *, again_s: float) -> float:
         waiting_for = await self._capacity.waiting_for()
         if waiting_for != task.waiting_for:
             await self._ledger.note(task, waiting_for=waiting_for)
-        await self._ledger.agenda.look_at(task.id, time.time() + again_s)
+        return time.time() + again_s
 
-    async def _still_running(self, task: Task, report: Report, *, again_s: float) -> None:
+    async def _still_running(self, task: Task, report: Report, *, again_s: float) -> float:
         if report.progress is not None:
             await self.advance(task, report.progress)
         elif task.status == "queued":
             begun = replace(task, status="processing", started_at=time.time(), waiting_for=None)
             await self._ledger.note(task, status=begun.status, started_at=begun.started_at, waiting_for=None)
             await self._webhooks.task_changed(begun)
-        await self._ledger.agenda.look_at(task.id, time.time() + self._until_next(task, report, again_s))
+        return time.time() + self._until_next(task, report, again_s)
 
     def _until_next(self, task: Task, report: Report, again_s: float) -> float:
         if task.ended_at is not None and time.time() - task.ended_at < self._pace.told_within:
@@ -185,14 +192,15 @@ class Look:
         can_rest = is_told and report.progress is None and not self._queue.rates.shows_lost_workers
         return self._pace.told if can_rest else again_s
 
-    async def _lost_by_queue(self, task: Task) -> None:
+    async def _lost_by_queue(self, task: Task) -> float | None:
         """The queue knows nothing of it: its result may be in the store all the same, else it is submitted again."""
         if await self._outcomes.find(task):
-            return
+            return None
         if task.submitted_at is not None and time.time() - task.submitted_at < self._pace.unknown_again:
-            await self._ledger.agenda.look_at(task.id, time.time() + self._pace.unknown_again)
-        elif task.attempt >= self._settings.task_max_attempts:
+            return time.time() + self._pace.unknown_again
+        if task.attempt >= self._settings.task_max_attempts:
             await self._endings.finish(task, lost(task))
         elif await self._ledger.agenda.lose_ticket(task):
             log.warning("task lost by the queue", extra={"job_id": task.id, "detail": f"attempt {task.attempt}"})
             await self._dispatcher.submit(task.id)
+        return None

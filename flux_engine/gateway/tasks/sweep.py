@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 from redis.exceptions import RedisError
@@ -19,6 +18,7 @@ from flux_engine.cache.redis_link import CacheAway
 from flux_engine.errors import StorageFailed
 from flux_engine.gateway.seams import Line
 from flux_engine.gateway.tasks.endings import Endings
+from flux_engine.gateway.tasks.ledger.agenda import Due
 from flux_engine.gateway.tasks.ledger.ledger import Ledger
 from flux_engine.gateway.tasks.look import Look
 from flux_engine.gateway.tasks.pace import Pace
@@ -41,7 +41,7 @@ class Sweep:
         self._pace = pace
         self._wake = asyncio.Event()
         self._looking: dict[str, asyncio.Task[None]] = {}  # by task
-        self._again: set[str] = set()  # due once more while they are looked at
+        self._again: dict[str, Due] = {}  # due once more while they are looked at
         self._in_flight = 0
         self._next_check = 0.0
 
@@ -73,6 +73,8 @@ class Sweep:
             for look in looks:
                 look.cancel()
             await asyncio.gather(*looks, return_exceptions=True)
+            self._looking.clear()  # of looks that had not begun
+            self._again.clear()
 
     async def hear(self, task_id: str, update: Mapping[str, Any] | None) -> None:
         """A worker's word through Redis: its progress, or, with None, that it is done."""
@@ -99,32 +101,35 @@ class Sweep:
             rate = self._rates.status
             due = await self._ledger.agenda.claim_due(at_most=free, rate=rate, burst=rate)
             self._in_flight = await self._line.in_flight() if due else self._in_flight
-            for task_id in due:
-                self._begin(task_id)
+            for one in due:
+                self._begin(one)
             if len(due) < free:
                 return
 
-    def _begin(self, task_id: str) -> None:
+    def _begin(self, due: Due) -> None:
         """One look at a time at each task: a store or a queue that does not answer holds a look longer than its lease,
         and the looks at one task would be all that there is room for."""
-        if task_id in self._looking:
-            self._again.add(task_id)
-            return
-        look = self._looking[task_id] = asyncio.create_task(self._guarded_look(task_id), name=f"look at {task_id}")
-        look.add_done_callback(lambda _: self._looked_at(task_id))
+        if due.task_id in self._looking:
+            self._again[due.task_id] = due
+        else:
+            self._looking[due.task_id] = asyncio.create_task(self._looks(due), name=f"look at {due.task_id}")
 
-    def _looked_at(self, task_id: str) -> None:
-        self._looking.pop(task_id, None)
-        self._again.discard(task_id)
+    async def _looks(self, due: Due) -> None:
+        """One look, and another for each time that the task became due meanwhile; in one step with the last, what is
+        due from then on begins anew."""
+        again: Due | None = due
+        try:
+            while again is not None:
+                await self._guarded_look(*again)
+                again = self._again.pop(due.task_id, None)
+        finally:
+            del self._looking[due.task_id]
 
-    async def _guarded_look(self, task_id: str) -> None:
+    async def _guarded_look(self, task_id: str, leased_until: float) -> None:
         """A look whose failure costs nothing: the lease runs out, and the task is looked at again."""
         try:
-            await self.look.at(task_id, in_flight=self._in_flight)
+            await self.look.at(task_id, leased_until=leased_until, in_flight=self._in_flight)
         except (RedisError, CacheAway, QueueAway, QueueRefused, StorageFailed, OSError) as error:
             log.warning("task not looked at", extra={"job_id": task_id, "detail": f"{type(error).__name__}: {error}"})
         except Exception:
             log.exception("task not looked at", extra={"job_id": task_id, "code": "internal"})
-        if task_id in self._again:
-            with suppress(RedisError):  # else its lease runs out
-                await self.nudge(task_id)

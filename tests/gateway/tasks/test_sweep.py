@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -17,12 +18,17 @@ from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.notices import Offer
 from flux_engine.cache.redis_link import RedisLink, RemoteServer
 from flux_engine.gateway.assembly import LEAST_IN_FLIGHT
+from flux_engine.gateway.gateway import end
 from flux_engine.gateway.limits.line import LineCounts
 from flux_engine.gateway.limits.manager import LEFT_OPEN_S, LimitsManager, LimitTerms
+from flux_engine.gateway.tasks.ledger.agenda import Due
 from flux_engine.gateway.tasks.ledger.news import Ending
 from flux_engine.gateway.tasks.pace import Pace
+from flux_engine.gateway.tasks.sweep import Sweep
 from flux_engine.job.fingerprint import ModelIdentity
 from flux_engine.models.spec import ModelSpec
+from flux_engine.queues.job_queue import Report
+from flux_engine.queues.runpod import RunPodQueue
 from flux_engine.results.entry import Withheld
 from local_platform.job import Job, Limits
 from local_platform.server import Platform
@@ -328,6 +334,97 @@ async def test_a_worker_tells_its_progress_through_redis(shared_redis: RedisProc
         await notices.ended(made["task_id"])
         gw.hand.finish(job)
         assert (await gw.until(made["task_id"], "completed"))["status"] == "completed"
+
+
+async def test_a_workers_end_that_comes_while_its_task_is_looked_at_is_not_put_off(
+    shared_redis: RedisProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue's answer was on its way: by what it says, the next look would be in an hour."""
+    pace = Pace(tick=3600.0, least=3600.0, most=3600.0, told=3600.0, ending=200.0)
+    async with world(shared_redis.url, tmp_path, pace=pace) as gw:
+        made, ledger, queue = await gw.create(), gw.gateway.ledger, gw.gateway.queue
+        await gw.hand.take()
+        await gw.until_submitted(made["task_id"])
+        await gw.gateway.offers.notices.progress(made["task_id"], {"stage": "denoising", "progress": 0.4, "seq": 2})
+        await gw.until(made["task_id"], "processing")
+        status, has_asked, may_answer = queue.status, asyncio.Event(), asyncio.Event()
+
+        async def slow(ticket: str) -> Report:
+            report = await status(ticket)
+            has_asked.set()
+            await may_answer.wait()
+            return report
+
+        async def has_ended() -> bool:
+            task = await ledger.get(made["task_id"])
+            return task is not None and task.ended_at is not None
+
+        async def look() -> None:
+            await ledger.agenda.look_at(made["task_id"], time.time())
+            (due,) = await ledger.agenda.claim_due(at_most=1, rate=1000, burst=1000)
+            await gw.gateway.sweep.look.at(due.task_id, leased_until=due.leased_until)
+
+        began = time.time()
+        await look()
+        assert (await gw.gateway.redis.zscore(ledger.keys.due, made["task_id"]) or 0) > began + 3000
+        monkeypatch.setattr(queue, "status", slow)
+        looking = asyncio.create_task(look())
+        await has_asked.wait()
+        await gw.gateway.offers.notices.ended(made["task_id"])
+        await waiting.until(has_ended)
+        due_at = await gw.gateway.redis.zscore(ledger.keys.due, made["task_id"])
+        may_answer.set()
+        await looking
+        assert await gw.gateway.redis.zscore(ledger.keys.due, made["task_id"]) == due_at
+
+
+class Dues:
+    """An agenda that answers late: what it is asked to look at has been claimed by then."""
+
+    def __init__(self, *dues: str) -> None:
+        self.agenda = self
+        self.dues = list(dues)
+
+    async def claim_due(self, **_bounds: float) -> list[Due]:
+        claimed, self.dues = self.dues, []
+        return [Due(task_id, 0.0) for task_id in claimed]
+
+    async def look_at(self, task_id: str, _at: float) -> None:
+        self.dues.append(task_id)
+        while self.dues:  # noqa: ASYNC110 - the claim says nothing
+            await asyncio.sleep(0)
+
+
+class Looks:
+    """Counts looks; each ends when it may."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.may_end = asyncio.Event()
+
+    async def at(self, _task_id: str, **_more: float) -> None:
+        self.count += 1
+        await self.may_end.wait()
+
+    async def in_flight(self) -> int:
+        return 1
+
+    async def check_reservations(self) -> None: ...
+
+
+async def test_a_task_that_is_due_again_while_it_is_looked_at_is_looked_at_again() -> None:
+    dues, looks = Dues("a"), Looks()
+    seams: Any = {"ledger": dues, "look": looks, "line": looks, "endings": looks}
+    sweep = Sweep(**seams, rates=RunPodQueue.rates, pace=QUICK)
+    running = asyncio.create_task(sweep.run())
+    try:
+        await waiting.until(lambda: looks.count == 1)
+        dues.dues.append("a")
+        await waiting.until(lambda: not dues.dues)
+        looks.may_end.set()
+        await waiting.until(lambda: looks.count == 2)
+    finally:
+        await end([running])
 
 
 async def test_words_that_are_no_progress_are_passed_over(shared_redis: RedisProcess, tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 if await agenda.begin_submit(task_id): ...          nobody else does for half a minute
 became = await agenda.set_ticket(task_id, ticket, look_at=...)
-for task_id in await agenda.claim_due(...): ...     nobody else looks for ten seconds
+for due in await agenda.claim_due(...): ...         nobody else looks for ten seconds
+    await agenda.look_again(due.task_id, at, leased_until=due.leased_until)
 """
 
 from __future__ import annotations
 
 import time
-from typing import Final, Literal, cast
+from typing import Final, Literal, NamedTuple
 
 from redis.asyncio import Redis
 
@@ -19,6 +20,13 @@ from flux_engine.gateway.tasks.ledger.scripts import Scripts
 
 LEASE_S: Final = 10.0  # of a look at a task
 SUBMIT_LEASE_S: Final = 30.0
+
+
+class Due(NamedTuple):
+    """A task to look at, which nobody else does until the lease ends."""
+
+    task_id: str
+    leased_until: float
 
 
 class Agenda:
@@ -49,11 +57,12 @@ class Agenda:
         arguments: list[str | float] = [task.id, task.ticket or "", time.time()]
         return bool(await self._scripts.run(lua.LOSE_TICKET, [self.keys.task(task.id), self.keys.due], arguments))
 
-    async def claim_due(self, *, at_most: int, rate: float, burst: float) -> list[str]:
+    async def claim_due(self, *, at_most: int, rate: float, burst: float) -> list[Due]:
         """The tasks to look at now, for this replica alone for ten seconds."""
-        arguments = [time.time(), LEASE_S, at_most, rate, burst]
+        now = time.time()
+        arguments = [now, LEASE_S, at_most, rate, burst]
         found = await self._scripts.run(lua.CLAIM, [self.keys.due, self.keys.looks], arguments)
-        return cast(list[str], found)
+        return [Due(task_id, now + LEASE_S) for task_id in found]
 
     async def set_ended(self, task_id: str, *, look_at: float) -> None:
         """Its worker has done all it will do."""
@@ -61,8 +70,16 @@ class Agenda:
         await self._scripts.run(lua.SET_ENDED, [self.keys.task(task_id), self.keys.due], [task_id, now, look_at])
 
     async def look_at(self, task_id: str, at: float) -> None:
-        await self._scripts.run(lua.LOOK_AT, [self.keys.due, self.keys.task(task_id)], [task_id, at, ""])
+        await self._look_at(task_id, at)
 
     async def look_by(self, task_id: str, at: float) -> None:
         """As `look_at`, where the next look would come later."""
-        await self._scripts.run(lua.LOOK_AT, [self.keys.due, self.keys.task(task_id)], [task_id, at, "LT"])
+        await self._look_at(task_id, at, mode="LT")
+
+    async def look_again(self, task_id: str, at: float, *, leased_until: float) -> None:
+        """As `look_at`, after a look under that lease: a nearer one that was asked for meanwhile stays."""
+        await self._look_at(task_id, at, leased_until=leased_until)
+
+    async def _look_at(self, task_id: str, at: float, *, mode: Literal["", "LT"] = "", leased_until: float = 0) -> None:
+        arguments: list[str | float] = [task_id, at, mode, leased_until]
+        await self._scripts.run(lua.LOOK_AT, [self.keys.due, self.keys.task(task_id)], arguments)

@@ -170,13 +170,17 @@ redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
 return 1
 """
 
-# KEYS: due, task. ARGV: task id, at, 'LT' to move the next look nearer alone. Nothing for a task that is settled.
+# KEYS: due, task. ARGV: task id, at, 'LT' to move the next look nearer alone, and, after a look, when its lease ends,
+# or 0: where another time stands there, somebody asked for it meanwhile, and it is not put off. Nothing for a task that
+# is settled.
 LOOK_AT: Final = """
 if redis.call('EXISTS', KEYS[2]) == 0 or redis.call('HGET', KEYS[2], 'is_settled') == '1' then
   redis.call('ZREM', KEYS[1], ARGV[1])
   return 0
 end
-if ARGV[3] == 'LT' then redis.call('ZADD', KEYS[1], 'LT', ARGV[2], ARGV[1])
+local known = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local is_asked_for = known and tonumber(ARGV[4]) > 0 and tonumber(known) ~= tonumber(ARGV[4])
+if ARGV[3] == 'LT' or is_asked_for then redis.call('ZADD', KEYS[1], 'LT', ARGV[2], ARGV[1])
 else redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1]) end
 return 1
 """
