@@ -21,9 +21,10 @@ class Cancellation:
         self._queue = queue
         self._endings = endings
 
-    async def cancel(self, task: Task) -> Task:
-        """Take `task` back, as its user wishes; the task as it stands then."""
-        if not await self._ledger.wish_cancelled(task):
+    async def cancel(self, task: Task, *, as_orphan: bool = False) -> Task:
+        """Take `task` back, as its user wishes, or `as_orphan`, unless somebody waits for it again; the task as it
+        stands then."""
+        if not await self._ledger.wish_cancelled(task, as_orphan=as_orphan):
             return await self._ledger.get(task.id) or task
         task = await self._ledger.get(task.id) or task
         if task.ticket is None and not await self._ledger.agenda.begin_submit(task.id):

@@ -74,7 +74,7 @@ class Look:
         elif self._is_overdue(task):
             await self._give_up(task)
         elif task.orphaned_at is not None and not task.cancelling and time.time() - task.orphaned_at > ORPHANED_S:
-            await self._cancellation.cancel(task)
+            await self._cancellation.cancel(task, as_orphan=True)
         else:
             if task.ticket is None:
                 again_at = await self._look_before_queue(task)

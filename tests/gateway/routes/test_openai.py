@@ -185,6 +185,20 @@ async def test_a_task_that_nobody_waits_for_ends_and_is_cancelled_in_time(gw: Wo
     await until(lambda: _is(status_of(runs), "cancelled"))
 
 
+async def test_somebody_who_comes_back_at_the_last_moment_keeps_the_task(gw: World) -> None:
+    """The look that cancels it read it before."""
+    made, ledger = await gw.create(), gw.gateway.ledger
+    await gw.hand.take()
+    task = await ledger.get(made["task_id"])
+    assert task is not None
+    await ledger.orphan(task, until=time.time() + ORPHANED_S)
+    read = await ledger.get(made["task_id"])
+    assert read is not None
+    await ledger.adopt(read)
+    kept = await gw.gateway.cancellation.cancel(read, as_orphan=True)
+    assert (kept.is_final, kept.cancelling) == (False, False)
+
+
 async def _is(asked: Awaitable[object], expected: object) -> bool:
     return await asked == expected
 

@@ -31,6 +31,7 @@ from flux_engine.gateway.tasks.ledger.scripts import Scripts, flat
 
 PREVIEW_LASTS_S: Final = 600
 CHANGED, MOVED_ON = 1, -1  # what APPLY returns
+Mode = Literal["progress", "note", "wish", "orphan", "final"]
 ORPHANED: Final = "orphaned"  # an event for those who wait here; clients are not told
 NO_ID: Final = "0-0"
 SET_BY_OTHERS: Final = ("ticket", "attempt", "seq", "is_purge_wished", "is_purged")  # since the task was read
@@ -93,11 +94,13 @@ class Ledger(LedgerReader):
         )
         return became == CHANGED
 
-    async def wish_cancelled(self, task: Task) -> bool:
-        """From now on nothing submits it again. False where it has ended."""
+    async def wish_cancelled(self, task: Task, *, as_orphan: bool = False) -> bool:
+        """From now on nothing submits it again. False where it has ended, or is to be cancelled `as_orphan` and is none
+        any more."""
         event = {"task_id": task.id, "cancelling": True}  # what else is known of it may have changed meanwhile
         pairs, now = {"cancelling": "1"}, time.time()
-        return await self._apply(task, "wish", pairs=pairs, kind="status", event=event, look_at=now) == CHANGED
+        mode: Mode = "orphan" if as_orphan else "wish"
+        return await self._apply(task, mode, pairs=pairs, kind="status", event=event, look_at=now) == CHANGED
 
     async def finish(self, task: Task, ending: Ending) -> Task | None:
         """End it, once: the ended task, or None where somebody ended it before."""
@@ -184,7 +187,7 @@ class Ledger(LedgerReader):
     async def _apply(
         self,
         task: Task,
-        mode: Literal["progress", "note", "wish", "final"],
+        mode: Mode,
         *,
         pairs: Mapping[str, str],
         kind: str,

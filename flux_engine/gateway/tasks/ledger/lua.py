@@ -60,9 +60,9 @@ return {'made'}
 # KEYS: task, due, task events, user events, preview. ARGV: task id, mode, progress, seq or status, due at or '',
 # channel, user, kind or '', event, preview or '', seconds that a preview lasts, now where its worker said so itself,
 # then pairs. Changes nothing that has ended. `progress` changes only what goes forward; `note` only what is still at
-# the status and progress that its writer read, so that no event tells older ones after newer; `wish` anything; `final`
-# ends the task, and where it was not completed, at the progress that its writer read. Returns 1 where it changed
-# something, -1 where an end was written by somebody who had read an older progress.
+# the status and progress that its writer read, so that no event tells older ones after newer; `wish` anything, `orphan`
+# what nobody waits for; `final` ends the task, and where it was not completed, at the progress that its writer read.
+# Returns 1 where it changed something, -1 where an end was written by somebody who had read an older progress.
 APPLY: Final = (
     EMIT
     + """
@@ -74,6 +74,8 @@ if ARGV[2] == 'progress' then
   if to < from or (to == from and tonumber(ARGV[4]) <= tonumber(known[3] or '0')) then return 0 end
 elseif ARGV[2] == 'note' then
   if known[1] ~= ARGV[4] or from ~= to then return 0 end
+elseif ARGV[2] == 'orphan' then
+  if redis.call('HEXISTS', KEYS[1], 'orphaned_at') == 0 then return 0 end
 elseif ARGV[2] == 'final' then
   if ARGV[8] ~= 'completed' and from ~= to then return -1 end
 end
