@@ -108,6 +108,23 @@ async def test_purge_deletes_the_files_that_nobody_else_has(gw: World) -> None:
     assert files == []
 
 
+async def test_a_result_that_comes_together_with_the_cancellation_holds_no_file(gw: World) -> None:
+    """Another task has the same picture, and is purged."""
+    ledger, first = gw.gateway.ledger, await gw.create(seed=7, cache=False)
+    gw.hand.finish(await gw.hand.take())
+    await gw.until(first["task_id"], "completed")
+    done = await ledger.get(first["task_id"])
+    second = await gw.create(seed=7, cache=False)
+    await gw.hand.take()
+    read = await ledger.get(second["task_id"])
+    assert done is not None
+    assert read is not None
+    await gw.gateway.endings.finish(read, Ending(status="cancelled"))
+    assert await ledger.finish(read, Ending(status="completed", files=done.files)) is None
+    await gw.delete(f"/task/{first['task_id']}", params={"purge": 1})
+    assert list((gw.gateway.settings.gateway_data or Path()).rglob("*.png")) == []
+
+
 async def test_purge_of_a_running_task(gw: World) -> None:
     made = await gw.create()
     job = await gw.hand.take()

@@ -107,7 +107,12 @@ class Ledger(LedgerReader):
         changed, became = await self._finish_as_read(task, ending)
         while became == MOVED_ON:
             changed, became = await self._finish_as_read(await self.get(task.id) or task, ending)
-        return changed if became == CHANGED else None
+        if became == CHANGED:
+            return changed
+        known = await self.get(task.id)
+        held = [file["key"] for file in known.files] if known is not None else []
+        await self.holders.release(replace(changed, files=tuple(f for f in changed.files if f["key"] not in held)))
+        return None
 
     async def _finish_as_read(self, task: Task, ending: Ending) -> tuple[Task, int]:
         changed = replace(
