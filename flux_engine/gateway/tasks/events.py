@@ -6,7 +6,8 @@
             for event in watcher.take(): ...
 
 One connection listens to the ledger's channel for all watchers. A watcher that reads slowly gets only the newest event
-of each kind and task. After the connection was lost each watcher is asked to read the ledger again (`must_resync`).
+of each kind and task, with what the status events before it said. After the connection was lost each watcher is asked
+to read the ledger again (`must_resync`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import re
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, cast
 
 from redis.asyncio import Redis
@@ -51,6 +52,12 @@ class Event:
     def is_final(self) -> bool:
         return self.kind in FINAL
 
+    def after(self, earlier: Event) -> Event:
+        """This event for whoever did not see an `earlier` one of its kind: a status says only what has changed."""
+        if self.kind != "status":
+            return self
+        return replace(self, data=json.dumps(json.loads(earlier.data) | json.loads(self.data)))
+
 
 class Watcher:
     """The events of one task, or of all of a user's."""
@@ -78,8 +85,8 @@ class Watcher:
         return sorted(events, key=lambda event: stream_id(event.id))
 
     def put(self, event: Event) -> None:
-        self._waiting.pop((event.task_id, event.kind), None)
-        self._waiting[event.task_id, event.kind] = event
+        earlier = self._waiting.pop((event.task_id, event.kind), None)
+        self._waiting[event.task_id, event.kind] = event if earlier is None else event.after(earlier)
         self._wake.set()
 
     def resync(self) -> None:
