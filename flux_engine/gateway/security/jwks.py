@@ -80,7 +80,7 @@ class KeySet:
             await self._ask_for(key_id)
             found = self._find(key_id)
         elif self._is_old() and self._may_ask() and (self._refreshing is None or self._refreshing.done()):
-            self._refreshing = asyncio.create_task(self._ask())
+            self._refreshing = asyncio.create_task(self._refresh())
         if found is None and not self._keys:
             raise KeysAway("the issuer's keys cannot be had")
         return found
@@ -107,6 +107,12 @@ class KeySet:
         """Fetch the set for a key that is not in it, unless somebody did while this call waited."""
         async with self._asking:
             if self._find(key_id) is None and self._may_ask():
+                await self._ask()
+
+    async def _refresh(self) -> None:
+        """Fetch the set anew. Whoever wants a key that is not in the old one waits for it."""
+        async with self._asking:
+            if self._is_old() and self._may_ask():
                 await self._ask()
 
     async def _ask(self) -> None:

@@ -28,6 +28,7 @@ from flux_engine.gateway.security.manager import SecurityManager
 from flux_engine.gateway.security.terms import NotConfigured, SecurityTerms
 from tests.gateway.security.test_refused import AUDIENCE, ISSUER, OTHER_RSA_KEY, RSA_KEY, Issuer, bearer, jwk, signed
 from tests.servers import RedisProcess
+from tests.waiting import until
 
 ALL: frozenset[Scope] = frozenset(("generate", "read", "admin"))
 OUT_THERE = "192.0.2.1"
@@ -332,9 +333,12 @@ class CountingIssuer:
     def __init__(self, document: object) -> None:
         self.document = document
         self.num_asked = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def fetch(self, url: str, *, max_bytes: int, total_timeout_s: float) -> bytes:
         self.num_asked += 1
+        await self.may_answer.wait()
         if self.document is None:
             raise InputFetchFailed("the host answered with status 500", retryable=True)
         return self.document if isinstance(self.document, bytes) else json.dumps(self.document).encode()
@@ -355,6 +359,24 @@ async def test_an_unknown_kid_asks_again_at_most_once_a_minute() -> None:
     found = await asyncio.gather(*(keys.verifying_key("k2") for _ in range(100)))
     assert all(found)
     assert issuer.num_asked == 2
+
+
+async def test_a_key_that_comes_with_the_next_set_is_waited_for() -> None:
+    """The issuer has begun to sign with a new key, and an old token has just made the gateway fetch the set anew."""
+    issuer, clock = CountingIssuer({"keys": [jwk(RSA_KEY)]}), Clock()
+    keys = key_set(issuer, clock)
+    assert await keys.verifying_key("k1") is not None
+    clock.now += jwks.KEPT_S
+    issuer.document = {"keys": [jwk(RSA_KEY), jwk(OTHER_RSA_KEY, "k2")]}
+    issuer.may_answer.clear()
+    assert await keys.verifying_key("k1") is not None
+    await until(lambda: issuer.num_asked == 2)
+    asking = asyncio.create_task(keys.verifying_key("k2"))
+    await asyncio.sleep(0)  # it asks
+    issuer.may_answer.set()
+    assert await asking is not None
+    assert issuer.num_asked == 2
+    await keys.close()
 
 
 @pytest.mark.parametrize("answer", [None, b"<html>", b"[]", {"keys": []}, {"keys": {}}, {"keys": [jwk(RSA_KEY)] * 51}])
