@@ -40,7 +40,8 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """`tries` counts the attempts since it was made or asked for again; `attempts` are all that the log keeps."""
+    """`tries` counts the attempts since it was made or asked for again, which it was `asked` times; `attempts` are all
+    that the log keeps."""
 
     id: str
     user: str
@@ -53,6 +54,7 @@ class Delivery:
     tries: int = 0
     next_at: float | None = None
     attempts: Sequence[Mapping[str, Any]] = ()
+    asked: int = 0
 
     @property
     def place(self) -> Place:

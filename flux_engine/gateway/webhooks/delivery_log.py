@@ -82,7 +82,8 @@ return claimed
 """
 )
 
-# KEYS: hook, due, users. ARGV: user, id, attempt, state, next ms or '', tries, most attempts, ttl s.
+# KEYS: hook, due, users. ARGV: user, id, attempt, state, next ms or '', tries, most attempts, ttl s, how often it was
+# asked for when it was claimed: where its user has asked for it since, it is due by that.
 DONE: Final = (
     _NEXT_OF_USER
     + """
@@ -90,8 +91,10 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
   local attempts = cjson.decode(redis.call('HGET', KEYS[1], 'attempts') or '[]')
   table.insert(attempts, cjson.decode(ARGV[3]))
   while #attempts > tonumber(ARGV[7]) do table.remove(attempts, 1) end
-  redis.call('HSET', KEYS[1], 'state', ARGV[4], 'tries', ARGV[6], 'attempts', cjson.encode(attempts), 'next', ARGV[5])
+  redis.call('HSET', KEYS[1], 'attempts', cjson.encode(attempts))
   redis.call('EXPIRE', KEYS[1], ARGV[8])
+  if (redis.call('HGET', KEYS[1], 'asked') or '0') ~= ARGV[9] then return 1 end
+  redis.call('HSET', KEYS[1], 'state', ARGV[4], 'tries', ARGV[6], 'next', ARGV[5])
 end
 if ARGV[5] == '' then redis.call('ZREM', KEYS[2], ARGV[2]) else redis.call('ZADD', KEYS[2], ARGV[5], ARGV[2]) end
 look_again(KEYS[2], KEYS[3], ARGV[1])
@@ -105,6 +108,7 @@ AGAIN: Final = (
     + """
 if redis.call('HGET', KEYS[1], 'user') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'state', 'pending', 'tries', 0, 'next', ARGV[3])
+redis.call('HINCRBY', KEYS[1], 'asked', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[2])
 look_again(KEYS[2], KEYS[3], ARGV[5])
@@ -169,7 +173,9 @@ class DeliveryLog:
         due = _ms(self._clock() + retry_s) if state == "pending" else ""
         arguments = [name, delivery.id, json.dumps(attempt.to_json()), state, due, delivery.tries + 1]
         _, *keys = self._of_user(name)
-        await self._link.eval(DONE, [self._hook(delivery.id), *keys], [*arguments, MAX_ATTEMPTS, KEPT_S])
+        await self._link.eval(
+            DONE, [self._hook(delivery.id), *keys], [*arguments, MAX_ATTEMPTS, KEPT_S, delivery.asked]
+        )
 
     async def again(self, user: str, delivery_id: str) -> bool:
         """Make a delivery due now, with all its retries; False where this user has no such one."""
@@ -201,6 +207,7 @@ def _read(hook: Sequence[bytes]) -> Delivery:
         tries=int(text["tries"]),
         next_at=int(text["next"]) / 1000 if text.get("next") else None,
         attempts=json.loads(text.get("attempts", "[]")),
+        asked=int(text.get("asked", "0")),
     )
 
 

@@ -17,7 +17,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from flux_engine.cache.redis_link import RedisLink, RemoteServer
 from flux_engine.gateway.problems import Refused
 from flux_engine.gateway.task import Task
-from flux_engine.gateway.webhooks.delivery import RETRY_AFTER_S, Delivery, after
+from flux_engine.gateway.webhooks.delivery import RETRY_AFTER_S, Attempt, Delivery, after
 from flux_engine.gateway.webhooks.delivery_log import LEASE_S, MAX_PENDING, DeliveryLog
 from flux_engine.gateway.webhooks.manager import WebhookManager
 from flux_engine.gateway.webhooks.target import Target
@@ -191,6 +191,19 @@ async def test_gone_ends_it_and_its_user_may_ask_again(make: Make) -> None:
     assert (first[0], first[1]["webhook-id"]) == (second[0], second[1]["webhook-id"])
     assert [a["status"] for a in (await logged(manager))[0]["attempts"]] == [410, 200]
     assert await logged(manager, "eve") == []
+
+
+async def test_what_is_asked_for_while_it_is_sent_is_sent_again(make: Make, deliveries: DeliveryLog) -> None:
+    """The receiver hung, was mended, and its user does not wait for the attempt under way to fail."""
+    manager = make()
+    await manager.task_changed(task_of(9))
+    (sent,) = await deliveries.claim(most=9, most_of_user=9)
+    assert await manager.redeliver("ada", sent.id)
+    await deliveries.done(sent, Attempt(0.0, None, "no answer within 15 s", 15_000), state="pending", retry_s=300)
+    (again,) = await deliveries.claim(most=9, most_of_user=9)
+    assert (again.id, again.tries, len(again.attempts)) == (sent.id, 0, 1)
+    await deliveries.done(again, Attempt(0.0, 200, "", 3), state="delivered", retry_s=0)
+    assert [(entry["state"], len(entry["attempts"])) for entry in await logged(manager)] == [("delivered", 2)]
 
 
 async def test_a_failing_hook_delays_nobody(make: Make) -> None:
