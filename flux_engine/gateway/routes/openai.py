@@ -11,13 +11,14 @@ import base64
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from redis.exceptions import RedisError
+from starlette.types import Receive, Scope, Send
 
 from flux_engine.errors import StorageFailed
 from flux_engine.gateway.gateway import Gateway
@@ -144,10 +145,22 @@ async def _answered(request: Request, principal: Principal, asked: Asked, *, rou
     headers = _headers(request, accepted)
     if asked.wishes.is_streamed:
         parts = _streamed(gateway, task, asked, base_url(request))
-        return StreamingResponse(parts, media_type="text/event-stream", headers=headers | {"Cache-Control": "no-store"})
+        return _Streamed(parts, media_type="text/event-stream", headers=headers | {"Cache-Control": "no-store"})
     task = await _until_final(request, task)
     body = await _images(gateway, task, asked, principal, base=base_url(request))
     return JSONResponse(body, headers=headers)
+
+
+class _Streamed(StreamingResponse):
+    """Its parts learn that the client has hung up also where that is seen while one of them is sent."""
+
+    def __init__(self, parts: AsyncGenerator[str], **more: Any) -> None:
+        super().__init__(parts, **more)
+        self._parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._parts):
+            await super().__call__(scope, receive, send)
 
 
 async def _until_final(request: Request, task: Task) -> Task:
@@ -199,7 +212,7 @@ async def _with_bytes(gateway: Gateway, task: Task, images: list[dict[str, Any]]
     return [{name: v for name, v in image.items() if name != "url"} | {"b64_json": text} for image, text in pairs]
 
 
-async def _streamed(gateway: Gateway, task: Task, asked: Asked, base: str) -> AsyncIterator[str]:
+async def _streamed(gateway: Gateway, task: Task, asked: Asked, base: str) -> AsyncGenerator[str]:
     """Partial pictures from previews, then the finished ones; an error is the last event."""
     parameters = task.parameters or {}
     partials = PartialImages(asked, size=f"{parameters.get('width')}x{parameters.get('height')}")
@@ -224,7 +237,7 @@ async def _streamed(gateway: Gateway, task: Task, asked: Asked, base: str) -> As
             yield as_text(finished)
     except Problem as problem:
         yield as_text(error_event(problem.body()))
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, GeneratorExit):
         with suppress(RedisError, OSError):
             await asyncio.shield(gateway.ledger.orphan(task, until=time.time() + ORPHANED_S + 0.5))
         raise

@@ -15,7 +15,9 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 from PIL import Image
+from starlette.types import Message
 
+from flux_engine.gateway.app import create_app
 from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.ledger.ledger import ORPHANED
 from flux_engine.gateway.tasks.look import ORPHANED_S
@@ -163,6 +165,35 @@ async def test_a_stream_that_has_just_begun_makes_its_task_no_orphan(
             while not (await anext(told)).startswith("event: snapshot"):
                 pass
             await until(lambda: _is(_is_orphan(gw, made["task_id"]), False))
+
+
+async def test_a_client_that_hangs_up_while_a_picture_is_sent_leaves_an_orphan(gw: World) -> None:
+    """It took none of the bytes any more, so that the gateway could not send them all."""
+    body = json.dumps({"prompt": "a red sun", "size": "128x128", "stream": True, "partial_images": 1}).encode()
+    asked = [{"type": "http.request", "body": body}]
+    is_sending, hangs_up = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> Message:
+        if asked:
+            return asked.pop()
+        await hangs_up.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message.get("body"):
+            is_sending.set()
+            await asyncio.Event().wait()
+
+    headers = [(b"authorization", gw.headers["Authorization"].encode())]
+    scope = {"type": "http", "method": "POST", "path": "/v1/images/generations", "headers": headers}
+    answering = asyncio.create_task(create_app(gw.gateway)({**scope, "query_string": b""}, receive, send))
+    job = await gw.hand.take()
+    gw.hand.progress(job, 0.5, seq=1, step=1, total_steps=1, preview=preview(50))
+    await is_sending.wait()
+    hangs_up.set()
+    await answering
+    sent: Any = job.payload["input"]
+    assert await _is_orphan(gw, sent["gateway"]["task_id"])
 
 
 async def test_a_task_that_nobody_waits_for_ends_and_is_cancelled_in_time(gw: World) -> None:
