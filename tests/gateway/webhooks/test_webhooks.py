@@ -243,7 +243,7 @@ async def test_what_a_dead_replica_was_sending_is_sent_by_another(
 
 
 async def test_while_redis_is_away_changes_are_kept(redis: RedisProcess, root: str) -> None:
-    link, receiver = RedisLink(RemoteServer(redis.url), call_timeout_s=0.5, retry_after_s=0), Receiver()
+    link, receiver = RedisLink(RemoteServer(redis.url), call_timeout_s=60, retry_after_s=0), Receiver()
     poster = Poster(allow_private=True, resolve=loopback)
     manager = WebhookManager(DeliveryLog(link, root=root), poster, secret=SECRET, look_s=0.01)
     redis.kill()
