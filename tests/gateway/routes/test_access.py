@@ -195,7 +195,7 @@ async def test_usage_is_charged_and_given_back(gw: World) -> None:
     made = await gw.create()
     assert await used() == pytest.approx(128 * 128 / 1_048_576 * 2, abs=0.002)
     await gw.delete(f"/task/{made['task_id']}")
-    await gw.until(made["task_id"], "cancelled")
+    await gw.until_settled(made["task_id"])
     assert await used() == 0
 
 

@@ -243,8 +243,12 @@ async def test_what_a_gateway_reserved_and_died_over_is_closed(gw: World) -> Non
     died = LimitsManager(link, terms, root=settings.redis_root, clock=lambda: time.time() - 2 * LEFT_OPEN_S)
     taken = await died.reserve("ada", "00000000-0000-4000-8000-00000000000b", 40)  # or TooMany, and nothing was taken
     assert taken.work == 40
-    await gw.gateway.endings.check_reservations()
-    assert await _left_of_work(gw) == pytest.approx(quota - spent, abs=0.001)
+    await gw.gateway.endings.check_reservations()  # or the sweep, where it has just asked which are open
+
+    async def is_closed() -> bool:
+        return await _left_of_work(gw) == pytest.approx(quota - spent, abs=0.001)
+
+    await waiting.until(is_closed)
     await link.close()
 
 
