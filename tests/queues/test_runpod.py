@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +14,6 @@ from flux_engine.queues.job_queue import QueueAway, QueuedJob, QueueRefused
 from flux_engine.queues.runpod import RunPodQueue
 from local_platform.server import API_KEY, Platform
 from tests.gateway.world import Hand
-from tests.servers import free_port
 from tests.web_server import server
 
 JOB = QueuedJob(
@@ -139,11 +139,13 @@ async def test_a_state_that_is_none(body: str) -> None:
 
 
 async def test_a_platform_that_is_not_there() -> None:
-    queue = RunPodQueue("e", api_key="k", base_url=f"http://127.0.0.1:{free_port()}/v2")
-    for call in (queue.submit(JOB), queue.status("j"), queue.cancel("j"), queue.health()):
-        with pytest.raises(QueueAway, match="does not answer"):
-            await call
-    await queue.close()
+    with socket.socket() as taken:  # so that no other process listens there
+        taken.bind(("127.0.0.1", 0))
+        queue = RunPodQueue("e", api_key="k", base_url=f"http://127.0.0.1:{taken.getsockname()[1]}/v2")
+        for call in (queue.submit(JOB), queue.status("j"), queue.cancel("j"), queue.health()):
+            with pytest.raises(QueueAway, match="does not answer"):
+                await call
+        await queue.close()
 
 
 async def test_at_most_ten_cancellations_at_once() -> None:
