@@ -139,14 +139,18 @@ async def end(jobs: Iterable[asyncio.Task[None]]) -> None:
 
 
 async def _listen(gateway: Gateway, notices: Notices) -> None:
-    """Pass on what workers say. Whatever is missed, the sweep sees."""
+    """Pass on what workers say. Whatever was missed before, the sweep sees."""
     while True:
         try:
             async with gateway.redis.pubsub() as messages:
                 await messages.subscribe(notices.channel)
                 while True:
-                    message = await messages.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S)
-                    if message is not None:
+                    message = await messages.get_message(timeout=LISTEN_S)
+                    if message is None:
+                        continue
+                    if message["type"] == "subscribe":  # again, too, after redis-py has reconnected by itself
+                        await gateway.sweep.catch_up()
+                    elif message["type"] == "message":
                         await _hear(gateway, message["data"])
         except (RedisError, CacheAway, OSError) as error:
             log.debug("notices interrupted", extra={"detail": type(error).__name__})

@@ -87,6 +87,10 @@ class Sweep:
             await self._ledger.agenda.set_ended(task_id, look_at=time.time() + self._pace.ending / 2)
             self._wake.set()
 
+    async def catch_up(self) -> None:
+        """What workers said may have been missed: look at what rests while they tell, as if they did not."""
+        await self._ledger.agenda.wake_all(time.time() + self._pace.between(self._in_flight))
+
     async def _check_reservations_in_time(self) -> None:
         if time.monotonic() >= self._next_check:
             self._next_check = time.monotonic() + RESERVATIONS_EVERY_S

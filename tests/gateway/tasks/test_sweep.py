@@ -382,6 +382,25 @@ async def test_a_workers_end_that_comes_while_its_task_is_looked_at_is_not_put_o
         assert await gw.gateway.redis.zscore(ledger.keys.due, made["task_id"]) == due_at
 
 
+async def test_a_workers_end_that_nobody_heard_is_seen_once_the_gateway_listens_again(
+    redis: RedisProcess, tmp_path: Path
+) -> None:
+    """While a worker tells its progress its task rests, here for an hour."""
+    async with world(redis.url, tmp_path, pace=replace(QUICK, told=3600.0)) as gw:
+        made, key = await gw.create(), gw.gateway.ledger.keys.due
+        job = await gw.hand.take()
+        await gw.until_submitted(made["task_id"])
+        await gw.gateway.offers.notices.progress(made["task_id"], {"stage": "denoising", "progress": 0.4, "seq": 2})
+
+        async def rests() -> bool:
+            return (await gw.gateway.redis.zscore(key, made["task_id"]) or 0) > time.time() + 3000
+
+        await waiting.until(rests)
+        gw.hand.finish(job)
+        await gw.gateway.redis.client_kill_filter(_type="pubsub")
+        assert (await gw.until(made["task_id"], "completed"))["status"] == "completed"
+
+
 class Dues:
     """An agenda that answers late: what it is asked to look at has been claimed by then."""
 

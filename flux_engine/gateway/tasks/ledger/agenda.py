@@ -80,6 +80,10 @@ class Agenda:
         """As `look_at`, after a look under that lease: a nearer one that was asked for meanwhile stays."""
         await self._look_at(task_id, at, leased_until=leased_until)
 
+    async def wake_all(self, at: float) -> None:
+        """Look by `at` at every task that nobody looks at now."""
+        await self._scripts.run(lua.WAKE_ALL, [self.keys.due], [time.time() + LEASE_S, at])
+
     async def _look_at(self, task_id: str, at: float, *, mode: Literal["", "LT"] = "", leased_until: float = 0) -> None:
         arguments: list[str | float] = [task_id, at, mode, leased_until]
         await self._scripts.run(lua.LOOK_AT, [self.keys.due, self.keys.task(task_id)], arguments)

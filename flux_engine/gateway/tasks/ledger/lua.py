@@ -151,6 +151,13 @@ redis.call('EXPIRE', KEYS[2], 60)
 return ids
 """
 
+# KEYS: due. ARGV: when leases end that begin now, at. What rests for longer than a lease is due then.
+WAKE_ALL: Final = """
+local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf')
+for _, id in ipairs(ids) do redis.call('ZADD', KEYS[1], 'LT', ARGV[2], id) end
+return #ids
+"""
+
 # KEYS: task, due, input, task events, preview. ARGV: task id, seconds. Everything that follows from the end is done.
 SETTLE: Final = """
 redis.call('ZREM', KEYS[2], ARGV[1])
