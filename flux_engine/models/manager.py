@@ -137,9 +137,23 @@ class FluxModelManager:
         Raises OutOfMemory where the leanest one does not fit either, and DeviceBroken where the device stops answering.
         """
         self._steps_of(spec).take(demand)
-        if not self.is_warm(spec):
-            self._begin_to_read(spec)  # while torch is imported
-        self._torch_ms += import_torch()
+        try:
+            if not self.is_warm(spec):
+                self._begin_to_read(spec)  # while torch is imported
+            self._torch_ms += import_torch()
+            return self._used(spec, work, demand)
+        finally:
+            self._end_reading()
+
+    def unload(self) -> None:
+        """Let every loaded model go and give its memory back."""
+        self._let_go(list(self._loaded))
+
+    def wait_for_checkpoint(self) -> None:
+        """Until the quantised checkpoint that is being written, if any, is there."""
+        self._keeper.wait()
+
+    def _used(self, spec: ModelSpec, work: Callable[[LoadedModel], Result], demand: Demand) -> Result:
         import torch
 
         while True:
@@ -155,14 +169,6 @@ class FluxModelManager:
                     raise
                 log.warning("out of memory", extra={"model": spec.id, "detail": self.plan(spec).line()})
             self._free_memory_for(spec, demand)  # outside `except`: its traceback keeps the half-loaded pipeline alive
-
-    def unload(self) -> None:
-        """Let every loaded model go and give its memory back."""
-        self._let_go(list(self._loaded))
-
-    def wait_for_checkpoint(self) -> None:
-        """Until the quantised checkpoint that is being written, if any, is there."""
-        self._keeper.wait()
 
     def _let_go(self, ids: list[str]) -> None:
         self._keeper.stop()  # it holds weights
@@ -247,6 +253,11 @@ class FluxModelManager:
             self._reading = ReadAhead(files_to_read(spec, self._source(spec), self.plan(spec))).start()
         return self._reading
 
+    def _end_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.stop()
+            self._reading = None
+
     def _load(self, spec: ModelSpec) -> LoadedModel:
         """Load, then warm up; where compiled code does not run here, load once more without compilation."""
         began = time.perf_counter()
@@ -308,8 +319,7 @@ class FluxModelManager:
             again = "" if spec.is_single_file else f" with `python builder/fetch_models.py {spec.id} --force`"
             raise ModelUnavailable(f"{spec.id} is on the volume but cannot be loaded; fetch it again{again}") from error
         finally:
-            reading.stop()
-            self._reading = None
+            self._end_reading()
 
     def _warm_up(self, model: LoadedModel) -> WarmUp:
         capability = self._device.compute_capability if self._device is not None else None

@@ -19,9 +19,11 @@ from flux_engine.errors import DeviceBroken, ModelUnavailable, OutOfMemory
 from flux_engine.models.beside.content_filter import ContentFilter
 from flux_engine.models.catalog import FLUX_1_DEV, FLUX_TINY
 from flux_engine.models.loaded import LoadedModel
+from flux_engine.models.loading import Source
 from flux_engine.models.manager import FluxModelManager
 from flux_engine.models.planning.gpus import GpuProperties, cards_named, cpu_machine
-from flux_engine.models.planning.plan import PROFILES, Preferences
+from flux_engine.models.planning.plan import PROFILES, Plan, Preferences
+from flux_engine.models.read_ahead import WeightFiles
 from flux_engine.models.served import ServedModels
 from flux_engine.models.spec import ModelSpec
 from flux_engine.models.steps import Demand
@@ -284,6 +286,25 @@ def test_a_model_that_is_not_there_leaves_the_loaded_one(shelf: Shelf, tmp_path:
     served = ServedModels("flux-tiny", volume=tmp_path, has_gpu=False)
     with pytest.raises(ModelUnavailable, match="schnell"):
         shelf.manager.identity(served.named("black-forest-labs/FLUX.1-schnell"))
+
+
+def test_each_model_is_read_ahead_whatever_became_of_the_last(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def files_to_read(spec: ModelSpec, source: Source, plan: Plan) -> list[WeightFiles]:
+        read.append(spec.id)
+        return []
+
+    def no_torch() -> float:
+        raise ImportError
+
+    monkeypatch.setattr("flux_engine.models.manager.files_to_read", files_to_read)
+    with monkeypatch.context() as broken:
+        broken.setattr("flux_engine.models.manager.import_torch", no_torch)
+        with pytest.raises(ImportError):
+            shelf.manager.use(shelf.other, lambda _: None)
+    shelf.manager.use(shelf.tiny, lambda _: None)
+    assert read == ["other", "flux-tiny"]
 
 
 def test_a_job_that_needs_less_is_run_by_the_better_plan_again(shelf: Shelf) -> None:
