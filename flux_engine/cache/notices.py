@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 from urllib.parse import quote
@@ -104,7 +105,7 @@ class Notices:
 
     async def offer(self, offer: Offer) -> None:
         if self._is_news(offer):
-            with suppress(CacheAway):
+            with self._telling(offer):
                 await self._link.eval(SET_OFFER, [f"{self._root}:offer"], [offer.to_json(), IDENTITY_LASTS_S])
 
     async def makes(self, identity: ModelIdentity) -> None:
@@ -113,7 +114,7 @@ class Notices:
             text = json.dumps(asdict(identity), sort_keys=True)
             revision = json.dumps({"revision": identity.revision})[1:-1]
             bounds: tuple[int, ...] = (IDENTITIES_KEPT, IDENTITY_LASTS_S)
-            with suppress(CacheAway):
+            with self._telling(identity):
                 arguments: list[str | bytes | int] = [round(time.time()), text, *bounds, revision]
                 await self._link.eval(SET_IDENTITY, [self._identities(identity.id)], arguments)
 
@@ -140,6 +141,14 @@ class Notices:
             return False
         self._told_at[fact] = now
         return True
+
+    @contextmanager
+    def _telling(self, fact: Offer | ModelIdentity) -> Iterator[None]:
+        """What the server did not take is still news."""
+        try:
+            yield
+        except CacheAway:
+            self._told_at.pop(fact, None)
 
     def _identities(self, model: str) -> str:
         return f"{self._root}:identities:{quote(model, safe='', errors='backslashreplace')}"

@@ -22,3 +22,16 @@ async def test_other_weights_of_one_name_end_what_was_told_of_the_last(redis: Re
         assert await cache.notices.identities("other") == [other]
     finally:
         await cache.close()
+
+
+async def test_what_a_server_did_not_take_is_told_with_the_next_job(redis: RedisProcess) -> None:
+    cache = CacheManager(RemoteServer(redis.url), namespace="one")
+    identity = ModelIdentity(id="a/model", revision="1", precision="bfloat16")
+    try:
+        await redis.refuse_writes("full")
+        await cache.notices.makes(identity)
+        await redis.take_writes()
+        await cache.notices.makes(identity)
+        assert await cache.notices.identities("a/model") == [identity]
+    finally:
+        await cache.close()
