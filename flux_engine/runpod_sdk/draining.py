@@ -80,10 +80,10 @@ class GracefulStop:
             try:
                 await asyncio.wait((taking, asked), return_when=asyncio.FIRST_COMPLETED)
                 jobs = taking.result() if taking.done() else None
-            except asyncio.CancelledError:  # the SDK's time-out
-                if not taking.done():
+            except asyncio.CancelledError:  # the SDK's time-out; jobs may have come with it
+                if not taking.done() or not taking.result():
                     raise
-                jobs = taking.result()  # that came with it
+                jobs = taking.result()
             finally:
                 self._is_taking = bool(jobs)
                 taking.cancel()
