@@ -25,6 +25,7 @@ HOLD_FILES = """() => {
     FileReader.prototype.readAsDataURL = function (file) { held.push(() => read.call(this, file)); };
 }"""
 ALREADY = "() => new Promise((resolve) => setTimeout(resolve))"  # what the page had to do first is done
+NEXT_FRAME = "() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)))"  # and drawn
 
 
 @contextmanager
@@ -140,12 +141,31 @@ def test_an_answer_older_than_what_is_known(browser: Browser, shared_redis: Redi
         with page.expect_request("**/generate-image"):
             ask_for(page, "under way")
         answer = kept[0].fetch()
-        gateway.take()
-        coming = page.locator(".under-way progress[value]")
-        expect(coming).to_be_visible()
+        gateway.progress(gateway.take(), 0.5, seq=1, step=2, total_steps=4)
+        coming = page.locator(".under-way")
+        expect(coming).to_contain_text("step 2 of 4")
         kept[0].fulfill(response=answer)
         expect(page.get_by_role("status")).to_have_text("Queued: under way")
-        assert coming.count() == 1  # and does not wait again
+        assert "step 2 of 4" in coming.inner_text()  # and does not wait again
+
+
+def test_a_page_of_the_list_older_than_what_is_known(
+    browser: Browser, shared_redis: RedisProcess, tmp_path: Path
+) -> None:
+    with by_hand(shared_redis.url, tmp_path) as gateway, opened(browser, WIDE) as page:
+        with held(page, "**/tasks?limit=24") as kept:
+            with page.expect_request("**/tasks?limit=24"):
+                sign_in(page, gateway)
+            ask_for(page, "under way")
+            expect(page.locator(".under-way")).to_be_visible()
+            answer = kept[0].fetch().json()
+            gateway.progress(gateway.take(), 0.5, seq=1, step=2, total_steps=4)
+            coming = page.locator(".under-way")
+            expect(coming).to_contain_text("step 2 of 4")
+            kept[0].fulfill(json=answer | {"next": "more"})
+            expect(page.get_by_role("button", name="Older ones")).to_be_visible()
+            page.evaluate(NEXT_FRAME)
+            assert "step 2 of 4" in coming.inner_text()  # and does not wait again
 
 
 def test_the_end_of_an_older_task_that_no_event_told(
