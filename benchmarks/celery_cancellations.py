@@ -25,7 +25,15 @@ from flux_engine.queues.celery_settings import CelerySettings
 from flux_engine.queues.job_queue import QueuedJob, Report
 from local_platform.behind import behind
 
-LONG = {"prompt": "a white moon over a calm lake", "num_inference_steps": 50, "cache": False, "seed": 1}
+# Seconds on any machine: progress is told once a second.
+LONG = {
+    "prompt": "a white moon over a calm lake",
+    "width": 512,
+    "height": 512,
+    "num_inference_steps": 50,
+    "cache": False,
+    "seed": 1,
+}
 NEXT = {"prompt": "a red sun on the left over purple mountains", "num_inference_steps": 2, "seed": 7, "cache": False}
 STEPS = 50
 LOOK_S = 0.002
