@@ -25,13 +25,13 @@ export function onEnd(listener) {
 
 export const newestFirst = (map) => [...map.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1));
 
-// Take what is known of a task. Events may come twice and late: an end is never undone, progress never falls. The answer
-// to a request may be older than an event, which alone says that a task waits again.
-export function learn(said, { isEvent = false } = {}) {
+// Take what is known of a task. Events may come twice, and answers late: an end is never undone, what has begun never
+// waits again, and progress never falls.
+export function learn(said) {
   if (forgotten.has(said.task_id)) return;
   const before = tasks.get().get(said.task_id);
   if (before && isFinal(before) && !isFinal(said)) return;
-  if (before?.status === "processing" && said.status === "queued" && !isEvent) return;
+  if (before?.status === "processing" && said.status === "queued") return;
   const merged = { ...before, ...said };
   if (before && !isFinal(said)) merged.progress = Math.max(before.progress ?? 0, said.progress ?? 0);
   tasks.update((map) => new Map(map).set(said.task_id, merged));
@@ -70,9 +70,9 @@ export function start(signal) {
   follow(
     (name, data) => {
       if (name === "snapshot") {
-        for (const task of data.tasks) learn(task, { isEvent: true });
+        for (const task of data.tasks) learn(task);
         askForOthers(data.tasks, signal);
-      } else if (data.task_id) learn(data, { isEvent: true });
+      } else if (data.task_id) learn(data);
     },
     { signal, onState: (state) => signal.aborted || connection.set(state) },
   ).catch(() => signal.aborted || connection.set("away"));
