@@ -188,7 +188,7 @@ class VideoEncoder:
                 left = left[self._input.write(left) or 0 :]
             except BrokenPipeError:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(1.0)  # its status and last lines arrive a moment later
+                    self._process.wait(FINISH_TIMEOUT_S)  # its status and last lines arrive a moment later
                 raise self._failure(f"ended early with status {self._process.returncode}") from None
 
     def _failure(self, what: str) -> EncoderFailed:

@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def a_spec(
     )
 
 
-def encoded(spec: VideoSpec, at_frame: Callable[[VideoEncoder, int], None] | None = None, **options: float) -> bytes:
+def encoded(spec: VideoSpec, at_frame: Callable[[VideoEncoder, int], None] | None = None, **options: object) -> bytes:
     """A whole video; `at_frame` may do harm before each frame."""
     with VideoEncoder(spec, **options) as encoder:  # type: ignore[arg-type]
         sun = sun_there_and_back if spec.is_loop else sun_moving_right
@@ -194,10 +195,16 @@ def test_ffmpeg_killed_half_way_is_an_error_and_leaves_nothing() -> None:
         if frame == 5:
             os.kill(encoder.pid, signal.SIGKILL)
 
-    before = _leftovers()
-    with pytest.raises(EncoderFailed, match=r"ended early with status -9, after [0-9]+ frames"):
+    with nothing_left(), pytest.raises(EncoderFailed, match=r"ended early with status -9, after [0-9]+ frames"):
         encoded(a_spec(num_frames=400), kill)
-    assert _leftovers() == before
+
+
+def test_an_ffmpeg_that_takes_a_while_to_end_says_how_it_ended(tmp_path: Path) -> None:
+    slow = tmp_path / "slow-ffmpeg"
+    slow.write_text("#!/bin/sh\nexec 0<&-\n/bin/sleep 1.5\nexit 3\n")
+    slow.chmod(0o700)
+    with pytest.raises(EncoderFailed, match="ended early with status 3"):
+        encoded(a_spec(), ffmpeg=str(slow))
 
 
 def test_aborting_from_another_thread_frees_the_writer() -> None:
@@ -206,10 +213,8 @@ def test_aborting_from_another_thread_frees_the_writer() -> None:
             os.kill(encoder.pid, signal.SIGSTOP)
             threading.Timer(0.3, encoder.abort).start()
 
-    before = _leftovers()
-    with pytest.raises(EncoderFailed, match="ended early"):
+    with nothing_left(), pytest.raises(EncoderFailed, match="ended early"):
         encoded(a_spec(num_frames=400), stop_and_abort_later)
-    assert _leftovers() == before
 
 
 def test_an_ffmpeg_that_takes_nothing_is_an_error() -> None:
@@ -219,10 +224,8 @@ def test_an_ffmpeg_that_takes_nothing_is_an_error() -> None:
 
 @pytest.mark.parametrize("output_format", VIDEO_FORMATS)
 def test_no_room_for_the_file_is_an_error(output_format: VideoFormat) -> None:
-    before = _leftovers()
-    with pytest.raises(EncoderFailed, match="ended"):
+    with nothing_left(), pytest.raises(EncoderFailed, match="ended"):
         encoded(a_spec(output_format), max_bytes=600)
-    assert _leftovers() == before
 
 
 def test_its_last_words_are_kept() -> None:
@@ -247,10 +250,8 @@ def test_leaving_half_way_leaves_nothing_and_the_next_video_is_right(tmp_path: P
         if frame == frames:
             raise JobCancelled
 
-    before = _leftovers()
-    with pytest.raises(JobCancelled):
+    with nothing_left(), pytest.raises(JobCancelled):
         encoded(a_spec(), leave)
-    assert _leftovers() == before
     assert len(decoded(encoded(a_spec()), tmp_path)[0]) == 12
 
 
@@ -263,7 +264,7 @@ def test_memory_does_not_grow_with_frames_and_no_file_is_made(tmp_path: Path, mo
 
 def test_a_slow_encoder_slows_the_writer() -> None:
     """Frames wait with the writer: while ffmpeg stands still only what the pipe and its queue hold is taken."""
-    with VideoEncoder(a_spec(num_frames=400)) as encoder:
+    with VideoEncoder(a_spec(num_frames=400), stall_timeout_s=600) as encoder:
         os.kill(encoder.pid, signal.SIGSTOP)
         taken: list[int] = []
         blocked = threading.Thread(target=_write_all, args=(encoder, taken))
@@ -271,7 +272,7 @@ def test_a_slow_encoder_slows_the_writer() -> None:
         time.sleep(0.5)
         assert len(taken) < 60
         os.kill(encoder.pid, signal.SIGCONT)
-        blocked.join(60)
+        blocked.join()
         assert len(taken) == 400
         assert encoder.finish()
 
@@ -295,10 +296,32 @@ def _peak_of_ffmpeg(count: int) -> int:
     return peak
 
 
-def _leftovers() -> tuple[int, set[str], int]:
-    """Open descriptors and children of this process, those that are dead but not waited for included."""
-    children = {child for task in Path("/proc/self/task").glob("*/children") for child in task.read_text().split()}
-    return len(os.listdir("/proc/self/fd")), children, resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """No pipe, memory file or child of this process more than before, whatever else goes meanwhile, and no limit."""
+    before, limit = _pipes_and_files() | _children(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    assert (_pipes_and_files() | _children()) - before == set()
+    assert resource.getrlimit(resource.RLIMIT_FSIZE) == limit
+
+
+def _pipes_and_files() -> set[str]:
+    """What VideoEncoder opens: each by a name that is never used twice."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # another thread has closed it
+            if (name := str(descriptor.readlink())).startswith(("pipe:", "/memfd:")):
+                found.add(f"{name} {descriptor.stat().st_ino}")
+    return found
+
+
+def _children() -> set[str]:
+    """Their ids, those that are dead but not waited for included."""
+    found = set()
+    for listed in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+            found.update(listed.read_text().split())
+    return found
 
 
 def _seconds(data: bytes, output_format: VideoFormat, said: str) -> float:
