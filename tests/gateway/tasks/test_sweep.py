@@ -501,6 +501,7 @@ async def test_what_was_read_before_a_workers_word_tells_nothing_after_it(
     pace = Pace(tick=3600.0, least=3600.0, most=3600.0)
     async with world(shared_redis.url, tmp_path, pace=pace) as gw:
         made = await gw.create()
+        await gw.until_submitted(made["task_id"])  # else whoever submits it sees the wish to cancel it, and ends it
         ledger = gw.gateway.ledger
         before = await ledger.get(made["task_id"])
         assert before is not None
