@@ -53,8 +53,8 @@ async def test_a_task_that_may_have_begun_is_said_to_and_its_repetition_is_the_s
     gw.hand.finish(await gw.hand.take())
     await gw.until_settled(repeated.json()["task_id"])
     assert len(gw.platform.endpoint.queue.jobs) == 1
-    (minute, _) = (await gw.get("/usage")).json()["work"]
-    assert minute["used"] == pytest.approx(repeated.json()["work"], abs=0.001)
+    (_, day) = (await gw.get("/usage")).json()["work"]
+    assert day["used"] == pytest.approx(repeated.json()["work"], abs=0.001)
 
 
 @pytest.mark.parametrize("way", ["prefer", "openai", "stream", "result"])

@@ -39,6 +39,7 @@ def clock() -> Clock:
 
 MINUTE = Policy(name="minute", quota=100, window_s=60)
 DAY = Policy(name="day", quota=250, window_s=DAY_S, slots=48)
+NOW = time.time()  # stands still, so that nothing falls out of a minute
 
 
 @pytest.fixture
@@ -57,11 +58,11 @@ def limits_of(
     link: RedisLink, root: str, *, minute: int = 100, day: int = 10_000, requests: int = 100
 ) -> LimitsManager:
     terms = LimitTerms(requests_per_minute=requests, work_per_minute=minute, work_per_day=day)
-    return LimitsManager(link, terms, root=root)
+    return LimitsManager(link, terms, root=root, clock=lambda: NOW)
 
 
 async def settle(limits: LimitsManager, task_id: str, work_used: float, *, user: str = "ada") -> None:
-    await limits.settle(task_id, work_used, user=user, at=time.time())
+    await limits.settle(task_id, work_used, user=user, at=NOW)
 
 
 async def ask(limits: LimitsManager, *, times: int) -> None:

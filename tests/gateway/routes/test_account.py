@@ -29,23 +29,23 @@ async def test_a_token_does_what_its_key_may_and_no_more(gw: World) -> None:
 
 
 async def test_usage_follows_a_task(gw: World) -> None:
-    async def minute() -> tuple[float, float]:
+    async def today() -> tuple[float, float]:
         said = (await gw.get("/usage")).json()
-        window = next(window for window in said["work"] if window["name"] == "work-minute")
+        window = next(window for window in said["work"] if window["name"] == "work-day")
         assert said["user"] == "ada"
         assert window["used"] + window["remaining"] == pytest.approx(window["quota"])
         return window["used"], said["tasks"]["in_flight"]
 
-    assert await minute() == (0, 0)
+    assert await today() == (0, 0)
     made = await gw.create()
     job = await gw.hand.take()
-    used, in_flight = await minute()
+    used, in_flight = await today()
     assert used == pytest.approx(made["work"], abs=0.001)
     assert in_flight == 1
     gw.hand.finish(job)
     done = await gw.until(made["task_id"], "completed")
     await gw.until_settled(made["task_id"])
-    used, in_flight = await minute()
+    used, in_flight = await today()
     assert used == pytest.approx(done["work_used"], abs=0.001)
     assert in_flight == 0
 
