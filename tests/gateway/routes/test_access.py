@@ -131,7 +131,7 @@ async def test_anothers_task_takes_the_time_of_an_unknown_one(gw: World) -> None
     eve, made = await gw.key_of("eve"), await gw.create()
     foreign: list[float] = []
     unknown: list[float] = []
-    async with httpx2.AsyncClient(base_url=gw.url, headers=eve, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=gw.url, headers=eve, trust_env=False, timeout=300) as client:
         for _ in range(300):
             for task_id, times in ((made["task_id"], foreign), (str(uuid.uuid4()), unknown)):
                 begun = time.perf_counter()
@@ -157,8 +157,8 @@ async def test_a_signed_path_opens_one_file_and_no_more(gw: World) -> None:
     gw.hand.finish(await gw.hand.take())
     await gw.until(made["task_id"], "completed")
     principal = await gw.gateway.security.authenticate(gw.headers, address="192.0.2.1")
-    path = gw.gateway.security.sign_path(f"/task/{made['task_id']}/result?index=0", principal, seconds=60)
-    async with httpx2.AsyncClient(base_url=gw.url, trust_env=False) as stranger:
+    path = gw.gateway.security.sign_path(f"/task/{made['task_id']}/result?index=0", principal, seconds=900)
+    async with httpx2.AsyncClient(base_url=gw.url, trust_env=False, timeout=300) as stranger:
         opened = await stranger.get(path)
         assert (opened.status_code, opened.headers["content-type"]) == (200, "image/png")
         for changed in (path.replace("index=0", "index=1"), path.replace("user=ada", "user=eve"), path + "&wait=1"):

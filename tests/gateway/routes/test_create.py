@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -147,10 +148,11 @@ async def test_a_body_that_says_it_is_large(gw: World) -> None:
 
 async def test_prefer_wait_holds_the_request(gw: World) -> None:
     working = asyncio.create_task(gw.hand.work(count=1))
+    asked_at = time.monotonic()
     answer = await gw.post("/generate-image", json=SUN, headers={"Prefer": "respond-async, wait=30"})
-    assert answer.status_code == 200
     assert answer.headers["preference-applied"] == "wait=30"
-    assert answer.json()["status"] == "completed"
+    if time.monotonic() - asked_at < 30:  # else the machine stalled for as long
+        assert (answer.status_code, answer.json()["status"]) == (200, "completed")
     await working
 
 

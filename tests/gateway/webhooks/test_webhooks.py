@@ -23,7 +23,7 @@ from flux_engine.gateway.webhooks.manager import WebhookManager
 from flux_engine.gateway.webhooks.target import Target
 from flux_engine.net.post import Answer, Poster
 from tests.servers import RedisProcess
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 from tests.web_server import loopback, server
 
 SECRET = b"the gateway's own secret, 32 bytes and more"
@@ -77,7 +77,7 @@ def make(deliveries: DeliveryLog, clock: Clock) -> Make:
 
     def made() -> WebhookManager:
         poster = Poster(allow_private=True, resolve=loopback)
-        return WebhookManager(deliveries, poster, secret=SECRET, clock=clock, look_s=0.01)
+        return WebhookManager(deliveries, poster, secret=SECRET, clock=clock, look_s=0.01, timeout_s=PATIENCE_S)
 
     return made
 
@@ -245,7 +245,7 @@ async def test_what_a_dead_replica_was_sending_is_sent_by_another(
 async def test_while_redis_is_away_changes_are_kept(redis: RedisProcess, root: str) -> None:
     link, receiver = RedisLink(RemoteServer(redis.url), call_timeout_s=60, retry_after_s=0), Receiver()
     poster = Poster(allow_private=True, resolve=loopback)
-    manager = WebhookManager(DeliveryLog(link, root=root), poster, secret=SECRET, look_s=0.01)
+    manager = WebhookManager(DeliveryLog(link, root=root), poster, secret=SECRET, look_s=0.01, timeout_s=PATIENCE_S)
     redis.kill()
     async with server(receiver.answer) as port, running(manager):
         await manager.task_changed(task_of(port))
