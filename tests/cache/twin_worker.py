@@ -26,13 +26,13 @@ from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.redis_link import RemoteServer
 from flux_engine.results.folder import FolderStore
 from tests.cache.results_of import stored
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 FINGERPRINT = hashlib.sha256(b"one job").hexdigest()
 
 
 async def main(url: str, folder: Path, jobs: int, work_s: float, lease_s: float, twins: float) -> None:
-    cache = CacheManager(RemoteServer(url), namespace="twins", terms=Terms(lease_s=lease_s), call_timeout_s=5)
+    cache = CacheManager(RemoteServer(url), namespace="twins", terms=Terms(lease_s=lease_s), call_timeout_s=PATIENCE_S)
 
     async def work(flight: Flight) -> None:
         await until_waiting(url, int(twins))
