@@ -65,6 +65,10 @@ class Snapshot:
     def of(cls, components: Mapping[str, Any]) -> Snapshot:
         return cls(components, {name: _holders(module) for name, module in components.items()})
 
+    def num_bytes(self) -> int:
+        """At most: a quantised weight takes less."""
+        return sum(_num_bytes(*holder) for holders in self.holders.values() for holder in holders.values())
+
 
 def write_checkpoint(folder: Path, snapshot: Snapshot, *, go_on: Callable[[], bool] = lambda: True) -> bool:
     """Write `snapshot` as `folder`; False where it is there already, another worker writes it, or `go_on` said no.
@@ -162,15 +166,20 @@ def _shards(holders: Mapping[str, tuple[Any, str]]) -> Iterator[list[str]]:
     """Names in the order of their modules, so that a shard is about SHARD_BYTES."""
     names: list[str] = []
     size = 0
-    for name, (module, attribute) in holders.items():
-        weight = getattr(module, attribute)
+    for name, holder in holders.items():
         names.append(name)
-        size += weight.numel() * weight.element_size()  # more than a quantised weight takes
+        size += _num_bytes(*holder)
         if size >= SHARD_BYTES:
             yield names
             names, size = [], 0
     if names:
         yield names
+
+
+def _num_bytes(module: Any, attribute: str) -> int:
+    """More than a quantised weight takes."""
+    weight = getattr(module, attribute)
+    return int(weight.numel() * weight.element_size())
 
 
 def _on_the_host(module: Any, attribute: str) -> Any:

@@ -11,13 +11,14 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from flux_engine.models.checkpoint import SHARD_BYTES, Snapshot, write_checkpoint
 from flux_engine.models.planning.host_memory import available_memory
 
-NEEDED_BYTES: Final = 4 * SHARD_BYTES  # a shard copied, flattened and serialised, and as much again for the jobs
+SHARDS_OF_ROOM: Final = 4  # one copied, flattened and serialised, and as much again for the jobs
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +32,14 @@ def is_on_a_mount(path: Path) -> bool:
 class CheckpointKeeper:
     """Writes at most one checkpoint at a time. `stop` before the weights go: the writer holds them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, free_bytes: Callable[[], int] = available_memory) -> None:
+        self._free_bytes = free_bytes
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
     def begin(self, folder: Path, snapshot: Snapshot) -> None:
         """Write in the background; returns at once. A failure costs nothing but the checkpoint."""
-        if available_memory() < NEEDED_BYTES:
+        if self._free_bytes() < SHARDS_OF_ROOM * min(SHARD_BYTES, snapshot.num_bytes()):
             log.warning("quantised checkpoint not kept: the host's memory is short")
             return
         self.stop()

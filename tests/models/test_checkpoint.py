@@ -21,13 +21,14 @@ from flux_engine.models.checkpoint import (
     ABANDONED_S,
     LOCK,
     MANIFEST,
+    SHARD_BYTES,
     UNUSED_S,
     Snapshot,
     checkpoint_folder,
     sweep,
     write_checkpoint,
 )
-from flux_engine.models.keeper import CheckpointKeeper, is_on_a_mount
+from flux_engine.models.keeper import SHARDS_OF_ROOM, CheckpointKeeper, is_on_a_mount
 from flux_engine.models.loading import Source, load_tuned
 from flux_engine.models.planning.gpus import cpu_machine
 from flux_engine.models.planning.optimizer import ModelOptimizer
@@ -226,6 +227,17 @@ def test_writing_takes_memory_for_a_shard_and_not_for_the_component(tmp_path: Pa
     component_kib, peak_kib = map(int, done.stdout.split())
     assert component_kib == 24 * 2048 * 2048 * 4 // 1024
     assert peak_kib < component_kib // 2
+
+
+@pytest.mark.parametrize(("share", "is_kept"), [(1.0, True), (0.9, False)])
+def test_a_keeper_asks_for_the_memory_that_this_model_takes(
+    snapshot: Snapshot, tmp_path: Path, share: float, is_kept: bool
+) -> None:
+    assert snapshot.num_bytes() < SHARD_BYTES
+    keeper = CheckpointKeeper(free_bytes=lambda: int(share * SHARDS_OF_ROOM * snapshot.num_bytes()))
+    keeper.begin(tmp_path / "quantised" / "made", snapshot)
+    keeper.wait()
+    assert (tmp_path / "quantised" / "made" / MANIFEST).is_file() is is_kept
 
 
 def test_a_keeper_writes_beside_the_jobs(snapshot: Snapshot, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from diffusers import FluxPipeline
 from flux_engine.errors import DeviceBroken, ModelUnavailable, OutOfMemory
 from flux_engine.models.beside.content_filter import ContentFilter
 from flux_engine.models.catalog import FLUX_1_DEV, FLUX_TINY
+from flux_engine.models.keeper import is_on_a_mount
 from flux_engine.models.loaded import LoadedModel
 from flux_engine.models.loading import Source
 from flux_engine.models.manager import FluxModelManager
@@ -320,7 +321,6 @@ def test_a_job_that_needs_less_is_run_by_the_better_plan_again(shelf: Shelf) -> 
 def test_a_quantised_checkpoint_is_kept_after_the_first_job_on_a_real_volume(
     tmp_path: Path, keeps_checkpoints: bool | None, expected: int
 ) -> None:
-    """`tmp_path` is no mount of its own."""
     manager = FluxModelManager(
         ServedModels("flux-tiny", volume=tmp_path, has_gpu=False),
         gpu=lambda: cpu_machine(total_bytes=400 * GIB),
@@ -335,6 +335,8 @@ def test_a_quantised_checkpoint_is_kept_after_the_first_job_on_a_real_volume(
 
     manager.use(FLUX_TINY, work)
     manager.wait_for_checkpoint()
+    if keeps_checkpoints is None and is_on_a_mount(tmp_path):  # this machine's /tmp is one
+        expected = 1
     kept = [path for path in (tmp_path / "quantised").glob("*") if path.is_dir()]
     assert len(kept) == expected
     if kept:
