@@ -36,6 +36,7 @@ from flux_engine.settings import Settings, SettingsError, default_cache_folder
 from local_platform.behind import QueueName, behind
 from local_platform.processes import Pool, WorkerDied
 
+HOST: Final = "127.0.0.1"
 USER: Final = "local"
 SCOPES: Final[frozenset[Scope]] = frozenset(("generate", "read"))
 KEY_LASTS_S: Final = 30 * 86_400
@@ -74,7 +75,13 @@ async def serve(
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    port = _free(port)
+    with _bound(os.environ.get("HOST") or HOST, port) as listener:
+        await _serve(listener, stop, workers=workers, folder=folder, queue=queue, is_verbose=is_verbose)
+
+
+async def _serve(
+    listener: socket.socket, stop: asyncio.Event, *, workers: int, folder: Path, queue: QueueName, is_verbose: bool
+) -> None:
     redis = EmbeddedServer(folder / "redis")
     redis_url = await redis.url()
     shared = _passed_on() | {"REDIS_URL": redis_url, "CACHE_NAMESPACE": NAMESPACE}
@@ -82,17 +89,20 @@ async def serve(
         environment = shared | {"WARMUP": "eager", "MODEL_VOLUME": os.environ.get("MODEL_VOLUME", str(folder))}
         on_line = _print_line if is_verbose else None
         async with behind(queue, environment, folder=folder, on_line=on_line) as system:
+            port = listener.getsockname()[1]
             settings = _gateway_settings({**shared, **system.variables}, port=port, folder=folder)
             key = await _key(redis_url, settings)
             async with open_gateway(settings) as gateway:
-                await _run(gateway, system.pool, stop, workers=workers, key=key)
+                await _run(gateway, system.pool, stop, workers=workers, key=key, listener=listener)
     finally:
         redis.close()
 
 
-async def _run(gateway: Gateway, pool: Pool, stop: asyncio.Event, *, workers: int, key: str) -> None:
+async def _run(
+    gateway: Gateway, pool: Pool, stop: asyncio.Event, *, workers: int, key: str, listener: socket.socket
+) -> None:
     server = _Server(config_of(gateway.settings, create_app(gateway)), gateway)
-    serving = asyncio.create_task(server.serve())
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
     keeping = asyncio.create_task(pool.keep(workers))
     greeting = asyncio.create_task(_greet(gateway, key, has_workers=workers > 0))
     stopping = asyncio.create_task(stop.wait())
@@ -146,7 +156,7 @@ async def _key(redis_url: str, settings: GatewaySettings) -> str:
 def _gateway_settings(shared: Mapping[str, str], *, port: int, folder: Path) -> GatewaySettings:
     own = {name: os.environ[name] for name in GatewaySettings.variables() if os.environ.get(name)}
     return GatewaySettings.from_environment(
-        {"HOST": "127.0.0.1", "GATEWAY_DATA": str(folder), "FLUX_MODEL": "flux-tiny"}
+        {"HOST": HOST, "GATEWAY_DATA": str(folder), "FLUX_MODEL": "flux-tiny"}
         | own
         | dict(shared)
         | {"PORT": str(port), "GATEWAY_PUBLIC_URL": f"http://127.0.0.1:{port}"}
@@ -158,18 +168,18 @@ def _passed_on() -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
-def _free(port: int) -> int:
-    """`port`, or any free one for 0. Raises CannotServe where another holds it."""
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            taken.bind(("127.0.0.1", port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise CannotServe(f"port {port} is taken; choose another: PORT={port + 1} make serve") from None
-            raise
-        number: int = taken.getsockname()[1]
-        return number
+def _bound(host: str, port: int) -> socket.socket:
+    """What the gateway will listen at: `port`, or any free one for 0. Raises CannotServe where another holds it."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise CannotServe(f"port {port} is taken; choose another: PORT={port + 1} make serve") from None
+        raise
+    return bound
 
 
 def _print_line(worker: str, line: str) -> None:
