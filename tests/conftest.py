@@ -59,6 +59,7 @@ def _all_logs() -> Iterator[None]:
     logging.getLogger("flux_engine").setLevel(logging.DEBUG)
     yield
     logging.getLogger().removeHandler(handler)
+    assert leaks.found == [], "private, and printed by what outlived the last test"
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
 """What no log line of the whole test run may hold: the tests' secrets, signed queries, prompts, results.
 
 `seen` is given every line that the worker logs in this process, before the filter that would redact it, and every line
-that a worker process prints. What it finds fails the test during which it was found.
+that a worker process prints. What it finds fails the test during which it was found: a worker's line may be one of the
+test before. What comes after the last test fails that one.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ PRIVATE: Final = re.compile(
 found: Final[list[str]] = []
 
 
-def seen(line: str) -> None:
+def seen(line: str, *, said_by: str = "this process") -> None:
     """Look at one line of a log."""
     if PRIVATE.search(line):
-        found.append(line)
+        found.append(f"{said_by}: {line}")
 
 
 class LeakHandler(logging.Handler):

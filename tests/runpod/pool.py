@@ -15,7 +15,7 @@ class LoggedPool(WorkerPool):
 
     def __init__(self, platform: Platform, *, on_line: OnLine | None = None, **rest: Any) -> None:
         def see(worker: str, line: str) -> None:
-            leaks.seen(line)
+            leaks.seen(line, said_by=worker)
             if on_line is not None:
                 on_line(worker, line)
 
