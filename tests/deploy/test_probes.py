@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from benchmarks.gateways import GatewayProcess, new_key
 from local_platform.celery_workers import CeleryPool
 from tests.deploy.test_kubernetes import containers, pytestmark
 from tests.servers import RedisProcess
+from tests.waiting import until
 
 __all__ = ["pytestmark"]  # without kubectl nothing is rendered
 KINDS = ("startup", "liveness", "readiness")
@@ -57,13 +57,31 @@ async def test_a_gateway_lives_without_redis_and_is_not_ready(
         await gateway.terminate()
 
 
+IMPORT_HELD = """
+import sys, time
+from pathlib import Path
+
+class Held:
+    def find_spec(self, name, path=None, target=None):
+        while name == "torch.nn" and not Path(__file__).with_name("go").exists():
+            time.sleep(0.02)
+
+sys.meta_path.insert(0, Held())
+"""
+
+
 @pytest.mark.slow
-async def test_a_worker_lives_while_it_warms_and_is_ready_after(environment: Mapping[str, str]) -> None:
-    async with CeleryPool(environment=environment) as pool:
+async def test_a_worker_lives_while_it_warms_and_is_ready_after(environment: Mapping[str, str], tmp_path: Path) -> None:
+    """It begins to warm with torch's import, which takes until this test has seen it."""
+    (tmp_path / "sitecustomize.py").write_text(IMPORT_HELD)
+    async with CeleryPool(environment={**environment, "PYTHONPATH": str(tmp_path)}) as pool:
         (worker,) = await pool.start(1)
-        seen: list[dict[str, int]] = []
-        while not seen or seen[-1]["readiness"] != 200:
-            seen.append(await answers(pool.url(worker), "worker"))
-            await asyncio.sleep(0.02)
-        assert {(each["startup"], each["liveness"]) for each in seen} == {(200, 200)}
-        assert {each["readiness"] for each in seen} == {503, 200}
+        warming = {"startup": 200, "liveness": 200, "readiness": 503}
+        assert await answers(pool.url(worker), "worker") == warming
+        (tmp_path / "go").touch()
+
+        async def has_warmed() -> bool:
+            return await answers(pool.url(worker), "worker") != warming
+
+        await until(has_warmed)
+        assert await answers(pool.url(worker), "worker") == {"startup": 200, "liveness": 200, "readiness": 200}
