@@ -6,18 +6,23 @@ for state in walk(page, served, prompt="a red sun"):
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from typing import Final
 
 from playwright.sync_api import Page, expect
 
+from tests.gateway.page.by_hand import ByHand
 from tests.gateway.page.conftest import ROOT, Served, ask_for, sign_in
+from tests.gateway.world import picture
 
 BUNDLED: Final = ROOT / "docs" / "images" / "flux-tiny.png"  # a picture to send
+PREVIEW: Final = "data:image/png;base64," + base64.b64encode(picture(3)).decode()
 
 
-def walk(page: Page, served: Served, *, prompt: str) -> Iterator[str]:
-    """The name of each state, with the page in it. `prompt` is one that no other task has."""
+def walk(page: Page, served: Served | ByHand, *, prompt: str) -> Iterator[str]:
+    """The name of each state, with the page in it. `prompt` is one that no other task has. By hand each state stays as
+    long as it is looked at; a worker has to be slow enough for a preview."""
     page.goto(served.url)
     expect(page.get_by_label("API key or token")).to_be_visible()
     yield "sign-in"
@@ -27,7 +32,7 @@ def walk(page: Page, served: Served, *, prompt: str) -> Iterator[str]:
     yield "wrong-key"
     sign_in(page, served)
     yield "form"
-    yield from _made(page, prompt=prompt)
+    yield from _made(page, served, prompt=prompt)
     yield from _edited(page)
     page.get_by_role("button", name="Video", exact=True).click()
     page.get_by_role("button", name="Add a keyframe").click()
@@ -38,7 +43,7 @@ def walk(page: Page, served: Served, *, prompt: str) -> Iterator[str]:
     yield "keys"
 
 
-def _made(page: Page, *, prompt: str) -> Iterator[str]:
+def _made(page: Page, served: Served | ByHand, *, prompt: str) -> Iterator[str]:
     """From a mistake to a finished picture, opened."""
     page.get_by_text("More settings").click()
     page.get_by_role("button", name="Add a LoRA").click()
@@ -52,8 +57,13 @@ def _made(page: Page, *, prompt: str) -> Iterator[str]:
     coming = page.locator(".under-way", has_text=prompt)
     expect(coming).to_be_visible()
     yield "under-way"
+    if isinstance(served, ByHand):
+        job = served.take()
+        served.progress(job, 0.5, seq=1, step=25, total_steps=50, preview=PREVIEW)
     expect(coming.locator(".preview img")).to_be_visible()
     yield "preview"
+    if isinstance(served, ByHand):
+        served.finish(job)
     card = page.get_by_role("button", name=f"Open “{prompt}”")
     expect(card.locator("img")).to_be_visible()
     yield "gallery"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from tests.gateway.page.by_hand import by_hand
 from tests.gateway.page.conftest import NARROW, WIDE, Served, opened
 from tests.gateway.page.states import walk
+from tests.servers import RedisProcess
 
 pytestmark = pytest.mark.slow
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -23,9 +27,14 @@ def faults(page: Page) -> list[tuple[str, list[str]]]:
     [(WIDE, "light"), (WIDE, "dark"), (NARROW, "light"), (NARROW, "dark")],
     ids=["wide-light", "wide-dark", "narrow-light", "narrow-dark"],
 )
-def test_no_fault_in_any_state(browser: Browser, served: Served, size: tuple[int, int], theme: str) -> None:
-    with opened(browser, size, theme=theme, bypass_csp=True) as page:  # axe is injected
-        for state in walk(page, served, prompt=f"axe {theme} {size[0]}"):
+def test_no_fault_in_any_state(
+    browser: Browser, shared_redis: RedisProcess, tmp_path: Path, size: tuple[int, int], theme: str
+) -> None:
+    with (
+        by_hand(shared_redis.url, tmp_path) as gateway,
+        opened(browser, size, theme=theme, bypass_csp=True) as page,  # axe is injected
+    ):
+        for state in walk(page, gateway, prompt="a red sun"):
             assert faults(page) == [], state
 
 
