@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -19,12 +20,11 @@ from flux_engine.job.base import derived_seed
 from flux_engine.results.limit import RUN_LIMIT_BYTES, RUNSYNC_LIMIT_BYTES
 from local_platform.endpoint import PATIENCE_S
 from local_platform.faults import FaultKind, FaultPlan
-from local_platform.job import Limits, Status
+from local_platform.job import Job, Limits, Status
 from local_platform.processes import REPOSITORY
 from local_platform.server import Platform
 from tests.runpod.live import (
     IN_HAND,
-    LEASE_S,
     LONG,
     REFUSED,
     SLOW_S,
@@ -45,7 +45,7 @@ STAGES = ["queued", "loading", "lora", "text", "denoising", "decoding", "encodin
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="live")
 async def _live() -> AsyncIterator[Live]:
-    limits = Limits(lease_s=LEASE_S, execution_timeout_s=3_600)  # a stall is no failure
+    limits = Limits(lease_s=600, execution_timeout_s=3_600)  # a stall is no failure
     async with Platform(limits=limits, keepalive_s=1, poll_s=60, faults=FaultPlan(slow_s=SLOW_S)) as platform:
         async with LoggedPool(platform) as pool:
             await pool.start()
@@ -123,14 +123,23 @@ async def test_trouble_with_takes_and_stops_is_waited_out(live: Live) -> None:
 # --------------------------------------------------------------------------------------------- progress
 
 
+async def shown(live: Live, shows: Callable[[Job], bool], **fields: Any) -> Job:
+    """A finished job that `shows` it, of some that are each longer than the last: however quick this machine is."""
+    for longer in ({}, {"num_images": 4}, {"num_images": 4, "negative_prompt": "a sun", "true_cfg_scale": 2}):
+        job = await live.run({**LONG, **longer, **fields})
+        output(job)
+        if shows(job):
+            return job
+    raise AssertionError(f"not shown by {updates(job)}")
+
+
 async def test_progress_as_a_client_sees_it(live: Live) -> None:
-    job = await live.run(LONG)
-    output(job)
+    job = await shown(live, lambda job: "denoising" in (update["stage"] for update in updates(job)))
     told = updates(job)
     stages = [update["stage"] for update in told]
     assert [update["seq"] for update in told] == list(range(1, len(told) + 1))
     assert stages == sorted(stages, key=STAGES.index)
-    assert {"queued", "denoising"} <= set(stages)
+    assert "queued" in stages
     shares = [update["progress"] for update in told]
     assert shares == sorted(shares)
     assert 0 <= shares[0] <= shares[-1] < 1
@@ -141,9 +150,8 @@ async def test_progress_as_a_client_sees_it(live: Live) -> None:
 
 
 async def test_previews_arrive(live: Live) -> None:
-    job = await live.run({**LONG, "preview": True})
+    job = await shown(live, lambda job: any("preview" in update for update in updates(job)), preview=True)
     previews = [update["preview"] for update in updates(job) if "preview" in update]
-    assert previews
     assert all(preview.startswith("data:image/webp;base64,") for preview in previews)
 
 
@@ -158,17 +166,15 @@ async def test_progress_that_does_not_get_through_costs_nothing(live: Live) -> N
 
 async def test_a_cancelled_job_frees_the_gpu_and_leaves_no_trace(live: Live) -> None:
     undisturbed = picture(await live.run(SUN))
+    cpu = psutil.Process(live.worker.pid).cpu_times  # whose time goes on in no stall
+    began = cpu().user
     cancelled = live.submit({**LONG, "num_images": 4})
     following = live.submit(SUN)
     await live.until_step(cancelled, 2)
-    seen, cancelled_at = live.job(cancelled), live.platform.endpoint.now()
+    steps, cancelled_at = last_step(live.job(cancelled)), cpu().user
     live.platform.endpoint.cancel(cancelled)
-    job = await live.result(following)
-    assert picture(job) == undisturbed
-    assert job.started_at is not None
-    assert seen.started_at is not None
-    pace_s = (cancelled_at - seen.started_at) / last_step(seen)  # of a step, however busy the machine is
-    assert job.started_at - cancelled_at < 100 * pace_s  # of about 200 that were left
+    assert picture(await live.result(following)) == undisturbed
+    assert cpu().user - cancelled_at < 100 * (cancelled_at - began) / steps  # of about 200 steps that were left
     assert live.job(cancelled).status is Status.CANCELLED
     assert live.job(cancelled).events_of("late_result") == []
     assert "never retrieved" not in live.worker.text
@@ -178,16 +184,13 @@ async def test_a_cancelled_job_frees_the_gpu_and_leaves_no_trace(live: Live) -> 
 
 
 async def test_heartbeats_go_on_while_the_gpu_works(live: Live) -> None:
-    """A job that takes longer than a lease, which only heartbeats renew, is not given to anybody else."""
-    took_s = 0.0
-    for num_images in (1, 2, 4):  # however quick this machine is
-        job = await live.run({**LONG, "num_images": num_images})
-        output(job)
-        assert job.attempts == 1
-        took_s = (job.finished_at or 0) - (job.started_at or 0)
-        if took_s > LEASE_S:
-            return
-    pytest.fail(f"{took_s:.1f} s are too short to tell")
+    """They alone renew a job's lease."""
+
+    def is_renewed(job: Job) -> bool:
+        assert job.started_at is not None
+        return job.lease_until > job.started_at + live.platform.endpoint.queue.limits.lease_s
+
+    assert (await shown(live, is_renewed)).attempts == 1
 
 
 async def test_a_frozen_worker_takes_up_its_work_when_it_wakes(live: Live) -> None:
@@ -225,6 +228,7 @@ async def test_a_killed_worker_s_job_gives_the_same_picture_elsewhere(live: Live
     live.platform.endpoint.changed()
     await live.platform.endpoint.until(lambda: live.job(job_id).worker is not None)
     await live.pool.replace(live.worker)
+    live.platform.endpoint.queue.expire(now=live.job(job_id).lease_until)
     job = await live.result(job_id)
     assert (job.attempts, picture(job)) == (2, expected)
 
