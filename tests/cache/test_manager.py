@@ -28,10 +28,12 @@ from tests.waiting import PATIENCE_S, until
 
 ONE, TWO, THREE = "1" * 64, "2" * 64, "3" * 64
 LEASE_S = 600.0  # no stall outlasts it
-QUICK = Terms(lease_s=2, entry_s=60, wait_limit_s=30)
+QUICK = Terms(lease_s=LEASE_S, entry_s=3_600)
 
 
-def cache_at(url: str, *, terms: Terms = QUICK, namespace: str = "test", call_timeout_s: float = 5.0) -> CacheManager:
+def cache_at(
+    url: str, *, terms: Terms = QUICK, namespace: str = "test", call_timeout_s: float = PATIENCE_S
+) -> CacheManager:
     return CacheManager(
         RemoteServer(url), namespace=namespace, terms=terms, call_timeout_s=call_timeout_s, retry_after_s=0.2
     )
@@ -133,11 +135,11 @@ async def test_cache_false_neither_reads_nor_writes(
 
 
 async def test_an_entry_ends_with_its_time(redis: RedisProcess, store: FolderStore) -> None:
-    cache = cache_at(redis.url, terms=replace(QUICK, entry_s=90))
+    cache = cache_at(redis.url, terms=replace(QUICK, entry_s=900))
     assert await make(cache, store) == "made"
     (key,) = await keys(redis, "*:entry")
     async with Redis.from_url(redis.url) as client:
-        assert 0 < await client.ttl(key) <= 90
+        assert 0 < await client.ttl(key) <= 900
         await client.expire(key, 0)
     assert await make(cache, store) == "made"
     await cache.close()
@@ -312,7 +314,7 @@ async def a_twin_of(
 
 
 async def test_waiters_sleep_until_they_are_woken(cache: CacheManager, store: FolderStore, redis: RedisProcess) -> None:
-    patient = cache_at(redis.url, terms=Terms(lease_s=300))
+    patient = cache_at(redis.url, terms=Terms(lease_s=LEASE_S))
     async with patient.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
         waiter, seen = await a_twin_of(owner, patient, store, redis)
         async with Redis.from_url(redis.url) as client:
@@ -321,7 +323,7 @@ async def test_waiters_sleep_until_they_are_woken(cache: CacheManager, store: Fo
             after = (await client.info("commandstats"))["cmdstat_eval"]["calls"]
         assert after == before  # nobody asks anything meanwhile
         await owner.complete(await stored(store, ONE, b"x"))
-        async with asyncio.timeout(10):  # it was woken: the lease has longer to go
+        async with asyncio.timeout(PATIENCE_S):  # it was woken: the lease has longer to go
             assert await waiter == "hit"
     assert seen.empty()
     status = await patient.task_status("waiter")
@@ -334,7 +336,7 @@ async def test_a_wake_that_is_sent_while_the_subscription_is_broken_is_not_lost(
     redis: RedisProcess, store: FolderStore
 ) -> None:
     """The server handles the three commands in one go, before the waiter can subscribe again."""
-    patient = cache_at(redis.url, terms=Terms(lease_s=300))
+    patient = cache_at(redis.url, terms=Terms(lease_s=LEASE_S))
     async with patient.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
         waiter, _ = await a_twin_of(owner, patient, store, redis)
         (lease,) = await keys(redis, "*:lease")
@@ -344,7 +346,7 @@ async def test_a_wake_that_is_sent_while_the_subscription_is_broken_is_not_lost(
             commands.delete(lease)
             commands.publish(channel, WAKE)
             assert (await commands.execute())[-1] == 0  # nobody heard it
-        async with asyncio.timeout(20):  # the lease has longer to go
+        async with asyncio.timeout(PATIENCE_S):  # the lease has longer to go
             assert await waiter == "made"
     await patient.close()
 
@@ -368,7 +370,7 @@ async def test_a_message_that_is_older_than_a_look_is_not_passed_on(
 async def test_when_the_owner_does_not_finish_one_waiter_takes_over_at_once(
     redis: RedisProcess, store: FolderStore, way: str
 ) -> None:
-    cache = cache_at(redis.url, terms=Terms(lease_s=30))
+    cache = cache_at(redis.url, terms=Terms(lease_s=LEASE_S))
     claimed = asyncio.Event()
 
     async def own() -> None:
@@ -387,7 +389,7 @@ async def test_when_the_owner_does_not_finish_one_waiter_takes_over_at_once(
         await until_waiting(redis, 3)  # else the owner itself looks, and they are gone once it has seen them
         owner.cancel()
     await asyncio.wait([owner])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         assert sorted(await asyncio.gather(*waiters)) == ["hit", "hit", "made"]
     status = await cache.task_status("owner")
     assert status is not None
@@ -422,7 +424,7 @@ async def test_a_cancelled_waiter_leaves_the_owner_alone(
 async def test_cancelling_at_any_moment_leaves_no_lease_behind(
     redis: RedisProcess, store: FolderStore, stage: str
 ) -> None:
-    cache = cache_at(redis.url, terms=Terms(lease_s=300))
+    cache = cache_at(redis.url, terms=Terms(lease_s=LEASE_S))
     entry = await stored(store, ONE, b"x")
     were_cancelled = 0
     for number in range(40):
@@ -598,7 +600,7 @@ async def test_a_server_that_does_not_answer_is_left_alone(redis: RedisProcess, 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 @pytest.mark.parametrize("stage", ["generating", "waiting"])
 async def test_redis_goes_away_during_a_job(redis: RedisProcess, store: FolderStore, stage: str, fault: str) -> None:
-    cache = cache_at(redis.url, call_timeout_s=0.5)
+    cache = cache_at(redis.url, terms=replace(QUICK, lease_s=2), call_timeout_s=0.5)
     async with cache.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
         waiter = None
         if stage == "waiting":
@@ -608,11 +610,11 @@ async def test_redis_goes_away_during_a_job(redis: RedisProcess, store: FolderSt
             redis.kill()
         else:
             redis.freeze()
-        async with asyncio.timeout(10):  # two calls of half a second, on a busy machine
+        async with asyncio.timeout(PATIENCE_S):
             await owner.complete(await stored(store, ONE, b"x"))
         assert owner.warning == AWAY
     if waiter is not None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             assert await waiter == "made without the cache"
     redis.kill()
     redis.start()
@@ -669,7 +671,7 @@ async def test_a_server_that_refuses_writes_still_gives_hits(
 async def test_a_server_that_is_full_meanwhile_keeps_no_lease(
     redis: RedisProcess, store: FolderStore, ends: str
 ) -> None:
-    cache = cache_at(redis.url, terms=Terms(lease_s=300))
+    cache = cache_at(redis.url, terms=Terms(lease_s=LEASE_S))
 
     async def own() -> None:
         async with cache.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
@@ -681,7 +683,7 @@ async def test_a_server_that_is_full_meanwhile_keeps_no_lease(
     await asyncio.wait([asyncio.create_task(own())])
     assert await keys(redis, "*:lease") == []
     await redis.take_writes()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         assert await make(cache, store) in ("made", "hit")
     await cache.close()
 
