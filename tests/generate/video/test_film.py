@@ -23,6 +23,7 @@ from flux_engine.progress import Update
 from flux_engine.results.result import timeout_warning
 from flux_engine.settings import Settings
 from flux_engine.worker.worker import Worker
+from tests.waiting import PATIENCE_S
 
 QUICK = {
     "prompt": "a red sun on the left, a lake, day",
@@ -140,7 +141,7 @@ async def test_a_video_cancelled_at_any_frame_leaves_no_ffmpeg_and_the_next_is_r
                 reached.set()
 
         running = asyncio.create_task(worker.run(job(num_frames=48, cache=False), send, min_interval_s=0))
-        await asyncio.wait_for(reached.wait(), 60)
+        await asyncio.wait_for(reached.wait(), PATIENCE_S)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -161,9 +162,9 @@ async def test_a_video_cancelled_while_it_is_encoded_does_not_wait_for_ffmpeg(wo
             is_encoding.set()
 
     running = asyncio.create_task(worker.run(job(num_frames=4, cache=False), hold, min_interval_s=0))
-    await asyncio.wait_for(is_encoding.wait(), 60)
+    await asyncio.wait_for(is_encoding.wait(), PATIENCE_S)
     running.cancel()
-    done, _ = await asyncio.wait({running}, timeout=300)
+    done, _ = await asyncio.wait({running}, timeout=PATIENCE_S)
     assert done == {running}
     assert running.cancelled()
     assert _ffmpegs() == []
