@@ -53,8 +53,12 @@ async def test_a_job_gives_its_pictures(platform: Platform, tmp_path: Path) -> N
 async def test_the_blocking_client_does_the_same(platform: Platform, tmp_path: Path) -> None:
     def use() -> tuple[Result, bytes, list[str], dict[str, Any]]:
         with FluxClient(platform.endpoint.id, api_key=API_KEY, base_url=platform.client_url) as client:
-            job = client.submit({"prompt": "a red sun", "seed": 8})
-            stages = [update.stage for update in job]
+            job = client.submit({"prompt": f"until {tmp_path / 'seen'}", "seed": 8})
+            stages = []
+            for update in job:
+                stages.append(update.stage)
+                if update.stage == "denoising":
+                    (tmp_path / "seen").touch()
             result = job.result()
             saved = client.save(result.images[0], tmp_path / "sun.png")
             return result, saved.read_bytes(), stages, client.capabilities()
@@ -65,10 +69,14 @@ async def test_the_blocking_client_does_the_same(platform: Platform, tmp_path: P
     assert capabilities == {"op": "capabilities", "given": {"op": "capabilities"}}
 
 
-async def test_progress_is_an_iterator(platform: Platform) -> None:
+async def test_progress_is_an_iterator(platform: Platform, tmp_path: Path) -> None:
+    updates = []
     async with client_of(platform) as client:
-        job = await client.submit({"prompt": "a red sun", "seed": 9})
-        updates = [update async for update in job]
+        job = await client.submit({"prompt": f"until {tmp_path / 'seen'}", "seed": 9})
+        async for update in job:
+            updates.append(update)
+            if update.stage == "denoising":
+                (tmp_path / "seen").touch()
         result = await job.result()
     seen = [update for update in updates if update.stage == "denoising"]
     assert [update.progress for update in updates] == sorted(update.progress for update in updates)
@@ -151,7 +159,7 @@ async def test_a_wrong_address_key_or_job_is_said(platform: Platform) -> None:
 
 async def test_jobs_survive_resets_and_a_killed_worker() -> None:
     async with painting(workers=2, resets=0.15) as (platform, pool), client_of(platform) as client:
-        jobs = [await client.submit({"prompt": "a red sun", "seed": seed}) for seed in range(12)]
+        jobs = [await client.submit({"prompt": "in silence", "seed": seed}) for seed in range(12)]
         waiting = asyncio.gather(*(job.result() for job in jobs))
         await platform.endpoint.until(lambda: platform.endpoint.queue.counts()["completed"] >= 3, timeout_s=300)
         await pool.replace(pool.workers[0])

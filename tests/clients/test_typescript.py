@@ -59,9 +59,10 @@ def ordered(prompt: str, seed: int = 7, **order: Any) -> dict[str, Any]:
     return {"job": {"prompt": prompt, "seed": seed}, **order}
 
 
-async def test_the_client_does_its_jobs(compiled: Path) -> None:
+async def test_the_client_does_its_jobs(compiled: Path, tmp_path: Path) -> None:
+    seen = str(tmp_path / "seen")
     orders = [
-        ordered("a red sun"),
+        ordered(f"until {seen}", seen=seen),
         ordered("fails once", seed=8),
         ordered("fails", tries=2),
         ordered("fails always", tries=2),
@@ -83,7 +84,7 @@ async def test_the_client_does_its_jobs(compiled: Path) -> None:
 
 async def test_jobs_survive_resets_and_a_killed_worker(compiled: Path) -> None:
     async with painting(workers=2, resets=0.15) as (platform, pool):
-        working = asyncio.create_task(used(compiled, platform, [ordered("a red sun", seed) for seed in range(12)]))
+        working = asyncio.create_task(used(compiled, platform, [ordered("in silence", seed) for seed in range(12)]))
         await platform.endpoint.until(lambda: platform.endpoint.queue.counts()["completed"] >= 3, timeout_s=300)
         await pool.replace(pool.workers[0])
         answers = await working

@@ -1,4 +1,5 @@
 // Uses the compiled TypeScript client as the Python test asks: node use.mjs CLIENT BASE_URL ENDPOINT, orders on stdin.
+import { writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const [client, baseUrl, endpoint] = process.argv.slice(2);
@@ -6,7 +7,7 @@ const { FluxClient, filesOf } = await import(pathToFileURL(client).href);
 let text = "";
 for await (const chunk of process.stdin) text += chunk;
 
-async function done({ job, file, tries, cancel }) {
+async function done({ job, file, tries, cancel, seen }) {
   const flux = new FluxClient(endpoint, { apiKey: "local", baseUrl, ...(tries && { tries }) });
   try {
     if (file) return { data: Buffer.from(await flux.read(file)).toString("base64") };
@@ -16,6 +17,7 @@ async function done({ job, file, tries, cancel }) {
     const stages = [];
     for await (const progress of submitted) {
       stages.push(progress.stage);
+      if (seen && progress.stage === "denoising") writeFileSync(seen, "");
       if (cancel && progress.stage !== "waiting") await submitted.cancel();
     }
     const result = await submitted.result();

@@ -1,7 +1,8 @@
 """A small real handler that answers in the contract's shape, for tests of clients: it paints nothing.
 
 Its "pictures" are hashes of the seed. `prompt` may order a failure: `fails once` (retryable, the second try succeeds),
-`fails` (not retryable), `fails always` (retryable), `wrong hash`, `no result`, `slow`.
+`fails` (not retryable), `fails always` (retryable), `wrong hash`, `no result`, `slow`. `until /a/file` is done once the
+file is there; `in silence` posts no progress.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,17 @@ async def handler(job: dict[str, Any]) -> dict[str, Any]:
     if prompt == "no result":
         return {"output": None}
     preview = "data:image/webp;base64," + base64.b64encode(b"preview").decode()
-    for step in (1, 2):
+    telling: list[threading.Thread] = []
+    for step in (1, 2) if prompt != "in silence" else ():
         update = {"stage": "denoising", "progress": step / 3, "step": step, "total_steps": 2, "preview": preview}
+        before = set(threading.enumerate())
         runpod.serverless.progress_update(job, update)
-        await asyncio.sleep(30 if prompt == "slow" else 0.3)
+        telling += set(threading.enumerate()) - before
+        await asyncio.sleep(600 if prompt == "slow" else 0.3)
+    while prompt.startswith("until ") and not Path(prompt.removeprefix("until ")).exists():  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    for thread in telling:  # a progress that comes after the result reopens the job for ever
+        await asyncio.to_thread(thread.join)
     data = painted(seed)
     image = {
         "b64_json": base64.b64encode(data).decode(),
