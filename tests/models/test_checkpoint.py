@@ -194,7 +194,7 @@ def test_another_revision_dtype_scheme_or_layers_to_compile_is_another_folder(tm
 
 
 PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
 import torch
 import torchao.prototype.safetensors.safetensors_support
@@ -209,14 +209,16 @@ class Component(torch.nn.Module):
     def save_config(self, folder):
         pass
 
+def peak():  # of this program: ru_maxrss begins with the peak of whoever started it
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
 component = Component()
 for weight in component.parameters():
     weight.data.fill_(0.01)
 checkpoint.SHARD_BYTES = 32 * 2**20
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 checkpoint.write_checkpoint(Path(sys.argv[1]), checkpoint.Snapshot.of({"transformer": component}))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(sum(w.numel() * 4 for w in component.parameters()) // 1024, peak)
+print(sum(w.numel() * 4 for w in component.parameters()) // 1024, peak() - before)
 """
 
 
@@ -226,7 +228,7 @@ def test_writing_takes_memory_for_a_shard_and_not_for_the_component(tmp_path: Pa
     )
     component_kib, peak_kib = map(int, done.stdout.split())
     assert component_kib == 24 * 2048 * 2048 * 4 // 1024
-    assert peak_kib < component_kib // 2
+    assert 0 < peak_kib < component_kib // 2
 
 
 @pytest.mark.parametrize(("share", "is_kept"), [(1.0, True), (0.9, False)])

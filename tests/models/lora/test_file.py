@@ -69,13 +69,17 @@ def test_what_is_not_finite_is_refused(value: float, dtype: torch.dtype, tmp_pat
 
 
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
 import torch
 from flux_engine.models.lora.file import read_lora_file
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():  # of this program: ru_maxrss begins with the peak of whoever started it
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+before = peak()
 file = read_lora_file(Path(sys.argv[1]), max_bytes=10**9)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
 
 
@@ -86,4 +90,4 @@ def test_memory_holds_a_file_little_more_than_once(tmp_path: Path) -> None:
         [sys.executable, "-c", MEASURE, str(path)],
         cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert int(done.stdout) < megabytes * 1024 * 1.5
+    assert 0 < int(done.stdout) < megabytes * 1024 * 1.5
