@@ -187,8 +187,9 @@ def _shared(settings: GatewaySettings, opened: _Opened, poster: Poster, pace: Pa
         view=_view(settings),
         on_attempt=metrics.webhook_sent,
     )
+    ledger = Ledger(opened.redis, namespace=settings.namespace, keep_s=settings.task_ttl_seconds)
     return _Shared(
-        ledger=Ledger(opened.redis, namespace=settings.namespace, keep_s=settings.task_ttl_seconds),
+        ledger=ledger,
         line=FairLine(opened.link, _line_terms(settings, capacity), root=root),
         capacity=capacity,
         offers=offers,
@@ -199,7 +200,7 @@ def _shared(settings: GatewaySettings, opened: _Opened, poster: Poster, pace: Pa
             results=opened.results,
             gpu_price_per_hour=settings.shared.gpu_price_per_hour,
         ),
-        kept=KeptInputs(opened.results.store),
+        kept=KeptInputs(opened.results.store, note=ledger.loose.note),
         webhooks=webhooks,
         metrics=metrics,
         pace=pace,

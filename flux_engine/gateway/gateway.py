@@ -103,6 +103,7 @@ async def running(gateway: Gateway, notices: Notices) -> AsyncIterator[None]:
         "sweep": gateway.sweep.run,
         "dispatcher": gateway.dispatcher.run,
         "webhooks": gateway.webhooks.run,
+        "endings": gateway.endings.run,
         "notices": partial(_listen, gateway, notices),
     }
     jobs = [asyncio.create_task(_kept_up(name, work), name=name) for name, work in works.items()]

@@ -5,15 +5,24 @@ Each step may be repeated, so that another replica goes on where one has died.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Callable
+from typing import Final
 
+from redis.exceptions import RedisError
+
+from flux_engine.errors import StorageFailed
 from flux_engine.gateway.seams import Limits, Line, Webhooks
 from flux_engine.gateway.task import Task
 from flux_engine.gateway.tasks.kept import KeptInputs
 from flux_engine.gateway.tasks.ledger.ledger import Ledger
 from flux_engine.gateway.tasks.ledger.news import Ending
 from flux_engine.gateway.tasks.results import Results
+
+LOOSE_S: Final = 600.0  # longer than a request that makes a task takes, with all that is stored for it
+PARTS_EVERY_S: Final = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +96,28 @@ class Endings:
                 await self._limits.give_back(task_id)
             elif task.is_final:
                 await self._charge(task)
+
+    async def run(self) -> None:
+        """Look for leftovers in the store until cancelled; by itself, so that a store that hangs holds up nothing."""
+        while True:
+            try:
+                await self.check_parts()
+            except (RedisError, OSError) as error:
+                log.debug("parts of inputs not looked at", extra={"detail": type(error).__name__})
+            await asyncio.sleep(PARTS_EVERY_S)
+
+    async def check_parts(self) -> None:
+        """Delete what was stored for tasks that never were."""
+        parts = await self._ledger.loose.noted(before=time.time() - LOOSE_S)
+        known = {task.id for task in await self._ledger.many([part.task_id for part in parts])} if parts else set()
+        for part in parts:
+            if part.task_id not in known:
+                try:
+                    await self._kept.forget_part(part.file_key)
+                except StorageFailed as error:  # another time
+                    log.warning("store unreachable", extra={"job_id": part.task_id, "detail": error.message})
+                    continue
+            await self._ledger.loose.settled(part)
 
     async def purge(self, task: Task) -> None:
         """Delete the files of a task that has ended, but for those that another task has as well. Raises

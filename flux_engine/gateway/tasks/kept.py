@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any, Final
 
@@ -27,24 +27,30 @@ GIVEN: Final = "given"
 APART: Final = "apart"
 
 Path = tuple[str | int, ...]
+Note = Callable[[str, Iterable[str]], Awaitable[None]]
 
 
 class KeptInputs:
     """See the module."""
 
-    def __init__(self, store: ResultStore) -> None:
+    def __init__(self, store: ResultStore, *, note: Note) -> None:
+        """`note` is told which files are about to be stored for a task that is not in the ledger yet."""
         self._store = store
+        self._note = note
 
     async def packed(self, task_id: str, job_input: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises StorageFailed."""
+        """Raises StorageFailed, and what `note` raises."""
         long = list(_long(job_input, ()))
         if not long:
             return {GIVEN: _encodable(job_input), APART: []}
         given = deepcopy(dict(job_input))
-        apart = []
+        apart: list[dict[str, Any]] = []
         for path, text in long:
             _put(given, path, None)
-            apart.append({"at": list(path), **await self._stored(task_id, text)})
+            apart.append({"at": list(path), **await self._named(task_id, text.encode(errors="ignore"))})
+        await self._note(task_id, [part["key"] for part in apart])
+        for part, (_, text) in zip(apart, long, strict=True):
+            await self._store.put(text.encode(errors="ignore"), key=part["key"], content_type="text/plain")
         return {GIVEN: _encodable(given), APART: apart}
 
     async def unpacked(self, held: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -60,14 +66,16 @@ class KeptInputs:
     async def forget(self, held: Mapping[str, Any]) -> None:
         """Raises StorageFailed."""
         for part in _apart(held):
-            await self._store.delete(part["key"])
+            await self.forget_part(part["key"])
 
-    async def _stored(self, task_id: str, text: str) -> dict[str, Any]:
-        data = text.encode(errors="ignore")
+    async def forget_part(self, file_key: str) -> None:
+        """Raises StorageFailed."""
+        await self._store.delete(file_key)
+
+    async def _named(self, task_id: str, data: bytes) -> dict[str, Any]:
         sha256 = (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()
         own = hashlib.sha256(f"{task_id} {sha256}".encode()).hexdigest()
         key = object_key(self._store.prefix, own, "txt")
-        await self._store.put(data, key=key, content_type="text/plain")
         return {"key": key, "bytes": len(data), "sha256": sha256}
 
 

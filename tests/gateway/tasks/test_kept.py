@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,10 +41,14 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.txt"))
 
 
+async def noted(task_id: str, keys: Iterable[str]) -> None:
+    """No task is made of it here."""
+
+
 @pytest.mark.parametrize("name", INPUTS)
 async def test_packed_and_unpacked(name: str, tmp_path: Path) -> None:
     given, apart = INPUTS[name]
-    kept = KeptInputs(FolderStore(tmp_path, has_urls=False))
+    kept = KeptInputs(FolderStore(tmp_path, has_urls=False), note=noted)
     held = await kept.packed(TASK, given)
     assert len(files(tmp_path)) == len(held["apart"]) == apart
     assert apart == 0 or TEXT not in str(held)
@@ -55,7 +60,7 @@ async def test_packed_and_unpacked(name: str, tmp_path: Path) -> None:
 
 async def test_lone_surrogates_are_dropped(tmp_path: Path) -> None:
     """No queue can send them: a job that holds one would never leave the line."""
-    kept = KeptInputs(FolderStore(tmp_path, has_urls=False))
+    kept = KeptInputs(FolderStore(tmp_path, has_urls=False), note=noted)
     given = {"prompt": "a red \ud800sün", "metadata": {"\udc80": ["\udfff"]}, "image": TEXT + "\ud800"}
     held = await kept.packed(TASK, given)
     assert await kept.unpacked(held) == {"prompt": "a red sün", "metadata": {"": [""]}, "image": TEXT}

@@ -5,6 +5,7 @@ beginnings  tasks made, once for a key
 reader      one task, many, a user's newest
 agenda      which task to look at next, who submits it
 holders     which tasks have a file
+loose       which files wait for their task
 news        what the ledger is told, and watchers hear
 keys        the names of its keys
 lua         its atomic steps

@@ -10,6 +10,7 @@ All are under `flux:NAMESPACE:gateway:`, with users' names quoted so that no use
     key:USER:HASH    an Idempotency-Key
     join:USER:HASH   the newest task of one body
     file:KEY         set of the tasks that have a file
+    loose            sorted set: parts of inputs that were stored, each with its task, until that is seen to have it
     changes          channel: USER, task, event id, kind and data, a line each
     probe            nothing: whether the server takes a write
 """
@@ -47,6 +48,10 @@ class LedgerKeys:
     def looks(self) -> str:
         """How many looks the queue takes now."""
         return f"{self.root}:looks"
+
+    @property
+    def loose(self) -> str:
+        return f"{self.root}:loose"
 
     def task(self, task_id: str) -> str:
         return f"{self.root}:task:{task_id}"

@@ -25,6 +25,7 @@ from flux_engine.gateway.tasks.ledger.agenda import Agenda
 from flux_engine.gateway.tasks.ledger.beginnings import Beginnings
 from flux_engine.gateway.tasks.ledger.holders import FileHolders
 from flux_engine.gateway.tasks.ledger.keys import LedgerKeys, quoted_user
+from flux_engine.gateway.tasks.ledger.loose import LooseParts
 from flux_engine.gateway.tasks.ledger.news import Advance, Ending, event_of
 from flux_engine.gateway.tasks.ledger.reader import LedgerReader
 from flux_engine.gateway.tasks.ledger.scripts import Scripts, flat
@@ -44,6 +45,7 @@ class Ledger(LedgerReader):
         super().__init__(redis, LedgerKeys.of(namespace), keep_s=keep_s)
         self._scripts = Scripts(redis)
         self.agenda: Final = Agenda(redis, self._scripts, self.keys)
+        self.loose: Final = LooseParts(redis, self.keys)
         self.holders: Final = FileHolders(redis, self.keys, keep_s=keep_s)
         self.beginnings: Final = Beginnings(redis, self._scripts, self.keys, self.holders, index_s=self._index_s)
 
