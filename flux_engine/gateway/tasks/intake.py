@@ -100,22 +100,19 @@ class Intake:
         reservation = await self._limits.reserve(user, task_id, task.work)
         try:
             job_input = await self._job_input(task_id, wanted.body, job)
-            known = await self._ledger.beginnings.create(task, job_input, body_hash=body_hash, key=wanted.key)
-        except BaseException as error:
+            known = await self._begun(task, job_input, wanted, body_hash)
+        except BaseException:
             await self._give_back(task_id)  # the task may be there all the same: its end charges what it used
-            if isinstance(error, RedisConnectionError | RedisTimeoutError):
-                raise Unavailable(UNANSWERED) from error
             raise
         if known is not None:
             await self._give_back(task_id)
-            await self._forget(job_input)
             return await self._replayed(known, body_hash)
         try:
             await self._line.enter(user, task_id, task.priority)
         except CacheAway:
             log.warning("task not in line yet", extra={"job_id": task_id})  # the sweep's first look lets it enter
         except Problem:  # the line is full
-            await self._ledger.beginnings.discard(task, body_hash=body_hash, key=wanted.key)
+            await self._discard(task, wanted, body_hash)
             await self._give_back(task_id)
             await self._forget(job_input)
             raise
@@ -167,7 +164,7 @@ class Intake:
             await self._limits.give_back(task_id)
 
     async def _forget(self, job_input: Mapping[str, Any]) -> None:
-        """What was stored for a task that is not made: nobody could purge it."""
+        """What was stored for a task that is not made. Where the store does not answer, it is deleted later."""
         with suppress(StorageFailed):
             await self._kept.forget(job_input)
 
@@ -206,13 +203,30 @@ class Intake:
         """A hit: the task begins and ends here."""
         finished = ended(task, ending)
         job_input = await self._job_input(task.id, wanted.body, job)
-        known = await self._ledger.beginnings.create(finished, job_input, body_hash=body_hash, key=wanted.key)
+        known = await self._begun(finished, job_input, wanted, body_hash)
         if known is not None:
-            await self._forget(job_input)
             return await self._replayed(known, body_hash)
         with suppress(CacheAway, RedisError):  # the sweep settles it again
             await self._endings.settle_new(finished)
         return Accepted(finished)
+
+    async def _begun(self, task: Task, job_input: Mapping[str, Any], wanted: Wanted, body_hash: str) -> Known | None:
+        """Write `task` into the ledger; or what its key made before, and then nothing of this one is left. Raises
+        Unavailable where it may be there or not."""
+        try:
+            known = await self._ledger.beginnings.create(task, job_input, body_hash=body_hash, key=wanted.key)
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise Unavailable(UNANSWERED) from error
+        if known is not None:
+            await self._forget(job_input)
+        return known
+
+    async def _discard(self, task: Task, wanted: Wanted, body_hash: str) -> None:
+        """A task that there is no room for. Raises Unavailable where it may be there all the same."""
+        try:
+            await self._ledger.beginnings.discard(task, body_hash=body_hash, key=wanted.key)
+        except RedisError as error:
+            raise Unavailable(UNANSWERED) from error
 
     def _task(self, task_id: str, job: ImageJob | VideoJob, wanted: Wanted) -> Task:
         now, extras = time.time(), wanted.extras

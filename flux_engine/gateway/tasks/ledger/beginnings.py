@@ -85,12 +85,13 @@ class Beginnings:
 
     async def discard(self, task: Task, *, body_hash: str, key: str | None) -> None:
         """A task that was made by mistake was never there."""
-        await self._scripts.run(lua.UNJOIN, [self.keys.join(task.user, body_hash)], [task.id])
-        await self._redis.delete(
+        keys = [
             self.keys.task(task.id),
             self.keys.input(task.id),
             self.keys.events(task.id),
+            self.keys.due,
+            self.keys.index(task.user),
+            self.keys.join(task.user, body_hash),
             *([self.keys.idempotency(task.user, key)] if key is not None else []),
-        )
-        await self._redis.zrem(self.keys.due, task.id)
-        await self._redis.zrem(self.keys.index(task.user), task.id)
+        ]
+        await self._scripts.run(lua.DISCARD, keys, [task.id])

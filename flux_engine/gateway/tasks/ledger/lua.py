@@ -106,9 +106,13 @@ redis.call('HSET', KEYS[1], 'submitting_until', tonumber(ARGV[1]) + tonumber(ARG
 return 1
 """
 
-# KEYS: join. ARGV: task id. Nobody joins this task by its body any more.
-UNJOIN: Final = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+# KEYS: task, input, task events, due, index, join, idempotency where it had one. ARGV: task id. It was never there.
+DISCARD: Final = """
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+redis.call('ZREM', KEYS[4], ARGV[1])
+redis.call('ZREM', KEYS[5], ARGV[1])
+if redis.call('GET', KEYS[6]) == ARGV[1] then redis.call('DEL', KEYS[6]) end
+if KEYS[7] and redis.call('HGET', KEYS[7], 'task') == ARGV[1] then redis.call('DEL', KEYS[7]) end
 return 1
 """
 
