@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from redis.exceptions import RedisError
 
 from flux_engine.cache.redis_link import CacheAway
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.limits.policy import merged
-from flux_engine.gateway.problems import MEDIA_TYPE, Gone, Problem, Refused
+from flux_engine.gateway.problems import MEDIA_TYPE, Gone, Problem, Refused, Unavailable
 from flux_engine.gateway.routes.request import base_url, gateway_of, request_id
 from flux_engine.gateway.task import Task, utc
 
+BEGUN = (
+    "Redis did not answer to the end, so this may have been done, or a part of it; send the request again, which does"
+    " the rest"
+)
 FACTS = ("content_type", "width", "height", "seed", "sha256", "bytes", "fps", "num_frames", "duration")
 
 
@@ -101,3 +106,13 @@ def problem_of(task: Task) -> Problem:
 def unreadable() -> Problem:
     """What is answered in place of a file while the store does not answer: it may be there all the same."""
     return Refused.described("storage_failed", "the file cannot be read now; ask for it again", retryable=True)
+
+
+@contextmanager
+def begun() -> Iterator[None]:
+    """What is asked for in here and is the same when it is asked for again. Raises Unavailable where Redis stops to
+    answer in between: then nobody may say that nothing was done."""
+    try:
+        yield
+    except (RedisError, CacheAway) as error:
+        raise Unavailable(BEGUN) from error

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 from flux_engine.errors import StorageFailed
 from flux_engine.gateway.problems import Refused, Unavailable
-from flux_engine.gateway.routes.answer import limit_headers, status_body
+from flux_engine.gateway.routes.answer import begun, limit_headers, status_body
 from flux_engine.gateway.routes.create import HEADERS, created
 from flux_engine.gateway.routes.document import TASK, TASK_LIST, answer, json_request, problems
 from flux_engine.gateway.routes.request import (
@@ -106,11 +106,12 @@ async def delete(
     principal = await caller(request, "generate")
     gateway = gateway_of(request)
     task = await own_task(request, task_id, principal)
-    if not task.is_final:
-        task = await gateway.cancellation.cancel(task)
-    if purge in ("1", "true"):
-        await _purge(request, task)
-        task = await gateway.ledger.get(task.id) or task
+    with begun():
+        if not task.is_final:
+            task = await gateway.cancellation.cancel(task)
+        if purge in ("1", "true"):
+            await _purge(request, task)
+            task = await gateway.ledger.get(task.id) or task
     return JSONResponse(
         await status_body(request, task), status_code=200 if task.is_final else 202, headers=limit_headers(request)
     )

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse
 
 from flux_engine.gateway.problems import NotFound, Refused
-from flux_engine.gateway.routes.answer import limit_headers
+from flux_engine.gateway.routes.answer import begun, limit_headers
 from flux_engine.gateway.routes.document import answer, problems
 from flux_engine.gateway.routes.request import caller, gateway_of
 from flux_engine.gateway.webhooks.delivery import Place
@@ -86,7 +86,9 @@ async def redeliver(
 ) -> JSONResponse:
     """Send one delivery again, with the same id and body."""
     principal = await caller(request, "generate")
-    if not await gateway_of(request).webhooks.redeliver(principal.user, delivery_id):
+    with begun():
+        is_known = await gateway_of(request).webhooks.redeliver(principal.user, delivery_id)
+    if not is_known:
         raise NotFound("no such delivery")
     return JSONResponse({"id": delivery_id, "state": "pending"}, status_code=202, headers=limit_headers(request))
 
