@@ -13,7 +13,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
-from typing import Final
+from typing import Final, Literal
 
 from redis.exceptions import RedisError
 
@@ -23,6 +23,7 @@ from flux_engine.gateway.seams import Line, Turn
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.gateway.task import Task, TaskError
 from flux_engine.gateway.tasks.kept import KeptInputs
+from flux_engine.gateway.tasks.ledger.agenda import SUBMIT_LEASE_S
 from flux_engine.gateway.tasks.ledger.ledger import Ledger
 from flux_engine.gateway.tasks.ledger.news import Ending
 from flux_engine.job.written.aliases import ALIASES
@@ -31,6 +32,7 @@ from flux_engine.queues.job_queue import JobQueue, QueueAway, QueuedJob, QueueRe
 AT_ONCE: Final = 32
 TICK_S: Final = 1.0
 STORE_AGAIN_S: Final = 2.0
+TICKET_AGAIN_S: Final = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -118,10 +120,22 @@ class Dispatcher:
             message = "the queue does not take this task; its operator finds the reason in the gateway's log"
             await self._finish(task, _failed("internal", message))
             return
-        became = await self._ledger.agenda.set_ticket(task_id, ticket, look_at=time.time() + self._first_look_s)
+        became = await self._set_ticket(task_id, ticket)
         log.info("task submitted", extra={"job_id": task_id, "detail": f"attempt {task.attempt + 1}"})
         if became != "kept":
             await self._queue.cancel(ticket)
+
+    async def _set_ticket(self, task_id: str, ticket: str) -> Literal["kept", "cancel", "ended"]:
+        """What became of it meanwhile, asked for as long as nobody else submits it: without its ticket a job runs that
+        nobody can cancel, and the task is submitted once more beside it."""
+        deadline = time.monotonic() + SUBMIT_LEASE_S
+        while True:
+            try:
+                return await self._ledger.agenda.set_ticket(task_id, ticket, look_at=time.time() + self._first_look_s)
+            except RedisError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(TICKET_AGAIN_S)
 
     def hook_path(self, task_id: str) -> str:
         """Where the queue posts when the task has ended: a path that only it is told."""
