@@ -175,9 +175,9 @@ class Ledger(LedgerReader):
 
     async def purge(self, task: Task) -> None:
         """Its files are gone, and so is what it was made from."""
-        if await self._redis.exists(self.keys.task(task.id)):
-            await self._redis.hset(self.keys.task(task.id), "is_purged", "1")
         await self._redis.delete(self.keys.input(task.id), self.keys.preview(task.id))
+        if await self._redis.exists(self.keys.task(task.id)):  # last, for nobody purges it again
+            await self._redis.hset(self.keys.task(task.id), "is_purged", "1")
 
     async def settle(self, task: Task) -> None:
         """All that follows from its end is done; it expires in its time."""
