@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
@@ -101,12 +101,14 @@ class _Streaming(StreamingResponse):
             await super().__call__(scope, receive, send)
 
     async def _while_let_in(self, parts: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-        """`parts` until the key is revoked or the token expires: who connects again is refused."""
+        """`parts` until the key is revoked or the token expires: who connects again is refused; or until Redis does not
+        answer: the client connects again, with the id that it saw last."""
         async with aclosing(parts):
-            async for part in parts:
-                if not await self._gateway.security.is_still_good(self._credentials):
-                    return
-                yield part
+            with suppress(RedisError):
+                async for part in parts:
+                    if not await self._gateway.security.is_still_good(self._credentials):
+                        return
+                    yield part
 
 
 class _TaskStream:
