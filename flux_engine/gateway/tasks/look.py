@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from flux_engine.errors import StorageFailed
 from flux_engine.gateway.capacity import Capacity
+from flux_engine.gateway.problems import TooMany
 from flux_engine.gateway.seams import Line, Webhooks
 from flux_engine.gateway.settings import GatewaySettings
 from flux_engine.gateway.task import Task, TaskError
@@ -144,7 +145,10 @@ class Look:
             return True
         if task.attempt > 0:
             return False
-        await self._line.enter(task.user, task.id, task.priority)  # nothing, where it is in flight
+        try:
+            await self._line.enter(task.user, task.id, task.priority)  # nothing, where it is in flight
+        except TooMany:  # it waits for its place as well
+            return True
         self._dispatcher.kick()
         return await self._line.position(task.id) is not None
 
