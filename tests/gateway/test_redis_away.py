@@ -84,6 +84,21 @@ async def test_whoever_waits_goes_on_waiting_until_redis_is_back(
         assert await asking == picture(5)
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_request_that_a_restart_cuts_off_is_told_of_its_task(gw: World, is_streamed: bool) -> None:
+    asked = {"prompt": "a red sun", "seed": 5, "response_format": "b64_json", "stream": is_streamed}
+    asking = asyncio.create_task(gw.post("/v1/images/generations", json=asked))
+    job = await gw.hand.take()
+    await until(lambda: gw.gateway.hub.count("ada") == 1)
+    gw.gateway.hub.close()
+    answer = await asking
+    task_id = answer.headers["X-Task-ID"]
+    assert (answer.status_code, f"`/task/{task_id}/result`" in answer.text) == (200 if is_streamed else 503, True)
+    gw.hand.finish(job)
+    await gw.until(task_id, "completed")
+    assert (await gw.get(f"/task/{task_id}/result")).content == picture(5)
+
+
 async def _waits(gw: World, way: str) -> bytes:
     """The picture, asked for in one request that waits for it."""
     asked: dict[str, Any] = {"prompt": "a red sun", "seed": 5}

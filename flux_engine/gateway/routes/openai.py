@@ -24,7 +24,7 @@ from flux_engine.errors import StorageFailed
 from flux_engine.gateway.gateway import Gateway
 from flux_engine.gateway.limits.policy import merged
 from flux_engine.gateway.problems import Gone, NotFound, Problem, Refused, Unavailable
-from flux_engine.gateway.routes.answer import limit_headers, problem_of, result_of, unreadable
+from flux_engine.gateway.routes.answer import limit_headers, problem_of, result_of
 from flux_engine.gateway.routes.document import IDEMPOTENCY_KEY, answer, header_parameters, json_request, problems
 from flux_engine.gateway.routes.openai_form import as_openai, form_of, is_form, openai_errors
 from flux_engine.gateway.routes.request import (
@@ -146,8 +146,12 @@ async def _answered(request: Request, principal: Principal, asked: Asked, *, rou
     if asked.wishes.is_streamed:
         parts = _streamed(gateway, task, asked, base_url(request))
         return _Streamed(parts, media_type="text/event-stream", headers=headers | {"Cache-Control": "no-store"})
-    task = await _until_final(request, task)
-    body = await _images(gateway, task, asked, principal, base=base_url(request))
+    try:
+        task = await _until_final(request, task)
+        body = await _images(gateway, task, asked, principal, base=base_url(request))
+    except Problem as problem:
+        problem.headers["X-Task-ID"] = task.id
+        raise
     return JSONResponse(body, headers=headers)
 
 
@@ -169,11 +173,19 @@ async def _until_final(request: Request, task: Task) -> Task:
     while not task.is_final:
         task = await _known(gateway, await gateway.wait_until_final(task, seconds=LOOK_S))
         if not task.is_final and gateway.hub.is_closing:
-            raise Unavailable("the gateway restarts; send the request again, which goes on with the same task")
+            raise Unavailable(_goes_on(task, "the gateway restarts"))
         if not task.is_final and await request.is_disconnected():
             await gateway.ledger.orphan(task, until=time.time() + ORPHANED_S + 0.5)
             raise Unavailable("nobody waits for this answer")
     return task
+
+
+def _goes_on(task: Task, reason: str) -> str:
+    """What is said in place of the pictures of a task that is there: another one would be charged as well."""
+    return (
+        f"{reason}; `/task/{task.id}/result` has its pictures, and the same request with its `Idempotency-Key` or by"
+        " the openai client goes on with it, while any other makes a new one"
+    )
 
 
 async def _known(gateway: Gateway, task: Task) -> Task:
@@ -203,7 +215,8 @@ async def _with_bytes(gateway: Gateway, task: Task, images: list[dict[str, Any]]
     try:
         read = [await gateway.results.read(file) for file in task.files]
     except StorageFailed as error:
-        raise unreadable() from error
+        said = _goes_on(task, "the pictures are made and cannot be read now")
+        raise Refused.described("storage_failed", said, retryable=True) from error
     data = [one for one in read if one is not None]
     if len(data) < len(read):
         raise Gone("the pictures of this task are gone; send another request", code="expired")
@@ -228,7 +241,7 @@ async def _streamed(gateway: Gateway, task: Task, asked: Asked, base: str) -> As
                         yield as_text(partial)
                 known = await _known(gateway, known)
         if not known.is_final:
-            raise Unavailable("the gateway restarts; send the request again, which goes on with the same task")
+            raise Unavailable(_goes_on(known, "the gateway restarts"))
         if known.status != "completed":
             raise problem_of(known)
         result = result_of(known, base)

@@ -120,15 +120,21 @@ async def test_a_file_that_cannot_be_read_now_is_not_said_to_be_gone(
 ) -> None:
     async with with_bucket(shared_redis.url, tmp_path) as (gw, bucket):
         sent = noise()
+        body = {"prompt": "a red sun", "seed": 6, "response_format": "b64_json"}
+        asked: dict[str, Any] = {"json": body, "headers": {"Idempotency-Key": "one"}}
         made = await gw.create(image=sent, strength=0.5, seed=5)
         gw.hand.finish(await gw.hand.take())
         await gw.until(made["task_id"], "completed")
+        asking = asyncio.create_task(gw.post("/v1/images/generations", **asked))
+        gw.hand.finish(await gw.hand.take())
+        assert (await asking).status_code == 200
     async with with_bucket(shared_redis.url, tmp_path, CACHE_NAMESPACE=gw.gateway.settings.namespace) as (gw, other):
         other.files |= bucket.files
         gw.client.headers |= await gw.key_of("ada")
         calls: dict[str, Any] = {
             f"/task/{made['task_id']}/result": gw.get,
             f"/task/{made['task_id']}/again": lambda path: gw.post(path, json={"seed": 6}),
+            "/v1/images/generations": lambda path: gw.post(path, **asked),
         }
         other.is_away = True
         for path, call in calls.items():
@@ -138,6 +144,7 @@ async def test_a_file_that_cannot_be_read_now_is_not_said_to_be_gone(
                 "storage_failed",
                 True,
             ), path
+        assert f"`/task/{answer.headers['X-Task-ID']}/result`" in answer.text
         other.is_away = False
         assert (await gw.get(f"/task/{made['task_id']}/result")).content == picture(5, width=128, height=128)
         assert (await gw.post(f"/task/{made['task_id']}/again", json={"seed": 6})).status_code == 202
