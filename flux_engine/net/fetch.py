@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from aiohttp import ClientResponse, ClientSession
@@ -97,7 +97,7 @@ class Fetcher(Door):
                     async for chunk in _counted(response, max_bytes):
                         count += len(chunk)
                         digest.update(chunk)
-                        await asyncio.to_thread(_write, file, chunk)
+                        await _to_the_end(asyncio.to_thread(_write, file, chunk))
         except _NotWritten as failed:
             raise failed.reason from None
         return Fetched(sha256=digest.hexdigest(), num_bytes=count)
@@ -154,6 +154,20 @@ def _authorization(target: URL, token: Token | None) -> Mapping[str, str]:
     if token is None or target.scheme != "https" or target.host != token.host:
         return {}
     return {"Authorization": f"Bearer {token.value.get_secret_value()}"}
+
+
+async def _to_the_end(writing: Coroutine[Any, Any, None]) -> None:
+    """`writing`, also through a cancellation: the file is closed after it, and its number may be another's at once."""
+    task = asyncio.ensure_future(writing)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # it is known, and the cancellation is what is said
+        raise
 
 
 def _write(file: FileIO, data: bytes) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
+import os
+import sys
+import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +18,7 @@ from pydantic import SecretStr
 
 from flux_engine.errors import InputFetchFailed
 from flux_engine.net.fetch import Fetcher, Token
+from tests.waiting import until
 from tests.web_server import loopback, own_certificate, server
 
 
@@ -211,3 +217,34 @@ async def test_a_full_disk_is_no_fault_of_the_network() -> None:
             await Fetcher(allow_private=True, resolve=loopback).fetch_to(
                 Path("/dev/full"), f"http://a.example:{port}/", max_bytes=10**7, total_timeout_s=20
             )
+
+
+async def test_a_cancelled_download_ends_when_nothing_is_written_any_more(tmp_path: Path) -> None:
+    """Else the file is closed under the thread that writes to it, and its number may be another file's by then."""
+
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(body=bytes(300_000))
+
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 4096)
+
+    def is_full() -> bool:
+        return fcntl.ioctl(reading, termios.FIONREAD, bytes(4)) == (4096).to_bytes(4, sys.byteorder)
+
+    async with server(handle) as port:
+        fetching = asyncio.create_task(
+            Fetcher(allow_private=True, resolve=loopback).fetch_to(
+                tmp_path / "pipe", f"http://a.example:{port}/", max_bytes=10**7, total_timeout_s=60
+            )
+        )
+        await until(is_full)  # so the thread waits until somebody reads
+        fetching.cancel()
+        _, writing = await asyncio.wait([fetching], timeout=0.3)
+        assert writing
+        while not fetching.done():
+            with suppress(BlockingIOError):
+                os.read(reading, 65_536)
+            await asyncio.sleep(0)
+        assert fetching.cancelled()
+    os.close(reading)
