@@ -164,10 +164,12 @@ def make_room(folder: Path, max_bytes: int) -> None:
             elif _STORED.fullmatch(path.name) and path.is_file():
                 files.append((facts.st_mtime, facts.st_size, path))
     used = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
+    for used_at, size, path in sorted(files):
         if used <= max_bytes:
             return
         with suppress(OSError):
+            if path.stat().st_mtime > used_at:  # a job was told meanwhile that it is there
+                continue
             path.unlink()
         used -= size
 

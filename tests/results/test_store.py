@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -159,3 +160,23 @@ def test_where_results_go(
     assert isinstance(store, kind)
     assert store.has_urls is has_urls
     store.close()
+
+
+class FolderInUse(type(Path())):  # type: ignore[misc]
+    """A folder of which a file is used between the look at it and the removal of others."""
+
+    def rglob(self, pattern: str) -> Iterator[Path]:
+        yield from super().rglob(pattern)
+        os.utime(self / OLDEST)
+
+
+OLDEST = f"{'a' * 64}.png"
+
+
+def test_a_file_that_is_used_meanwhile_is_not_removed(tmp_path: Path) -> None:
+    names = (OLDEST, f"{'b' * 64}.png", f"{'c' * 64}.png")
+    for age, name in enumerate(names):
+        (tmp_path / name).write_bytes(bytes(10))
+        os.utime(tmp_path / name, (1000 + age, 1000 + age))
+    make_room(FolderInUse(tmp_path), 20)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [names[0], names[2]]
