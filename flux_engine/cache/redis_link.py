@@ -75,12 +75,13 @@ class RedisLink:
         self._client: Redis | None = None
         self._connecting = asyncio.Lock()
         self._away_since: float | None = None
+        self._answered_at = 0.0
         self._next_try = 0.0
         self._next_refusal = 0.0
 
     async def eval(self, script: str, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Any:
         """What a Lua script returns: one round trip. Raises CacheAway."""
-        client = await self._connected()
+        client, began = await self._connected(), time.monotonic()
         try:
             async with _within(2 * self.call_timeout_s):
                 reply = await client.eval(script, len(keys), *keys, *arguments)
@@ -88,18 +89,18 @@ class RedisLink:
             self._found()
             raise self._refused(error) from error
         except (RedisError, OSError) as error:
-            raise self.lost(error) from error
+            raise self.lost(error, began=began) from error
         self._found()
         return reply
 
     async def get(self, key: str) -> bytes | None:
         """The value of `key`. Raises CacheAway."""
-        client = await self._connected()
+        client, began = await self._connected(), time.monotonic()
         try:
             async with _within(2 * self.call_timeout_s):
                 value = await client.get(key)
         except (RedisError, OSError) as error:
-            raise self.lost(error) from error
+            raise self.lost(error, began=began) from error
         self._found()
         return value.encode() if isinstance(value, str) else value
 
@@ -110,7 +111,7 @@ class RedisLink:
     @asynccontextmanager
     async def subscription(self, channel: str) -> AsyncIterator[Subscription]:
         """Messages of `channel` from the moment that the body begins. Raises CacheAway."""
-        client = await self._connected()
+        client, began = await self._connected(), time.monotonic()
         messages = client.pubsub()
         try:
             try:
@@ -120,7 +121,7 @@ class RedisLink:
                         if reply["type"] == "subscribe":
                             break
             except (RedisError, OSError) as error:
-                raise self.lost(error) from error
+                raise self.lost(error, began=began) from error
             yield Subscription(messages, self)
         finally:
             await messages.aclose()  # type: ignore[no-untyped-call]
@@ -154,8 +155,13 @@ class RedisLink:
         )
         return Redis.from_pool(pool)
 
-    def lost(self, error: Exception) -> CacheAway:
-        """Record that `error` made the server unreachable; returns what to raise."""
+    def lost(self, error: Exception, *, began: float | None = None) -> CacheAway:
+        """Record that `error` made the server unreachable; returns what to raise.
+
+        A call that waited in vain since `began` says nothing of a server that answered another one meanwhile.
+        """
+        if began is not None and began < self._answered_at and _has_waited(error):
+            return CacheAway("result cache did not answer a call")
         if self._away_since is None:
             self._away_since = time.monotonic()
             # Log the kind of the error only: its text may hold an address with a password.
@@ -173,6 +179,7 @@ class RedisLink:
         return CacheAway("result cache refused a call")
 
     def _found(self) -> None:
+        self._answered_at = time.monotonic()
         if self._away_since is not None:
             log.info("result cache reachable again", extra={"ms": round((time.monotonic() - self._away_since) * 1000)})
             self._away_since = None
@@ -188,13 +195,14 @@ class Subscription:
     async def next(self, timeout_s: float) -> bytes | None:
         """The next message, or None after `timeout_s`, or once the connection was made anew: what was sent meanwhile
         is lost. Raises CacheAway."""
-        deadline = time.monotonic() + timeout_s
+        began = time.monotonic()
+        deadline = began + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             try:
                 async with _within(left + self._link.call_timeout_s):
                     message = await self._messages.get_message(timeout=left)
             except (RedisError, OSError) as error:
-                raise self._link.lost(error) from error
+                raise self._link.lost(error, began=began) from error
             if message is not None and message["type"] == "message":
                 data: bytes = message["data"]
                 return data
