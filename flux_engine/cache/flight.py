@@ -18,13 +18,13 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from flux_engine.cache.late import LateWrites
 from flux_engine.cache.lua import WAKE, CacheScripts, Claimed, Hit, Wait
@@ -38,6 +38,7 @@ AWAY: Final = "the result cache did not answer, so this result was made without 
 WAITED_TOO_LONG: Final = "an identical job did not finish in time, so this result was made beside it"
 PROGRESS_EVERY_S: Final = 0.25
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -77,6 +78,8 @@ class Flight:
         self._reached = 0.0  # by the owner that this job waits for
         self._news = asyncio.Event()
         self._renewal: asyncio.Task[None] | None = None
+        self._call: asyncio.Future[Any] | None = None  # the last one of those that go in order
+        self._ended: TaskStatus | None = None  # what the job's answer says
         self._is_closed = False
 
     async def __aenter__(self) -> Flight:
@@ -84,8 +87,10 @@ class Flight:
             await self._enter()
         except CacheAway:
             self._go_without()
+            self._renewed()
         except TimeoutError:
             self.warning = WAITED_TOO_LONG
+            self._renewed()
         except (FluxError, asyncio.CancelledError) as error:
             await self._fail(_code(error))
             raise
@@ -108,24 +113,25 @@ class Flight:
         """Remember the files of `entry`, which are stored, and wake the waiters. False where the cache does not answer:
         then `warning` is set, and the cache is told once it is back."""
         await self._stop_renewal()
-        task = self._task("completed", result=entry)
-
-        async def tell() -> None:
-            if self._lookup.use_cache and self._slot:
-                await self._scripts.complete(self._slot, self._token, entry=entry, task=task)
-                return
-            await self._late.settled()  # that the job has begun was said before
-            await self._scripts.set_task(task)
-
-        is_remembered = True
+        self._ended = self._task("completed", result=entry)
+        is_remembered = bool(self._slot) or not self._lookup.use_cache
         try:
-            await tell()
+            await self._in_order(partial(self._tell, entry))
         except CacheAway:
             self._go_without()
-            self._late.insist(tell)
+            self._late.insist(partial(self._tell, entry))
             is_remembered = False
         self._is_closed = True  # not before: a cancellation meanwhile has to free the lease
         return is_remembered
+
+    async def _tell(self, entry: CacheEntry) -> None:
+        """The entry, and what the job's answer says by now."""
+        assert self._ended is not None  # noqa: S101 - set before each call
+        if self._lookup.use_cache and self._slot:
+            await self._scripts.complete(self._slot, self._token, entry=entry, task=self._ended)
+            return
+        await self._late.settled()  # that the job has begun was said before
+        await self._scripts.set_task(self._ended)
 
     async def _enter(self) -> None:
         if not self._lookup.use_cache:
@@ -136,9 +142,15 @@ class Flight:
         if isinstance(outcome, Wait):
             log.info("waiting for a twin")
             self._lookup.before_waiting()
-            async with asyncio.timeout(self._scripts.terms.wait_limit_s):
-                outcome = await self._wait()
+            async with asyncio.timeout(self._scripts.terms.wait_limit_s) as limit:
+                outcome = await self._wait(limit)
         if isinstance(outcome, Claimed):
+            self._renewed()
+
+    def _renewed(self) -> None:
+        """Keep the lease from now on, also where it is unknown whether this job has it: the answer may have been lost.
+        Another's stays what it is."""
+        if self._slot:
             self._renewal = asyncio.create_task(self._renew(), name=f"lease of {self._lookup.job_id}")
 
     async def _store_identity(self) -> str:
@@ -153,12 +165,15 @@ class Flight:
         An entry whose files the store will not show stays: it may be usable to others, and `complete` overwrites it.
         """
         while True:
-            outcome = await self._scripts.acquire(
-                self._slot,
-                self._token,
-                task=self._task("processing"),
-                done=self._task("completed"),
-                except_for=self._unseen,
+            outcome = await self._in_order(
+                partial(
+                    self._scripts.acquire,
+                    self._slot,
+                    self._token,
+                    task=self._task("processing"),
+                    done=self._task("completed"),
+                    except_for=self._unseen,
+                )
             )
             if not isinstance(outcome, Hit):
                 return outcome
@@ -184,8 +199,9 @@ class Flight:
                 raise
             raise CacheAway("the result store does not answer") from error
 
-    async def _wait(self) -> Hit | Claimed | Wait:
-        """Sleep until the owner sends a message, its lease lapses or messages may be lost, then look again."""
+    async def _wait(self, limit: asyncio.Timeout) -> Hit | Claimed | Wait:
+        """Sleep until the owner sends a message, its lease lapses or messages may be lost, then look again. The end of
+        the wait lifts its `limit`."""
         async with self._scripts.link.subscription(self._scripts.channel(self._slot)) as messages:
             outcome = await self._acquire()  # the owner may have finished before the subscription began
             while isinstance(outcome, Wait):
@@ -196,6 +212,7 @@ class Flight:
                     lease_s = self._scripts.terms.lease_s  # progress comes with a renewal
                 self._reached = 0.0  # another owner begins anew
                 outcome = await self._acquire()
+            limit.reschedule(None)  # what was found is not lost while the subscription is closed
         return outcome
 
     def _pass_on(self, message: bytes) -> None:
@@ -220,7 +237,7 @@ class Flight:
             self._news.clear()
             update, self._latest = self._latest, None
             with suppress(CacheAway):  # tried again at the next renewal
-                await self._scripts.renew(self._slot, self._token, progress=update)
+                await self._in_order(partial(self._scripts.renew, self._slot, self._token, progress=update))
             await asyncio.sleep(min(PROGRESS_EVERY_S, self._scripts.terms.renew_s))
 
     async def _stop_renewal(self) -> None:
@@ -230,12 +247,11 @@ class Flight:
             await asyncio.wait([renewal], timeout=0.1)
 
     async def _fail(self, code: str) -> None:
-        task = self._task("failed", error=code)
+        task = self._ended = self._task("failed", error=code)
         if not self._is_closed:
             await self._close(task)
             return
-        with suppress(CacheAway):  # the result is stored and shared, but this job could not deliver it
-            await self._scripts.set_task(task)
+        self._say(task)  # the result is stored and shared, but this job could not deliver it
 
     async def _close(self, task: TaskStatus) -> None:
         """Free the lease, even if the job is cancelled once more meanwhile."""
@@ -246,18 +262,29 @@ class Flight:
         await asyncio.shield(asyncio.ensure_future(self._let_go(task)))
 
     def _say(self, task: TaskStatus) -> None:
-        """Write the status of a job without the cache: nobody waits for it, nor does the job."""
-        self._late.soon(partial(self._scripts.set_task, task))
+        """Write a status that nobody waits for, nor does the job."""
+        self._late.soon(partial(self._scripts.set_task, task), is_insisted=task.finished_at is not None)
 
     async def _let_go(self, task: TaskStatus) -> None:
         await self._stop_renewal()
+        if not self._slot:
+            let_go = partial(self._scripts.set_task, task)
+        else:
+            let_go = partial(self._scripts.release, self._slot, self._token, task=task)
         try:
-            if not self._slot:
-                await self._scripts.set_task(task)
-            else:
-                await self._scripts.release(self._slot, self._token, task=task)
+            await self._in_order(let_go)
         except CacheAway:
-            self._go_without()  # the lease will lapse
+            self._go_without()
+            self._late.insist(let_go)  # else the lease stays until it lapses
+
+    async def _in_order(self, call: Callable[[], Awaitable[T]]) -> T:
+        """`call`, after the one before it has ended, and to its end: of a call that was cancelled the server may read
+        the bytes after those of the next one, on another connection, and give a lease that nobody frees."""
+        if self._call is not None and not self._call.done():
+            await asyncio.wait([self._call])
+        self._call = asyncio.ensure_future(call())
+        self._call.add_done_callback(_known)
+        return await asyncio.shield(self._call)
 
     def _go_without(self) -> None:
         if self._lookup.use_cache:
@@ -273,6 +300,12 @@ class Flight:
             error=error,
             result=result,
         )
+
+
+def _known(call: asyncio.Future[Any]) -> None:
+    """What came of `call` is known, also where its job was cancelled and asks no more."""
+    if not call.cancelled():
+        call.exception()
 
 
 async def are_stored(entry: CacheEntry, store: ResultStore) -> bool | None:

@@ -2,6 +2,7 @@
 
     late.soon(write)        # returns at once; each once, in the order of calls with the same delay
     late.insist(write)      # the same for what the server did not take when a job ended: again, once it is back
+    late.soon(write, is_insisted=True)      # one, and where that fails the other
 
 `write` raises CacheAway where the server is away. `insist` goes on for a minute: a server that restarts is back within
 seconds. What a killed worker takes along and what is made long before the server is back are for the volume
@@ -30,8 +31,8 @@ class LateWrites:
         self._under_way: set[asyncio.Task[None]] = set()
         self._in_order = asyncio.Lock()  # calls at the same time have connections of their own
 
-    def soon(self, write: Callable[[], Awaitable[None]], *, delay_s: float = 0.0) -> None:
-        writing = asyncio.create_task(self._write(write, delay_s), name="write to the cache")
+    def soon(self, write: Callable[[], Awaitable[object]], *, delay_s: float = 0.0, is_insisted: bool = False) -> None:
+        writing = asyncio.create_task(self._write(write, delay_s, is_insisted), name="write to the cache")
         self._under_way.add(writing)
         writing.add_done_callback(self._under_way.discard)
 
@@ -39,7 +40,7 @@ class LateWrites:
         """Wait for what was to be written soon."""
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
-    def insist(self, write: Callable[[], Awaitable[None]]) -> None:
+    def insist(self, write: Callable[[], Awaitable[object]]) -> None:
         waiting = asyncio.create_task(_insist(write), name="late write to the cache")
         self._waiting.add(waiting)
         waiting.add_done_callback(self._waiting.discard)
@@ -51,14 +52,17 @@ class LateWrites:
             waiting.cancel()
         await asyncio.gather(*self._waiting, return_exceptions=True)
 
-    async def _write(self, write: Callable[[], Awaitable[None]], delay_s: float) -> None:
+    async def _write(self, write: Callable[[], Awaitable[object]], delay_s: float, is_insisted: bool) -> None:
         await asyncio.sleep(delay_s)
         async with self._in_order:
-            with suppress(CacheAway):
+            try:
                 await write()
+            except CacheAway:
+                if is_insisted:
+                    self.insist(write)
 
 
-async def _insist(write: Callable[[], Awaitable[None]]) -> None:
+async def _insist(write: Callable[[], Awaitable[object]]) -> None:
     until = time.monotonic() + INSIST_S
     while time.monotonic() < until:
         await asyncio.sleep(LOOK_S)

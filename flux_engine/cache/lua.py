@@ -63,23 +63,34 @@ end
 return 1
 """
 
+# What a job's end writes: it may be late, and then says nothing of a job that was begun again since.
+SAY: Final = """
+local function say(key, task, ms)
+  local there = redis.pcall('GET', key)
+  local began = type(there) == 'string' and string.match(there, '"started_at":"([^"]*)"')
+  local begins = string.match(task, '"started_at":"([^"]*)"')
+  if began and begins and began > begins then return 0 end
+  return redis.pcall('SET', key, task, 'PX', ms)
+end
+"""
+
 # KEYS: entry, lease, progress, task. ARGV: token, entry, entry ms, task, task ms, channel.
-COMPLETE: Final = """
+COMPLETE: Final = f"""{SAY}
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2], KEYS[3]) end
 local written = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-redis.pcall('SET', KEYS[4], ARGV[4], 'PX', ARGV[5])
+say(KEYS[4], ARGV[4], ARGV[5])
 redis.call('PUBLISH', ARGV[6], 'wake')
 return written
 """
 
 # KEYS: lease, progress, task. ARGV: token, task, task ms, channel.
-RELEASE: Final = """
+RELEASE: Final = f"""{SAY}
 local is_owner = redis.call('GET', KEYS[1]) == ARGV[1]
 if is_owner then
   redis.call('DEL', KEYS[1], KEYS[2])
   redis.call('PUBLISH', ARGV[4], 'wake')
 end
-redis.pcall('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
+say(KEYS[3], ARGV[2], ARGV[3])
 return is_owner and 1 or 0
 """
 
@@ -90,7 +101,8 @@ return 0
 """
 
 SET_ENTRY: Final = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
-SET_TASK: Final = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
+BEGIN_TASK: Final = SET_ENTRY
+END_TASK: Final = f"{SAY} return say(KEYS[1], ARGV[1], ARGV[2])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +213,8 @@ class CacheScripts:
         await self.link.eval(DISCARD, [f"{slot}:entry"], [raw])
 
     async def set_task(self, task: TaskStatus) -> None:
-        await self.link.eval(SET_TASK, [self._task_key(task.job_id)], [task.model_dump_json(), _ms(self.terms.entry_s)])
+        script = BEGIN_TASK if task.finished_at is None else END_TASK
+        await self.link.eval(script, [self._task_key(task.job_id)], [task.model_dump_json(), _ms(self.terms.entry_s)])
 
     async def task(self, job_id: str) -> TaskStatus | None:
         raw = await self.link.get(self._task_key(job_id))

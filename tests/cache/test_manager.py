@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,18 +14,21 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 
 from flux_engine.cache.flight import AWAY, Flight, Lookup
 from flux_engine.cache.lua import WAKE, Terms
 from flux_engine.cache.manager import CacheManager
 from flux_engine.cache.redis_link import RETRY_REFUSED_S, RedisLink, RemoteServer
-from flux_engine.errors import OutOfMemory
+from flux_engine.errors import OutOfMemory, StorageFailed
 from flux_engine.results.entry import CacheEntry
 from flux_engine.results.folder import FolderStore
 from tests.cache import twin_worker
 from tests.cache.results_of import entry_of, read_back, stored
 from tests.servers import RedisProcess, S3Process, fetched
 from tests.waiting import PATIENCE_S, until
+from tests.worker.faults.plan import Calls, Fault, Way
+from tests.worker.faults.seams import RedisProxy
 
 ONE, TWO, THREE = "1" * 64, "2" * 64, "3" * 64
 LEASE_S = 600.0  # no stall outlasts it
@@ -711,3 +715,130 @@ async def test_an_entry_whose_files_are_not_shown_is_a_miss_and_stays_for_the_ot
     assert (await stored_entry(redis))[1] != before
     assert await make(cache, store) == "hit"
     assert await keys(redis, "*:lease") == []
+
+
+# -------------------------------------------------------------------------------------------------- calls that fail
+
+
+async def test_a_result_that_was_not_delivered_stays_failed(redis: RedisProcess, store: FolderStore) -> None:
+    """Also where the server takes only late that it was made."""
+    cache, other = cache_at(redis.url), cache_at(redis.url)
+    with suppress(StorageFailed):
+        async with cache.flight(Lookup(ONE, job_id="job", store=store)) as flight:
+            redis.kill()
+            assert not await flight.complete(await stored(store, ONE, b"x"))
+            redis.start()
+            raise StorageFailed("no URL")
+    await until(lambda: is_hit(other, store))
+    status = await other.task_status("job")
+    assert status is not None
+    assert (status.status, status.error) == ("failed", "storage_failed")
+    for manager in (cache, other):
+        await manager.close()
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+async def test_the_end_of_a_job_is_told_once_redis_is_back(
+    redis: RedisProcess, store: FolderStore, use_cache: bool
+) -> None:
+    """And its lease is free then, not after its length."""
+    terms = Terms(lease_s=3600)
+    cache, other = cache_at(redis.url, terms=terms), cache_at(redis.url)
+    with suppress(OutOfMemory):
+        async with cache.flight(Lookup(ONE, job_id="job", store=store, use_cache=use_cache)):
+            assert await cache.task_status("job") is not None  # its beginning
+            redis.kill()
+            raise OutOfMemory("made up")
+    await cache.task_status("job")  # what was to be written soon has been tried
+    redis.start()
+
+    async def is_told() -> bool:
+        status = await other.task_status("job")
+        return status is not None and status.error == "out_of_memory"
+
+    await until(is_told)
+    assert not await has_lease(redis)
+    for manager in (cache, other):
+        await manager.close()
+
+
+async def test_the_late_end_of_a_job_says_nothing_of_its_next_try(redis: RedisProcess, store: FolderStore) -> None:
+    first, second = cache_at(redis.url), cache_at(redis.url)
+    with suppress(OutOfMemory):
+        async with first.flight(Lookup(ONE, job_id="job", store=store)):
+            redis.kill()
+            raise OutOfMemory("made up")
+    redis.start()
+    async with second.flight(Lookup(TWO, job_id="job", store=store)) as flight:
+        await flight.complete(await stored(store, TWO, b"x"))
+    await until(lambda: _is_free(redis))  # the first try's end has been told
+    status = await second.task_status("job")
+    assert status is not None
+    assert status.status == "completed"
+    for manager in (first, second):
+        await manager.close()
+
+
+async def _is_free(redis: RedisProcess) -> bool:
+    return not await has_lease(redis)
+
+
+async def test_what_no_store_can_be_named_for_is_not_remembered(cache: CacheManager, tmp_path: Path) -> None:
+    """So that the volume notes it."""
+    (tmp_path / "results").write_text("a file where the folder should be")
+    store = FolderStore(tmp_path / "results")
+    async with cache.flight(Lookup(ONE, job_id="job", store=store)) as flight:
+        assert not await flight.complete(entry_of(ONE, b"x"))
+    status = await cache.task_status("job")
+    assert status is not None
+    assert status.status == "completed"
+
+
+async def test_what_was_found_in_time_is_not_lost_while_the_subscription_is_closed(
+    redis: RedisProcess, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_s = 3.0
+    cache = cache_at(redis.url, terms=Terms(lease_s=60, wait_limit_s=limit_s))
+    waiting, close = asyncio.Event(), PubSub.aclose
+
+    async def slow_close(messages: PubSub) -> None:
+        await asyncio.sleep(limit_s)
+        await close(messages)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(PubSub, "aclose", slow_close)
+    async with cache.flight(Lookup(ONE, job_id="owner", store=store)) as owner:
+        lookup = Lookup(ONE, job_id="waiter", store=store, before_waiting=waiting.set)
+        waiter = cache.flight(lookup)
+        entering = asyncio.create_task(waiter.__aenter__())
+        await waiting.wait()
+        await owner.complete(await stored(store, ONE, b"x"))
+    await entering
+    assert waiter.hit is not None
+    assert waiter.warning is None
+    await waiter.__aexit__(None, None, None)
+    await cache.close()
+
+
+@pytest.mark.parametrize("way", ["lost", "cancelled, read late"])
+async def test_a_claim_whose_answer_does_not_arrive(redis: RedisProcess, store: FolderStore, way: Way) -> None:
+    """It is renewed for as long as the job runs, and freed however the job ends."""
+    calls = Calls()
+    proxy, terms = RedisProxy(redis.port, calls), Terms(lease_s=1.5)
+    async with proxy.serving() as url, Redis.from_url(redis.url) as client:
+        cache = cache_at(url, terms=terms if way == "lost" else Terms(lease_s=3600))
+
+        async def run() -> None:
+            async with cache.flight(Lookup(ONE, job_id="job", store=store)):
+                (lease,) = await client.keys("*:lease")
+                left_ms = await client.pttl(lease)
+                while (now_ms := await client.pttl(lease)) <= left_ms:
+                    assert now_ms > 0, "the lease lapsed"
+                    await asyncio.sleep(0.02)
+
+        running = asyncio.create_task(run())
+        calls.arm(running, Fault("redis", 1, way))
+        await asyncio.wait([running])
+        assert running.cancelled() is (way != "lost")
+        assert running.cancelled() or running.exception() is None
+        await cache.close()
+        assert await client.keys("*:lease") == []
