@@ -6,13 +6,15 @@
     answer = await call.answered(result)
     error = call.failed(answer)                        # where the job or the translation was refused
 
-`stream` takes the text of server-sent events; without one a streamed request is answered at its end, in one piece.
+`stream` takes the text of server-sent events; without one a streamed request is answered at its end, in one piece. One
+that fails with OSError costs its event alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
@@ -31,6 +33,8 @@ ROUTE: Final = "openai_route"
 INPUT: Final = "openai_input"
 MODELS: Final = "/v1/models"
 JOBS: Final = {"/v1/images/generations": generation_job, "/v1/images/edits": edit_job}
+
+log = logging.getLogger(__name__)
 
 Stream = Callable[[str], Awaitable[None]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -108,7 +112,10 @@ class OpenAICall:
     async def _tell(self, event: Mapping[str, Any]) -> None:
         if self._stream is not None:
             self._has_streamed = True
-            await self._stream(as_text(event))
+            try:
+                await self._stream(as_text(event))
+            except (OSError, TimeoutError) as error:  # the answer holds it all the same
+                log.warning("event of the stream lost", extra={"detail": type(error).__name__})
 
 
 def _now() -> int:
