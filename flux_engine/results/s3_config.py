@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from pydantic import SecretStr
 
@@ -20,10 +20,19 @@ from flux_engine.job.written.bucket_fields import S3_CONFIG, sendable, trimmed
 from flux_engine.net.addresses import is_public
 from flux_engine.results.bucket import BucketStore
 from flux_engine.results.bucket_address import Bucket, TimeBounds, bucket_address
+from flux_engine.results.store import ResultStore
 
 FIELD: Final = "s3Config"
 REQUIRED: Final = ("endpointUrl", "accessId", "accessSecret")
 KEYS: Final = ("accessId", "accessSecret")
+
+
+class OpenBucket(Protocol):
+    """How a worker opens the bucket that a job brings along: `store_from_s3_config`, or a test's own."""
+
+    def __call__(self, config: object, *, url_expiry_s: int) -> ResultStore:
+        """Raises InvalidInput where it cannot be used."""
+        ...
 
 
 def store_from_s3_config(

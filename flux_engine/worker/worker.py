@@ -41,7 +41,7 @@ from flux_engine.results.keeping import Keeping
 from flux_engine.results.limit import fitted
 from flux_engine.results.pending import PendingResults
 from flux_engine.results.result import Finished, Reuse, account_of, result_of
-from flux_engine.results.s3_config import store_from_s3_config
+from flux_engine.results.s3_config import OpenBucket, store_from_s3_config
 from flux_engine.results.store import ResultStore, put_all
 from flux_engine.timings import Clock
 from flux_engine.worker.run import Run, statement_of
@@ -68,6 +68,7 @@ class Worker:
         marker: Marker = UNMARKED_FILES,
         max_video_work: float = MAX_VIDEO_WORK,
         gpu_price_per_hour: float | None = None,
+        open_bucket: OpenBucket = store_from_s3_config,
     ) -> None:
         self.is_broken = False  # the device is lost: this process should take no further job
         self._generator = generator
@@ -81,6 +82,7 @@ class Worker:
         self._url_expiry_s = url_expiry_s
         self._max_video_work = max_video_work
         self._gpu_price_per_hour = gpu_price_per_hour
+        self._open_bucket = open_bucket
 
     async def run(
         self,
@@ -173,7 +175,7 @@ class Worker:
         """The result of `request`, in the bucket that it brings along or in the worker's own store."""
         if request.s3_config is None:
             return await self._result(request, self._store, progress)
-        store = store_from_s3_config(request.s3_config, url_expiry_s=self._url_expiry_s)
+        store = self._open_bucket(request.s3_config, url_expiry_s=self._url_expiry_s)
         try:
             return await self._result(request, store, progress)
         finally:
