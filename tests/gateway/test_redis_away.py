@@ -35,6 +35,7 @@ async def test_a_task_whose_place_cannot_be_told_is_accepted_and_told_of(
 async def test_a_task_that_may_have_begun_is_said_to_and_its_repetition_is_the_same(
     gw: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("flux_engine.gateway.tasks.ledger.beginnings.FIRST_LOOK_S", 0.2)
     beginnings = gw.gateway.ledger.beginnings
     create = beginnings.create
 
@@ -61,6 +62,8 @@ async def test_a_task_that_may_have_begun_is_said_to_and_its_repetition_is_the_s
 async def test_whoever_waits_goes_on_waiting_until_redis_is_back(
     way: str, redis: RedisProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("flux_engine.gateway.gateway.LISTEN_S", 0.2)
+    monkeypatch.setattr("flux_engine.gateway.tasks.ledger.agenda.LEASE_S", 0.2)
     async with world(redis.url, tmp_path) as gw:
         asking = asyncio.create_task(_waits(gw, way))
         job = await gw.hand.take()
